@@ -1,0 +1,112 @@
+//! The trait that every driver implements, in process or behind a socket.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chiton_model::{BackendId, Error, SandboxId, WorkspaceName};
+use futures::stream::BoxStream;
+use serde_json::Value;
+
+use crate::{
+    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, LogOptions, LogStream,
+    Observed, PlanRequest, PortableWrite, StartCall,
+};
+
+/// How long the engine waits for each kind of call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Image pull and asset fetch.
+    pub prepare: Duration,
+    /// get, list, validate and other looks.
+    pub look: Duration,
+    /// create, start, stop and delete, each.
+    pub act: Duration,
+    /// From a start's return until the agent is connected.
+    pub ready: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            prepare: Duration::from_mins(15),
+            look: Duration::from_secs(10),
+            act: Duration::from_mins(1),
+            ready: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Creates and observes sandboxes on one platform.
+///
+/// Every call may be repeated after a crash. `create`, `start`, `stop` and `delete` are idempotent by sandbox id, an id
+/// that was deleted is never created again, and no call outlives its deadline without ending as [`CallError::Unknown`].
+#[async_trait]
+pub trait ComputeDriver: Send + Sync + 'static {
+    /// What it can do. Constant for the life of the value.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// How long the engine waits for it.
+    fn deadlines(&self) -> Deadlines {
+        Deadlines::default()
+    }
+
+    /// Which installation of the platform it talks to (lifecycle rule 5).
+    async fn backend_id(&self) -> CallResult<BackendId>;
+
+    /// The plan for a request, before extensions. Reads only; the same request gives the same plan in another process.
+    async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error>;
+
+    /// What may happen to each field of its plans. A field without a rule is sealed.
+    fn field_rules(&self) -> &[FieldRule];
+
+    /// The JSON schema of its plans.
+    fn plan_schema(&self) -> Value;
+
+    /// Applies a driver-independent write to a plan, or says that the point is not offered.
+    fn write_portable(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error>;
+
+    /// Looks at a sealed plan (slots not filled) and refuses what this platform cannot do. No effects.
+    async fn validate(&self, plan: &Value) -> Result<(), Error>;
+
+    /// Slow work that needs no undo: image pull, asset fetch.
+    async fn prepare(&self, _plan: &Value) -> CallResult<()> {
+        Ok(())
+    }
+
+    /// Makes the object. Succeeds without effect when it exists already.
+    async fn create(&self, call: &CreateCall) -> CallResult<()>;
+
+    /// Starts it; returns when the platform runs it. Succeeds without effect when it runs already.
+    async fn start(&self, call: &StartCall) -> CallResult<()>;
+
+    /// Stops it; returns when it is confirmed stopped. Succeeds when it is stopped or absent.
+    async fn stop(&self, id: &SandboxId) -> CallResult<()>;
+
+    /// Removes it and all that belongs to it; returns when it is confirmed absent. Succeeds when it is absent.
+    async fn delete(&self, id: &SandboxId) -> CallResult<()>;
+
+    /// One object of this gateway, or none.
+    async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>>;
+
+    /// All objects of this gateway, whatever their epoch.
+    async fn list(&self) -> CallResult<Vec<Observed>>;
+
+    /// News, beginning with a full snapshot. Ends only when the platform is lost; the engine then watches anew.
+    fn watch(&self) -> BoxStream<'static, DriverEvent>;
+
+    /// Prepares the platform for a workspace.
+    async fn ensure_workspace(&self, _workspace: &WorkspaceName) -> CallResult<()> {
+        Ok(())
+    }
+
+    /// Undoes [`ComputeDriver::ensure_workspace`].
+    async fn release_workspace(&self, _workspace: &WorkspaceName) -> CallResult<()> {
+        Ok(())
+    }
+
+    /// The main process's output.
+    async fn logs(&self, _id: &SandboxId, _options: LogOptions) -> CallResult<LogStream> {
+        let id = self.capabilities().id.to_string();
+        Err(CallError::NotRun(Error::unsupported(&id, "logs", format!("driver {id:?} keeps no logs"))))
+    }
+}

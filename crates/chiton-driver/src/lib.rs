@@ -1,0 +1,18 @@
+//! The contract between the lifecycle engine and a compute driver.
+//!
+//! A driver creates and observes sandboxes on one platform. It never sees the public API's types, never sees extensions
+//! and never decides a public phase: it is handed a sealed plan, and it reports platform facts.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod call;
+mod capabilities;
+mod driver;
+mod observe;
+mod plan;
+
+pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
+pub use capabilities::{Capabilities, Feature, Locality, Point};
+pub use driver::{ComputeDriver, Deadlines};
+pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
+pub use plan::{DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, marker, slots};

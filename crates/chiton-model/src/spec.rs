@@ -1,0 +1,125 @@
+//! What a caller asks for, after translation from whatever wire it came by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::id::{DriverId, ExtensionName};
+use crate::label;
+use crate::quantity::{CpuQuantity, MemoryQuantity};
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Principal {
+    /// A stable name: `uid:0`, or a token's subject.
+    pub subject: String,
+    /// What the authenticator vouches for besides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
+}
+
+/// Limits. An absent one is not applied; a present one is applied or the create is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resources {
+    /// Processor time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuQuantity>,
+    /// Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryQuantity>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+/// The request for a sandbox: what the record keeps and hooks see. It holds no secret, only references.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// `host`, `dir:PATH`, … ; empty means the driver's default.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// The main process; empty means that the agent alone keeps the sandbox alive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Environment of everything that runs in the sandbox.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Labels of the sandbox.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Limits.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Working folder of the main process and of exec; empty means the image's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub workdir: String,
+    /// Environment variables whose values come from the operator's secrets: variable name → reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+    /// Extensions asked for by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub extensions: BTreeSet<ExtensionName>,
+    /// The driver asked for; absent means the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<DriverId>,
+    /// Per-driver options, keyed by driver id; a driver sees its own only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_config: BTreeMap<String, serde_value::Value>,
+}
+
+/// JSON values in requests, under one name.
+pub mod serde_value {
+    pub use serde_json::Value;
+}
+
+/// The most arguments and the most bytes that a command may have: below the kernel's own limit (2 MiB with the
+/// environment), so that the refusal comes from us and says why.
+const COMMAND_BYTES: usize = 128 * 1024;
+
+impl SandboxSpec {
+    /// Checks all that can be checked without knowing the driver.
+    pub fn check(&self) -> Result<(), Error> {
+        label::check_request_labels("labels", &self.labels)?;
+        label::check_request_env("env", &self.env)?;
+        check_command("command", &self.command)?;
+        if !self.workdir.is_empty() && !self.workdir.starts_with('/') {
+            return Err(Error::invalid(
+                "workdir",
+                format!("working folder {:?} is not an absolute path", self.workdir),
+            )
+            .cure("begin it with \"/\""));
+        }
+        for name in self.secrets.keys() {
+            let one = BTreeMap::from([(name.clone(), String::new())]);
+            label::check_request_env("secrets", &one)?;
+            if self.env.contains_key(name) {
+                return Err(Error::invalid("secrets", format!("variable {name:?} is set by both env and secrets"))
+                    .cure("set it in one of the two"));
+            }
+        }
+        if self.resources.pids == Some(0) {
+            return Err(Error::invalid("resources.pids", "a pids limit of 0 leaves no process to run")
+                .cure("allow at least 1, or leave it out"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks a program and its arguments: no NUL, not absurdly large, a program name if anything at all.
+pub fn check_command(field: &str, command: &[String]) -> Result<(), Error> {
+    if command.first().is_some_and(String::is_empty) {
+        return Err(Error::invalid(field, "the program's name is empty").cure("name a program, for example \"sh\""));
+    }
+    if let Some(argument) = command.iter().find(|argument| argument.contains('\0')) {
+        return Err(Error::invalid(field, format!("argument {argument:?} contains a NUL byte"))
+            .cure("remove the NUL byte; the kernel cannot pass it"));
+    }
+    let bytes: usize = command.iter().map(|argument| argument.len() + 1).sum();
+    if bytes > COMMAND_BYTES {
+        return Err(Error::invalid(field, format!("the command has {bytes} bytes, the limit is {COMMAND_BYTES}"))
+            .cure("put the data in a file and pass its path"));
+    }
+    Ok(())
+}

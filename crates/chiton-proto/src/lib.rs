@@ -1,0 +1,19 @@
+//! Generated code only: the wire forms of Chiton's protocols. Meaning lives in the crates that translate them.
+#![forbid(unsafe_code)]
+#![allow(clippy::pedantic, unreachable_pub)]
+
+/// What a gateway asks of the agent inside a sandbox.
+pub mod agent {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("chiton.agent.v1");
+    }
+}
+
+/// The gateway's own API.
+pub mod v1 {
+    tonic::include_proto!("chiton.v1");
+}
+
+/// All protocol files as one encoded `FileDescriptorSet`, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
