@@ -44,7 +44,7 @@ impl Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feature {
-    /// Create and start are separate, so that after_create and before_start see a created, unstarted object.
+    /// Create and start are separate, so that `after_create` and `before_start` see a created, unstarted object.
     TwoPhaseStart,
     /// Keeps the main process's output.
     Logs,

@@ -1,0 +1,1 @@
+//! Sessions with the agents inside sandboxes, which dial out to us.
