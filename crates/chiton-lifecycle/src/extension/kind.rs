@@ -1,0 +1,137 @@
+//! Kinds of extension: what is compiled in, and how a config becomes an instance.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use chiton_model::{Error, ExtensionName, nearest};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Descriptor, Extension};
+
+/// Something wrong in a config document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigIssue {
+    /// JSON pointer of the part that is wrong; empty for the document.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub cure: Option<String>,
+}
+
+type Build = dyn Fn(&Value) -> Result<Arc<dyn Extension>, Vec<ConfigIssue>> + Send + Sync;
+type Check = dyn Fn(&Value) -> Vec<ConfigIssue> + Send + Sync;
+
+/// A compiled-in extension.
+#[derive(Clone)]
+pub struct ExtensionKind {
+    descriptor: Arc<Descriptor>,
+    build: Arc<Build>,
+    check: Arc<Check>,
+}
+
+impl ExtensionKind {
+    /// An extension whose config is `C` (strict: it must deny unknown fields). `check` looks at a config without
+    /// constructing anything; `build` makes the instance.
+    pub fn new<C, E>(
+        mut descriptor: Descriptor,
+        check: impl Fn(&C) -> Vec<ConfigIssue> + Send + Sync + Clone + 'static,
+        build: impl Fn(C) -> Result<E, Error> + Send + Sync + 'static,
+    ) -> Self
+    where
+        C: DeserializeOwned + JsonSchema,
+        E: Extension,
+    {
+        descriptor.config_schema = schemars::schema_for!(C).to_value();
+        let checked = check.clone();
+        Self {
+            descriptor: Arc::new(descriptor),
+            check: Arc::new(move |document| match decode::<C>(document) {
+                Ok(config) => check(&config),
+                Err(issue) => vec![issue],
+            }),
+            build: Arc::new(move |document| {
+                let config = decode::<C>(document).map_err(|issue| vec![issue])?;
+                let issues = checked(&config);
+                if !issues.is_empty() {
+                    return Err(issues);
+                }
+                match build(config) {
+                    Ok(extension) => Ok(Arc::new(extension)),
+                    Err(error) => {
+                        Err(vec![ConfigIssue { pointer: String::new(), message: error.message, cure: error.cure }])
+                    }
+                }
+            }),
+        }
+    }
+
+    /// Its declaration.
+    pub fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.descriptor
+    }
+
+    /// Everything that is wrong with a config. Constructs nothing.
+    pub fn check(&self, document: &Value) -> Vec<ConfigIssue> {
+        (self.check)(document)
+    }
+
+    /// An instance for a config.
+    pub fn build(&self, document: &Value) -> Result<Arc<dyn Extension>, Vec<ConfigIssue>> {
+        (self.build)(document)
+    }
+}
+
+impl fmt::Debug for ExtensionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExtensionKind").field("name", &self.descriptor.name).finish_non_exhaustive()
+    }
+}
+
+fn decode<C: DeserializeOwned>(document: &Value) -> Result<C, ConfigIssue> {
+    serde_json::from_value(document.clone()).map_err(|error| {
+        let message = error.to_string();
+        // serde names the field and the known ones: "unknown field `labls`, expected one of `labels`".
+        let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+        let known = words.iter().skip(1).copied();
+        let cure =
+            words.first().and_then(|unknown| nearest(unknown, known)).map(|name| format!("did you mean {name:?}?"));
+        let pointer = match (message.starts_with("unknown field"), words.first()) {
+            (true, Some(field)) => format!("/{field}"),
+            _ => String::new(),
+        };
+        ConfigIssue { pointer, message, cure }
+    })
+}
+
+/// All compiled-in extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    kinds: BTreeMap<ExtensionName, ExtensionKind>,
+}
+
+impl Registry {
+    /// Adds a kind; a second one of the same name is an error.
+    pub fn register(&mut self, kind: ExtensionKind) -> Result<(), Error> {
+        let name = kind.descriptor.name.clone();
+        if self.kinds.contains_key(&name) {
+            return Err(Error::already_exists(format!("two extensions are registered as {:?}", name.as_str()))
+                .cure("give one of them another name"));
+        }
+        self.kinds.insert(name, kind);
+        Ok(())
+    }
+
+    /// A kind by name.
+    pub fn get(&self, name: &ExtensionName) -> Option<&ExtensionKind> {
+        self.kinds.get(name)
+    }
+
+    /// All kinds, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &ExtensionKind> {
+        self.kinds.values()
+    }
+}

@@ -1,0 +1,19 @@
+//! Extensions: operator-installed code that takes part in lifecycle phases.
+//!
+//! An extension's action and the cleanup that undoes it are methods of one trait, so they sit side by side in its source.
+//! Every method has a default that does nothing; the descriptor names the phases that are called.
+
+mod context;
+mod descriptor;
+mod draft;
+mod error;
+mod kind;
+mod traits;
+
+pub(crate) use context::{Alive, StateSink};
+pub use context::{HookContext, HookCore, RequestContext, RequestView, WorkspaceContext};
+pub use descriptor::{Descriptor, Needs, ReconcileSupport};
+pub use draft::{Draft, PortableDraft};
+pub use error::{StepError, StepResult};
+pub use kind::{ConfigIssue, ExtensionKind, Registry};
+pub use traits::{Approval, Extension, HeldPage, ReconcileOutcome, SlotValues};

@@ -1,0 +1,1 @@
+//! Unit tests of diff, rules, ownership, slots and digest.
