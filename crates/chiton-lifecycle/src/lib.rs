@@ -17,4 +17,7 @@ pub mod plan;
 pub mod policy;
 pub mod runtime;
 
-pub use engine::ExtensionConfig;
+pub use engine::{
+    Accepted, CancelCause, CreateRequest, Engine, EngineConfig, EngineParts, ExtensionConfig, ExtensionInfo, Missing,
+    Orphan, OrphanVerdict, Preview, Request, SandboxView, Selector, StartupError, SweepReport,
+};

@@ -1,17 +1,52 @@
-//! The engine.
+//! The engine: runs operations on sandboxes and workspaces, one at a time per subject.
+//!
+//! Reading order: `prepare` (request to sealed plan), `admit` (who may run now), `run` and `hooks` (one step), then one
+//! file per operation, `cleanup` and `obligations` (paying debts), `recovery` (after a crash), and the background work.
 
-use chiton_model::ExtensionName;
-use serde_json::Value;
+mod admit;
+mod background;
+mod calls;
+mod chain;
+mod cleanup;
+mod create;
+mod delete;
+mod exit;
+mod hooks;
+mod inner;
+mod obligations;
+mod observe;
+mod orphans;
+mod parts;
+mod prepare;
+mod query;
+mod reconcile;
+mod recovery;
+mod requests;
+mod run;
+mod start;
+mod states;
+mod stop;
+mod sweep;
+mod unwind;
+mod workspace;
 
-use crate::policy::Policy;
+use std::sync::Arc;
 
-/// An extension as the operator configured it.
-#[derive(Clone, Debug)]
-pub struct ExtensionConfig {
-    /// Its name.
-    pub name: ExtensionName,
-    /// Its own config.
-    pub document: Value,
-    /// The operator's rules about it.
-    pub policy: Policy,
+pub use admit::CancelCause;
+pub use orphans::{Orphan, OrphanVerdict};
+pub use parts::{Accepted, CreateRequest, EngineConfig, EngineParts, ExtensionConfig, Missing, Request, StartupError};
+pub use prepare::Preview;
+pub use query::{ExtensionInfo, SandboxView, Selector};
+pub use sweep::SweepReport;
+
+/// The engine. Clones share one state.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<inner::Inner>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("store", &self.inner.journal.info()).finish_non_exhaustive()
+    }
 }

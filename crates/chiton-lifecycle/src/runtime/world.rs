@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::Observed;
-use chiton_model::{DriverId, Error, OperationId, Principal, SandboxId, SandboxSpec, WorkspaceName};
+use chiton_model::{DriverId, Error, OperationId, Principal, SandboxId, WorkspaceName};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
@@ -162,10 +162,5 @@ impl World {
     /// A fresh operation id.
     pub(crate) fn operation_id(&self) -> OperationId {
         OperationId::generate(self.millis(), self.random())
-    }
-
-    /// The request's view for logs: which image, nothing secret.
-    pub(crate) fn describe(spec: &SandboxSpec) -> &str {
-        if spec.image.is_empty() { "default image" } else { &spec.image }
     }
 }

@@ -1,0 +1,237 @@
+//! Who may run now: at most one operation per subject, and the conflict table (design, rule 9).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chiton_driver::Observed;
+use chiton_model::{Error, OperationId, OperationKind};
+use futures::channel::mpsc;
+use parking_lot::Mutex;
+
+use crate::journal::Subject;
+use crate::runtime::CancelToken;
+
+/// Why a running operation is to end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelCause {
+    /// The sandbox is to be deleted.
+    Deleted,
+    /// The sandbox is to be stopped.
+    Stopped,
+    /// Something with precedence is to run.
+    GiveWay,
+}
+
+impl CancelCause {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Stopped => "stopped",
+            Self::GiveWay => "gave way",
+        }
+    }
+}
+
+/// An operation's cancellation: accepted until the operation has decided how it ends.
+#[derive(Default)]
+pub(super) struct OpCancel {
+    state: Mutex<(Option<CancelCause>, bool)>,
+    pub(super) token: CancelToken,
+}
+
+impl OpCancel {
+    /// Asks the operation to end. False when it has decided already.
+    fn cancel(&self, cause: CancelCause) -> bool {
+        let mut state = self.state.lock();
+        if state.1 {
+            return false;
+        }
+        // A delete outranks whatever was asked before.
+        if state.0.is_none() || cause == CancelCause::Deleted {
+            state.0 = Some(cause);
+        }
+        drop(state);
+        self.token.cancel();
+        true
+    }
+
+    /// Why it is to end, if it is.
+    pub(super) fn cause(&self) -> Option<CancelCause> {
+        self.state.lock().0
+    }
+
+    /// Decides: from now on nothing is accepted. Returns what was accepted before.
+    pub(super) fn seal(&self) -> Option<CancelCause> {
+        let mut state = self.state.lock();
+        state.1 = true;
+        state.0
+    }
+}
+
+struct Busy {
+    kind: OperationKind,
+    operation: OperationId,
+    cancel: Arc<OpCancel>,
+    done: CancelToken,
+    news: mpsc::UnboundedSender<Observed>,
+}
+
+/// What is running.
+#[derive(Default)]
+pub(super) struct Table {
+    busy: Arc<Mutex<Tables>>,
+}
+
+#[derive(Default)]
+struct Tables {
+    subjects: HashMap<Subject, Busy>,
+    operations: HashMap<OperationId, CancelToken>,
+}
+
+/// The right to run on a subject. Given back on drop.
+pub(super) struct Ticket {
+    pub(super) subject: Subject,
+    pub(super) operation: OperationId,
+    pub(super) cancel: Arc<OpCancel>,
+    /// What the driver reports about the subject meanwhile.
+    pub(super) news: mpsc::UnboundedReceiver<Observed>,
+    table: Arc<Mutex<Tables>>,
+    done: CancelToken,
+}
+
+impl Ticket {
+    /// Gives the right back. News that came before can still be read.
+    pub(super) fn release(&mut self) {
+        if self.done.is_cancelled() {
+            return;
+        }
+        let mut tables = self.table.lock();
+        tables.subjects.remove(&self.subject);
+        tables.operations.remove(&self.operation);
+        drop(tables);
+        self.done.cancel();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// What an attempt to run came to.
+pub(super) enum Admission {
+    /// Run.
+    Go(Ticket),
+    /// The same is being done already.
+    Joined(OperationId),
+    /// A create is being undone and its row will go: that is the delete.
+    Unwinding(OperationId),
+}
+
+/// What happens to a newcomer while another operation runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Join,
+    Wait,
+    Cancel(CancelCause),
+    Undo,
+    Conflict,
+}
+
+fn verdict(newcomer: OperationKind, running: OperationKind) -> Verdict {
+    use OperationKind as K;
+    match (newcomer, running) {
+        // These three begin inside the engine and give way to everybody.
+        (K::Reconcile | K::Cleanup | K::Exit, _) => Verdict::Conflict,
+        (_, K::Reconcile | K::Cleanup) => Verdict::Cancel(CancelCause::GiveWay),
+        (K::Delete, K::Create) => Verdict::Undo,
+        (K::Delete, K::Start) => Verdict::Cancel(CancelCause::Deleted),
+        (K::Stop, K::Start) => Verdict::Cancel(CancelCause::Stopped),
+        // An exit is a stop that nobody asked for.
+        (K::Delete | K::Start, K::Stop | K::Exit) | (K::Stop, K::Exit) => Verdict::Wait,
+        (newcomer, running) if newcomer == running => Verdict::Join,
+        // The workspace is made ready, or gone, soon; whoever needs it looks again then.
+        (K::EnsureWorkspace | K::ReleaseWorkspace, K::EnsureWorkspace | K::ReleaseWorkspace) => Verdict::Wait,
+        _ => Verdict::Conflict,
+    }
+}
+
+impl Table {
+    /// Takes the subject, or says what stands in the way. May wait for another operation's end.
+    pub(super) async fn admit(
+        &self,
+        subject: &Subject,
+        kind: OperationKind,
+        operation: OperationId,
+    ) -> Result<Admission, Error> {
+        loop {
+            let done = {
+                let mut tables = self.busy.lock();
+                let Some(busy) = tables.subjects.get(subject) else {
+                    return Ok(Admission::Go(self.take(&mut tables, subject, kind, operation)));
+                };
+                match verdict(kind, busy.kind) {
+                    Verdict::Join => return Ok(Admission::Joined(busy.operation.clone())),
+                    Verdict::Conflict => {
+                        return Err(Error::conflict(format!(
+                            "a {} is running on {subject} ({})",
+                            busy.kind, busy.operation
+                        ))
+                        .cure("wait for it to end, then try again"));
+                    }
+                    Verdict::Undo if busy.cancel.cancel(CancelCause::Deleted) => {
+                        return Ok(Admission::Unwinding(busy.operation.clone()));
+                    }
+                    Verdict::Cancel(cause) => {
+                        busy.cancel.cancel(cause);
+                        busy.done.clone()
+                    }
+                    Verdict::Wait | Verdict::Undo => busy.done.clone(),
+                }
+            };
+            done.cancelled().await;
+        }
+    }
+
+    fn take(&self, tables: &mut Tables, subject: &Subject, kind: OperationKind, operation: OperationId) -> Ticket {
+        let cancel = Arc::new(OpCancel::default());
+        let done = CancelToken::new();
+        let (sender, news) = mpsc::unbounded();
+        tables.operations.insert(operation.clone(), done.clone());
+        tables.subjects.insert(
+            subject.clone(),
+            Busy { kind, operation: operation.clone(), cancel: Arc::clone(&cancel), done: done.clone(), news: sender },
+        );
+        Ticket { subject: subject.clone(), operation, cancel, news, table: Arc::clone(&self.busy), done }
+    }
+
+    /// The operation that runs on a subject.
+    pub(super) fn running(&self, subject: &Subject) -> Option<(OperationKind, OperationId)> {
+        self.busy.lock().subjects.get(subject).map(|busy| (busy.kind, busy.operation.clone()))
+    }
+
+    /// Set when the operation has ended; none when it is not running.
+    pub(super) fn done(&self, operation: &OperationId) -> Option<CancelToken> {
+        self.busy.lock().operations.get(operation).cloned()
+    }
+
+    /// Hands news to the operation that runs on a subject. Gives it back when none does.
+    pub(super) fn deliver(&self, subject: &Subject, observed: Observed) -> Option<Observed> {
+        match self.busy.lock().subjects.get(subject) {
+            Some(busy) => busy.news.unbounded_send(observed).err().map(mpsc::TrySendError::into_inner),
+            None => Some(observed),
+        }
+    }
+
+    /// Asks background operations to give way; returns what must end before a shutdown is complete.
+    pub(super) fn drain(&self) -> Vec<CancelToken> {
+        let tables = self.busy.lock();
+        for busy in tables.subjects.values() {
+            if matches!(busy.kind, OperationKind::Reconcile | OperationKind::Cleanup) {
+                busy.cancel.cancel(CancelCause::GiveWay);
+            }
+        }
+        tables.operations.values().cloned().collect()
+    }
+}

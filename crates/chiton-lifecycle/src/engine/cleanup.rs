@@ -1,0 +1,171 @@
+//! Paying debts: every cleanup is attempted once in its operation; what fails is listed and retried (rules 3 and 4).
+
+use std::sync::Arc;
+
+use chiton_model::{ConditionStatus, CreateFailure, Phase, Ran, StopReason};
+
+use super::chain::Link;
+use super::run::{Call, Run};
+use crate::journal::{Debt, Obligation, ObligationReason, ObligationStatus, StepKey, StepStatus};
+
+/// What a cleanup hook is told besides what ran.
+#[derive(Clone)]
+pub(super) enum Why {
+    Stopped(StopReason),
+    Failed(Arc<CreateFailure>),
+    Deleted,
+}
+
+impl Why {
+    pub(super) fn call(&self, ran: Ran) -> Call {
+        match self {
+            Self::Stopped(reason) => Call::AfterStop(ran, *reason),
+            Self::Failed(failure) => Call::OnCreateFailed(ran, Arc::clone(failure)),
+            Self::Deleted => Call::AfterDelete(ran),
+        }
+    }
+
+    /// What an obligation remembers, so that a retry is told the same.
+    pub(super) fn recall(obligation: &Obligation) -> Self {
+        match (obligation.debt.phase, obligation.stop_reason, &obligation.failure) {
+            (Phase::AfterStop, reason, _) => Self::Stopped(reason.unwrap_or(StopReason::Request)),
+            (Phase::OnCreateFailed, _, Some(failure)) => Self::Failed(Arc::new(failure.clone())),
+            (Phase::OnCreateFailed, _, None) => Self::Failed(Arc::new(CreateFailure {
+                step: "unknown".to_owned(),
+                extension: None,
+                cause: "not recorded".to_owned(),
+            })),
+            _ => Self::Deleted,
+        }
+    }
+}
+
+/// How a payment ended.
+pub(super) enum Paid {
+    Yes,
+    Owed(ObligationReason, String),
+}
+
+impl Run {
+    /// Pays debts last to first, each once. What is not paid stays a debt and becomes an obligation.
+    pub(super) async fn pay(&mut self, debts: Vec<Debt>, why: &Why) {
+        for debt in debts.into_iter().rev() {
+            let step = StepKey::hook(debt.phase, &debt.extension);
+            if self.steps.recovered && self.steps.status.get(&step) == Some(&StepStatus::Completed) {
+                // The mark of the payment outlived the crash.
+                self.settle(&debt);
+                continue;
+            }
+            match self.pay_one(&debt, why).await {
+                Paid::Yes => self.settle(&debt),
+                Paid::Owed(reason, error) => self.owe(debt, why, reason, error),
+            }
+        }
+    }
+
+    pub(super) async fn pay_one(&mut self, debt: &Debt, why: &Why) -> Paid {
+        let key = (self.sandbox.subject(), debt.extension.clone());
+        if self.inner.still_running.lock().contains_key(&key) {
+            return Paid::Owed(ObligationReason::HookStillRunning, "hook still running".to_owned());
+        }
+        let Some(link) = self.chain.iter().find(|link| *link.name() == debt.extension).cloned() else {
+            return Paid::Owed(
+                ObligationReason::CleanupFailed,
+                "the extension is not compiled in; the operator gave it up".to_owned(),
+            );
+        };
+        match self.call(&link, why.call(debt.ran)).await {
+            Ok(_) if debt.ran == Ran::Maybe && self.steps.recovered && !link.descriptor.local_effects => {
+                Paid::Owed(ObligationReason::Confirming, String::new())
+            }
+            Ok(_) => Paid::Yes,
+            Err(failure) => Paid::Owed(ObligationReason::CleanupFailed, failure.message()),
+        }
+    }
+
+    /// Takes a paid debt off the record.
+    pub(super) fn settle(&mut self, debt: &Debt) {
+        self.sandbox.debts.retain(|other| !(other.extension == debt.extension && other.phase == debt.phase));
+        let id = obligation_id(&self.sandbox.subject().to_string(), debt);
+        if self.inner.book.has(&id) {
+            self.paid.push(id);
+        }
+    }
+
+    /// Keeps an unpaid debt on the record and lists it.
+    fn owe(&mut self, debt: Debt, why: &Why, reason: ObligationReason, error: String) {
+        let now = self.inner.world.clock.now();
+        let policy = self.inner.policy(&debt.extension);
+        let abandoned = self.inner.registry.get(&debt.extension).is_none() && policy.abandon;
+        let pause = match reason {
+            ObligationReason::Confirming => policy.deadline,
+            _ => super::obligations::backoff(&self.inner.world, 0),
+        };
+        let id = obligation_id(&self.sandbox.subject().to_string(), &debt);
+        self.condition(
+            "CleanupPending",
+            ConditionStatus::True,
+            if abandoned { "Abandoned" } else { "CleanupFailed" },
+            format!("extension {:?} owes {}: {error}", debt.extension.as_str(), debt.phase),
+        );
+        if abandoned {
+            // Listed and audited, but nothing waits for it any more.
+            self.sandbox.debts.retain(|other| !(other.extension == debt.extension && other.phase == debt.phase));
+        } else if !self.sandbox.debts.contains(&debt) {
+            self.sandbox.debts.push(debt.clone());
+        }
+        self.owed.push(Obligation {
+            id,
+            subject: self.sandbox.subject(),
+            name: self.sandbox.name.to_string(),
+            debt,
+            reason,
+            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
+            stop_reason: match why {
+                Why::Stopped(reason) => Some(*reason),
+                _ => None,
+            },
+            failure: match why {
+                Why::Failed(failure) => Some((**failure).clone()),
+                _ => None,
+            },
+            operation: self.op.id.clone(),
+            opened_at: now,
+            attempts: 1,
+            last_error: error,
+            next_attempt_at: super::obligations::later(now, pause),
+        });
+    }
+
+    /// The debts of one kind that are on the record, in chain order.
+    pub(super) fn open_debts(&self, phase: Phase) -> Vec<Debt> {
+        self.sandbox.debts.iter().filter(|debt| debt.phase == phase).cloned().collect()
+    }
+
+    /// Runs a phase in which failures become conditions and nothing is owed.
+    pub(super) async fn announce(&mut self, make: impl Fn() -> Call) {
+        let phase = make().phase();
+        let links: Vec<Arc<Link>> = self
+            .chain
+            .iter()
+            .rev()
+            .filter(|link| !link.entry.observe && link.descriptor.takes_part(phase))
+            .cloned()
+            .collect();
+        for link in links {
+            let done = self.steps.status.get(&StepKey::hook(phase, link.name())) == Some(&StepStatus::Completed);
+            if self.steps.recovered && done {
+                continue;
+            }
+            if let Err(failure) = self.call(&link, make()).await {
+                let message = format!("extension {:?} failed in {phase}: {}", link.name().as_str(), failure.message());
+                self.condition("ExtensionDegraded", ConditionStatus::True, "HookFailed", message);
+            }
+        }
+    }
+}
+
+/// One debt has one obligation: the id says whose and which.
+pub(super) fn obligation_id(subject: &str, debt: &Debt) -> String {
+    format!("{subject}/{}/{}", debt.extension, debt.phase)
+}

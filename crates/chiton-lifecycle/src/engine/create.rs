@@ -1,0 +1,302 @@
+//! Create.
+
+use std::sync::Arc;
+
+use chiton_driver::CallError;
+use chiton_model::{
+    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase, StartReason,
+};
+use futures::future::{Either, select};
+use futures::{StreamExt as _, pin_mut};
+use serde_json::json;
+
+use super::admit::{Admission, Ticket};
+use super::inner::{Inner, store_error};
+use super::prepare::Prepared;
+use super::requests::{Claim, Claimed};
+use super::run::{Call, Run, mint_token, operation};
+use super::{Accepted, CreateRequest, Engine, Request};
+use crate::journal::{
+    Check, Commit, Debt, DriverCall, JournalError, OperationOutcome, SandboxRecord, Subject, WorkspaceKey, Write,
+};
+
+impl Engine {
+    /// Creates a sandbox. Answers once the intent is durable; the work goes on whatever becomes of the caller.
+    pub async fn create(&self, request: Request, create: CreateRequest) -> Result<Accepted, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.owned(async move { inner.create(request, create).await }).await
+    }
+}
+
+impl Inner {
+    async fn create(self: &Arc<Self>, request: Request, create: CreateRequest) -> Result<Accepted, Error> {
+        self.check_open()?;
+        let body = json!({ "name": create.name, "workspace": create.workspace, "spec": create.spec, "expect_plan": create.expect_plan });
+        let claim = match self.claim(&request, "create", &body).await? {
+            Claimed::Fresh(claim) => claim,
+            Claimed::Repeat(accepted) => return Ok(accepted),
+        };
+        let prepared = self.prepare(&request.principal, &create).await?;
+        self.ensure_workspace(&create.workspace, &prepared, &request.principal).await?;
+        let id = SandboxId::generate(self.world.millis(), self.world.random());
+        let subject = Subject::Sandbox(id.clone());
+        let ticket = match self.table.admit(&subject, OperationKind::Create, self.world.operation_id()).await? {
+            Admission::Go(ticket) => ticket,
+            Admission::Joined(_) | Admission::Unwinding(_) => {
+                return Err(Error::internal("a fresh sandbox id is in use"));
+            }
+        };
+        self.commit_create(ticket, request, create, prepared, id, &claim).await
+    }
+
+    /// C1, then the worker.
+    async fn commit_create(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        request: Request,
+        create: CreateRequest,
+        prepared: Prepared,
+        id: SandboxId,
+        claim: &Claim,
+    ) -> Result<Accepted, Error> {
+        let mut op = operation(self, &ticket, OperationKind::Create, &request.principal);
+        op.start_reason = Some(StartReason::Create);
+        let (token, hash) = mint_token(self);
+        let now = self.world.clock.now();
+        let name = match create.name {
+            Some(name) => name,
+            // The id's tail is random: unique enough to be a name, and it shows which sandbox it is.
+            None => SandboxName::new(format!("sandbox-{}", &id.as_str()[id.as_str().len() - 10..]))?,
+        };
+        let sandbox = SandboxRecord {
+            id,
+            name,
+            name_held: true,
+            workspace: create.workspace,
+            driver: prepared.driver.capabilities().id.clone(),
+            backend: prepared.backend,
+            epoch: op.epoch.clone(),
+            commit: op.commit,
+            created_by: op.id.clone(),
+            principal: request.principal,
+            spec: create.spec,
+            phase: SandboxPhase::Provisioning,
+            conditions: Vec::new(),
+            exit: None,
+            failure: None,
+            plan: prepared.plan,
+            slots: std::collections::BTreeMap::new(),
+            chain: prepared.chain,
+            debts: Vec::new(),
+            attempt: op.id.to_string(),
+            token: hash,
+            restart: false,
+            created_at: now,
+            updated_at: now,
+            expires_at: None,
+        };
+        let mut writes: Vec<Write> =
+            prepared.configs.into_iter().map(|(digest, document)| Write::PutConfig { digest, document }).collect();
+        writes.push(Write::PutOperation(Box::new(op.clone())));
+        writes.push(Write::PutSandbox(Box::new(sandbox.clone())));
+        writes.extend(claim.writes(self, &op.id, &ticket.subject));
+        let accepted = Accepted { sandbox: sandbox.clone(), operation: Some(op.id.clone()) };
+        let commit = Commit { number: op.commit, checks: checks(&sandbox), writes };
+        // Nothing may fail between C1 and the worker.
+        let run = self.run(ticket, op, sandbox, token).await?;
+        self.store_create(&accepted.sandbox, commit).await?;
+        self.changed(&accepted.sandbox);
+        self.world.executor.spawn(Box::pin(run.create()));
+        Ok(accepted)
+    }
+
+    /// Stores C1. A name whose row only waits for cleanups is taken over in the same commit.
+    async fn store_create(&self, sandbox: &SandboxRecord, mut commit: Commit) -> Result<(), Error> {
+        loop {
+            match self.journal.commit(commit.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(JournalError::NameHeld { holder }) => {
+                    let release = Write::ReleaseName(holder.clone());
+                    if !self.released.lock().contains(&holder) || commit.writes.contains(&release) {
+                        return Err(Error::already_exists(format!(
+                            "sandbox {:?} exists already in workspace {:?}",
+                            sandbox.name.as_str(),
+                            sandbox.workspace.as_str()
+                        ))
+                        .cure("choose another name, or delete that sandbox first"));
+                    }
+                    commit.writes.insert(0, release);
+                }
+                Err(error) => return Err(store_error(error)),
+            }
+        }
+    }
+}
+
+fn checks(sandbox: &SandboxRecord) -> Vec<Check> {
+    let key = WorkspaceKey { workspace: sandbox.workspace.clone(), driver: sandbox.driver.clone() };
+    vec![Check::NameFree(sandbox.workspace.clone(), sandbox.name.clone()), Check::WorkspaceReady(key)]
+}
+
+/// A driver's failure as the cause of a failed create or start.
+pub(super) fn driver_failure(step: DriverCall, error: &Error) -> CreateFailure {
+    CreateFailure { step: format!("driver {}", step.as_str()), extension: None, cause: error.to_string() }
+}
+
+impl Run {
+    /// Everything after C1.
+    pub(super) async fn create(mut self) {
+        match self.create_steps().await {
+            Ok(()) => self.create_done().await,
+            Err(failure) => self.unwind_create(failure).await,
+        }
+    }
+
+    async fn create_steps(&mut self) -> Result<(), CreateFailure> {
+        let deadlines = self.driver.deadlines();
+        let driver = Arc::clone(&self.driver);
+        let plan = self.sandbox.plan.plan.clone();
+        self.check_cancel()?;
+        self.steps
+            .driver(DriverCall::Prepare, deadlines.prepare, driver.prepare(&plan))
+            .await
+            .map_err(|error| driver_failure(DriverCall::Prepare, error.error()))?;
+        self.effects(|| Call::BeforeCreate).await?;
+        self.refresh_plan();
+        let two_phase = driver.capabilities().two_phase_start();
+        if !two_phase {
+            self.effects(|| Call::BeforeStart(StartReason::Create)).await?;
+        }
+        self.check_cancel()?;
+        let call = self.driver_call().await.map_err(|error| driver_failure(DriverCall::Create, &error))?;
+        self.open_agent().await?;
+        self.op.started_boot_ms = u64::try_from(self.inner.world.clock.since_boot().as_millis()).unwrap_or(u64::MAX);
+        self.steps
+            .driver(DriverCall::Create, deadlines.act, driver.create(&call))
+            .await
+            .map_err(|error| driver_failure(DriverCall::Create, error.error()))?;
+        self.effects(|| Call::AfterCreate).await?;
+        if two_phase {
+            self.effects(|| Call::BeforeStart(StartReason::Create)).await?;
+        }
+        self.check_cancel()?;
+        self.start_object(&call).await?;
+        self.wait_ready().await?;
+        self.effects(|| Call::AfterReady(StartReason::Create)).await
+    }
+
+    /// Lets the agent connect.
+    pub(super) async fn open_agent(&mut self) -> Result<(), CreateFailure> {
+        if !self.driver.capabilities().agent {
+            return Ok(());
+        }
+        self.inner.world.agents.open(&self.sandbox.driver, &self.sandbox.id).await.map_err(|error| CreateFailure {
+            step: "agent".to_owned(),
+            extension: None,
+            cause: error.to_string(),
+        })
+    }
+
+    pub(super) async fn start_object(&mut self, call: &chiton_driver::StartCall) -> Result<(), CreateFailure> {
+        let (driver, deadline) = (Arc::clone(&self.driver), self.driver.deadlines().act);
+        self.steps
+            .driver(DriverCall::Start, deadline, driver.start(call))
+            .await
+            .map_err(|error| driver_failure(DriverCall::Start, error.error()))
+    }
+
+    /// Waits until driver and agent are ready. A main process that ends before that ends the wait.
+    pub(super) async fn wait_ready(&mut self) -> Result<(), CreateFailure> {
+        let limit = self.driver.deadlines().ready;
+        let agent = self.driver.capabilities().agent;
+        let (driver, id) = (Arc::clone(&self.driver), self.sandbox.id.clone());
+        let connected = self.inner.world.agents.connected(&self.sandbox.id, &self.sandbox.attempt);
+        let inner = Arc::clone(&self.inner);
+        let ready = async move {
+            if agent {
+                connected.await;
+                return Ok(());
+            }
+            // Without an agent, ready is the driver's word.
+            match driver.get(&id).await {
+                Ok(Some(observed)) if observed.status == chiton_driver::ObservedStatus::Running => Ok(()),
+                Ok(Some(observed)) => Err(Error::internal(format!("the driver reports it as {:?}", observed.status))),
+                Ok(None) => Err(Error::internal("the driver does not know it")),
+                Err(error) => Err(error.into_error()),
+            }
+        };
+        let cancel = self.steps.cancel.token.clone();
+        let (news, sandbox) = (&mut self.ticket.news, &self.sandbox);
+        // An exit of this start, the only news that matters here, ends the wait.
+        let exited = async {
+            loop {
+                let Some(observed) = news.next().await else { return futures::future::pending().await };
+                if let Some(exit) = super::run::exit_of(observed, &sandbox.attempt) {
+                    return exit;
+                }
+            }
+        };
+        let waiting = async {
+            pin_mut!(ready, exited);
+            let ended = async {
+                match select(ready, exited).await {
+                    Either::Left((ready, _)) => ready.map_err(CallError::Failed),
+                    Either::Right((exit, _)) => {
+                        let code =
+                            exit.code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
+                        Err(CallError::Failed(Error::new(
+                            ErrorKind::Internal,
+                            format!(
+                                "the main process ended with {code} ({}) before the sandbox was ready",
+                                exit.reason
+                            ),
+                        )))
+                    }
+                }
+            };
+            let cancelled = cancel.cancelled();
+            pin_mut!(ended, cancelled);
+            match select(ended, cancelled).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => Err(CallError::Failed(Error::conflict("cancelled"))),
+            }
+        };
+        let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
+        drop(inner);
+        answer.map_err(|error| match error {
+            CallError::Unknown(_) => driver_failure(
+                DriverCall::Ready,
+                &Error::deadline(format!("the agent did not connect within {limit:?}")),
+            ),
+            other => driver_failure(DriverCall::Ready, other.error()),
+        })
+    }
+
+    /// C2 of a create that succeeded, unless somebody asked for its end before it was decided.
+    async fn create_done(mut self) {
+        if self.steps.cancel.seal().is_some() {
+            let failure = CreateFailure {
+                step: "deleted".to_owned(),
+                extension: None,
+                cause: "somebody asked for it".to_owned(),
+            };
+            return self.unwind_create(failure).await;
+        }
+        self.sandbox.phase = SandboxPhase::Ready;
+        let mut debts = self.owing(&[Phase::BeforeCreate, Phase::AfterCreate], Phase::AfterDelete);
+        debts.extend(self.owing(&[Phase::BeforeStart, Phase::AfterReady], Phase::AfterStop));
+        self.sandbox.debts = debts;
+        self.finish(OperationOutcome::Succeeded, false).await;
+    }
+
+    /// The debts that the chain owes for what it did in these phases, in chain order.
+    pub(super) fn owing(&self, phases: &[Phase], cleanup: Phase) -> Vec<Debt> {
+        self.chain
+            .iter()
+            .filter(|link| link.descriptor.takes_part(cleanup) && !link.entry.observe)
+            .filter_map(|link| {
+                self.ran(link, phases).map(|ran| Debt { extension: link.name().clone(), phase: cleanup, ran })
+            })
+            .collect()
+    }
+}

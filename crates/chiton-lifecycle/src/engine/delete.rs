@@ -1,0 +1,143 @@
+//! Delete. Cannot be vetoed and does not fail: it goes on until absence is confirmed.
+
+use std::sync::Arc;
+
+use chiton_driver::ObservedStatus;
+use chiton_model::{Error, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
+use serde_json::json;
+
+use super::admit::Admission;
+use super::cleanup::Why;
+use super::inner::{Inner, store_error};
+use super::requests::Claimed;
+use super::run::{Call, Run, operation};
+use super::{Accepted, Engine, Request};
+use crate::journal::{Commit, DriverCall, OperationOutcome, Subject, Write};
+
+impl Engine {
+    /// Deletes a sandbox and everything that belongs to it. `force` also deletes one that is held.
+    pub async fn delete(&self, request: Request, id: SandboxId, force: bool) -> Result<Accepted, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.owned(async move { inner.delete(request, id, force).await }).await
+    }
+}
+
+impl Inner {
+    async fn delete(self: &Arc<Self>, request: Request, id: SandboxId, force: bool) -> Result<Accepted, Error> {
+        self.check_open()?;
+        let claim = match self.claim(&request, "delete", &json!({ "sandbox": id })).await? {
+            Claimed::Fresh(claim) => claim,
+            Claimed::Repeat(accepted) => return Ok(accepted),
+        };
+        let subject = Subject::Sandbox(id.clone());
+        let ticket = match self.table.admit(&subject, OperationKind::Delete, self.world.operation_id()).await? {
+            Admission::Go(ticket) => ticket,
+            Admission::Joined(operation) => {
+                return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(operation) });
+            }
+            Admission::Unwinding(create) => {
+                // The create is being undone on our behalf; that must survive a crash too.
+                let Some(mut op) = self.journal.operation(&create).await.map_err(store_error)? else {
+                    return Err(Error::not_found(format!("there is no sandbox with id {id}")));
+                };
+                if op.outcome.is_none() {
+                    op.deleted = true;
+                    let mut writes = vec![Write::PutOperation(Box::new(op))];
+                    writes.extend(claim.writes(self, &create, &subject));
+                    self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+                }
+                return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(create) });
+            }
+        };
+        let mut sandbox = self.record(&id).await?;
+        if !force {
+            self.check_held(&sandbox)?;
+        }
+        let mut op = operation(self, &ticket, OperationKind::Delete, &request.principal);
+        op.stop_reason = Some(StopReason::Deleting);
+        // A row without an object pays only what is still open.
+        let absent = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
+        if !absent {
+            sandbox.phase = SandboxPhase::Deleting;
+        }
+        sandbox.updated_at = self.world.clock.now();
+        let mut run = self.run(ticket, op, sandbox.clone(), String::new()).await?;
+        self.intend(&run.op, &sandbox, claim.writes(self, &run.op.id, &subject)).await?;
+        run.sandbox = sandbox.clone();
+        let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
+        self.world.executor.spawn(Box::pin(run.delete(absent)));
+        Ok(accepted)
+    }
+}
+
+impl Run {
+    /// Everything after C1. `absent`: there was no object when it began.
+    pub(super) async fn delete(mut self, absent: bool) {
+        let why = Why::Stopped(StopReason::Deleting);
+        if absent {
+            return self.pay_remains().await;
+        }
+        let mut stopped = true;
+        if !self.open_debts(Phase::AfterStop).is_empty() || self.reported_running().await {
+            self.announce(|| Call::BeforeStop(StopReason::Deleting)).await;
+            stopped = self.stop_confirmed().await.is_ok();
+            if stopped {
+                let debts = self.open_debts(Phase::AfterStop);
+                self.pay(debts, &why).await;
+            }
+        }
+        self.announce(|| Call::BeforeDelete).await;
+        self.delete_until_absent().await;
+        // Absence is confirmed: the name is free, even while debts are open.
+        self.inner.released.lock().insert(self.sandbox.id.clone());
+        if !stopped {
+            let debts = self.open_debts(Phase::AfterStop);
+            self.pay(debts, &why).await;
+        }
+        let debts = self.open_debts(Phase::AfterDelete);
+        self.pay(debts, &Why::Deleted).await;
+        self.end_delete().await;
+    }
+
+    /// Pays what a row without an object still owes.
+    async fn pay_remains(mut self) {
+        let stops = self.open_debts(Phase::AfterStop);
+        self.pay(stops, &Why::Stopped(StopReason::Deleting)).await;
+        let failure = self.sandbox.failure.clone().unwrap_or(chiton_model::CreateFailure {
+            step: "deleted".to_owned(),
+            extension: None,
+            cause: "the row is being deleted".to_owned(),
+        });
+        let creates = self.open_debts(Phase::OnCreateFailed);
+        self.pay(creates, &Why::Failed(Arc::new(failure))).await;
+        let deletes = self.open_debts(Phase::AfterDelete);
+        self.pay(deletes, &Why::Deleted).await;
+        self.end_delete().await;
+    }
+
+    async fn end_delete(mut self) {
+        self.steps.cancel.seal();
+        self.sandbox.phase = SandboxPhase::Deleted;
+        self.sandbox.name_held = false;
+        self.exited = None;
+        self.finish(OperationOutcome::Succeeded, true).await;
+    }
+
+    /// Whether the driver says that it runs; when it cannot say, it may.
+    async fn reported_running(&self) -> bool {
+        let driver = Arc::clone(&self.driver);
+        match self.inner.look(&driver, driver.get(&self.sandbox.id)).await {
+            Ok(Some(observed)) => matches!(observed.status, ObservedStatus::Running),
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// A delete that a crash interrupted goes on: what its marks show as paid is not called again.
+    pub(super) async fn resume_delete(self) {
+        let absent = matches!(self.sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
+        debug_assert!(self.steps.recovered, "only recovery resumes");
+        tracing::info!(sandbox = %self.sandbox.id, begun = self.may_have(DriverCall::Delete), "a delete goes on");
+        self.delete(absent).await;
+    }
+}

@@ -1,0 +1,69 @@
+//! The main process ended by itself.
+
+use std::sync::Arc;
+
+use chiton_model::{ConditionStatus, Error, ExitStatus, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
+
+use super::admit::Admission;
+use super::cleanup::Why;
+use super::inner::{Inner, engine_principal};
+use super::run::{Run, operation};
+use crate::journal::{OperationOutcome, Subject};
+
+impl Inner {
+    /// Takes in an exit, on a task of its own. An exit while another operation runs is that operation's input.
+    pub(super) fn begin_exit(self: &Arc<Self>, id: SandboxId, attempt: String, exit: ExitStatus) {
+        let inner = Arc::clone(self);
+        self.world.executor.spawn(Box::pin(async move {
+            if let Err(error) = inner.exit(&id, &attempt, exit).await {
+                tracing::debug!(sandbox = %id, %error, "an exit was not taken in now");
+            }
+        }));
+    }
+
+    async fn exit(self: &Arc<Self>, id: &SandboxId, attempt: &str, exit: ExitStatus) -> Result<(), Error> {
+        let subject = Subject::Sandbox(id.clone());
+        let Admission::Go(ticket) = self.table.admit(&subject, OperationKind::Exit, self.world.operation_id()).await?
+        else {
+            return Ok(());
+        };
+        let mut sandbox = self.record(id).await?;
+        // Late news of an earlier start is no news.
+        if sandbox.phase != SandboxPhase::Ready || sandbox.attempt != attempt {
+            return Ok(());
+        }
+        self.check_held(&sandbox)?;
+        let mut op = operation(self, &ticket, OperationKind::Exit, &engine_principal());
+        op.stop_reason = Some(StopReason::ProcessExited);
+        sandbox.phase = SandboxPhase::Stopping;
+        sandbox.exit = Some(exit);
+        sandbox.updated_at = self.world.clock.now();
+        let run = self.run(ticket, op, sandbox, String::new()).await?;
+        self.intend(&run.op, &run.sandbox, Vec::new()).await?;
+        run.exit().await;
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Everything after C1.
+    pub(super) async fn exit(mut self) {
+        if let Err(error) = self.stop_confirmed().await {
+            self.condition(
+                "StopUnconfirmed",
+                ConditionStatus::True,
+                "DriverFailed",
+                format!("the driver did not confirm the end: {error}"),
+            );
+            self.steps.cancel.seal();
+            self.sandbox.phase = SandboxPhase::Completed;
+            return self.finish(OperationOutcome::Failed(error), false).await;
+        }
+        let debts = self.open_debts(Phase::AfterStop);
+        self.pay(debts, &Why::Stopped(StopReason::ProcessExited)).await;
+        self.steps.cancel.seal();
+        self.sandbox.phase = SandboxPhase::Completed;
+        self.exited = None;
+        self.finish(OperationOutcome::Succeeded, false).await;
+    }
+}

@@ -1,0 +1,110 @@
+//! What drivers report: exits become operations, news about a busy sandbox goes to its operation.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiton_driver::{DriverEvent, Observed};
+use chiton_model::{DriverId, ExitStatus, SandboxId, SandboxPhase};
+use futures::future::{Either, select};
+use futures::{StreamExt as _, pin_mut};
+
+use super::hooks::within;
+use super::inner::Inner;
+use super::run::exit_of;
+use crate::journal::{SandboxQuery, Subject};
+use crate::runtime::LifecycleEvent;
+
+impl Inner {
+    /// Watches one driver for ever; a stream that ends is begun anew.
+    pub(super) async fn watch_driver(self: Arc<Self>, id: DriverId) {
+        let Ok(driver) = self.driver(&id) else { return };
+        let mut pause = Duration::from_millis(100);
+        while !self.stop.is_cancelled() {
+            let mut stream = driver.watch();
+            let mut seen = Some(HashSet::new());
+            loop {
+                let event = {
+                    let stop = self.stop.cancelled();
+                    pin_mut!(stop);
+                    match select(stream.next(), stop).await {
+                        Either::Left((Some(event), _)) => event,
+                        Either::Left((None, _)) => break,
+                        Either::Right(_) => return,
+                    }
+                };
+                match event {
+                    DriverEvent::Changed(observed) => {
+                        if let Some(seen) = &mut seen {
+                            seen.insert(observed.id.clone());
+                        }
+                        self.observed(observed).await;
+                    }
+                    DriverEvent::Deleted(sandbox) => self.vanished(&id, &sandbox).await,
+                    DriverEvent::Progress { id: sandbox, message } => {
+                        self.world.audience.tell(LifecycleEvent::Progress { sandbox, message });
+                    }
+                    DriverEvent::SnapshotEnd => {
+                        pause = Duration::from_millis(100);
+                        self.unlisted.lock().remove(&id);
+                        if let Some(seen) = seen.take() {
+                            self.missing(&id, &seen).await;
+                        }
+                    }
+                }
+            }
+            self.unlisted.lock().insert(id.clone());
+            tracing::warn!(driver = %id, ?pause, "the driver's news ended; watching anew");
+            within(&*self.world.clock, pause, self.stop.cancelled()).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    async fn observed(self: &Arc<Self>, observed: Observed) {
+        if observed.gateway != self.journal.info().gateway {
+            return;
+        }
+        let id = observed.id.clone();
+        let Some(observed) = self.table.deliver(&Subject::Sandbox(id.clone()), observed) else { return };
+        let Ok(Some(record)) = self.journal.sandbox(&id).await else {
+            return self.world.audience.tell(LifecycleEvent::Unowned(Box::new(observed)));
+        };
+        if record.phase != SandboxPhase::Ready {
+            return;
+        }
+        let attempt = record.attempt.clone();
+        if let Some(exit) = exit_of(observed, &attempt) {
+            self.begin_exit(id, attempt, exit);
+        }
+    }
+
+    /// An object went without us: what ran there runs no more, and nobody saw how it ended.
+    async fn vanished(self: &Arc<Self>, driver: &DriverId, id: &SandboxId) {
+        if self.table.running(&Subject::Sandbox(id.clone())).is_some() {
+            return;
+        }
+        match self.journal.sandbox(id).await {
+            Ok(Some(record)) if record.driver != *driver => {
+                tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
+            }
+            Ok(Some(record)) if record.phase == SandboxPhase::Ready => {
+                self.begin_exit(id.clone(), record.attempt, unseen())
+            }
+            _ => {}
+        }
+    }
+
+    /// After a snapshot: a Ready sandbox that the driver does not have has exited.
+    async fn missing(self: &Arc<Self>, driver: &DriverId, seen: &HashSet<SandboxId>) {
+        let Ok(rows) = self.journal.sandboxes(&SandboxQuery::default()).await else { return };
+        for row in rows {
+            if row.driver == *driver && row.phase == SandboxPhase::Ready && !seen.contains(&row.id) {
+                self.vanished(driver, &row.id).await;
+            }
+        }
+    }
+}
+
+fn unseen() -> ExitStatus {
+    ExitStatus { code: None, reason: "Unknown".to_owned(), at: None }
+}

@@ -1,0 +1,175 @@
+//! Orphans: backend objects that no row owns (rule 14).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chiton_driver::Observed;
+use chiton_model::{DriverId, Error, OperationKind, Principal, SandboxId, SandboxPhase};
+
+use super::Engine;
+use super::admit::Admission;
+use super::inner::{Inner, store_error};
+use crate::journal::{AuditRecord, Commit, Subject, Write};
+use crate::runtime::LifecycleEvent;
+
+/// What is known of an object without an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrphanVerdict {
+    /// Made in this life of the store, and its row is gone or done: the sweep deletes it after the grace.
+    Sweepable,
+    /// Its row is of another life of the store: held until the operator adopts it.
+    OtherEpoch,
+    /// Nobody here knows it.
+    Unowned,
+}
+
+/// A backend object that no row owns.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    /// Its driver.
+    pub driver: DriverId,
+    /// What the driver says of it.
+    pub observed: Observed,
+    /// What is known of it.
+    pub verdict: OrphanVerdict,
+}
+
+impl Engine {
+    /// All objects without an owner. The backend is listed first, then each id is read from the store.
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
+        self.inner.orphans().await
+    }
+
+    /// Deletes an object that no live row owns, by hand.
+    pub async fn delete_orphan(&self, principal: Principal, driver: DriverId, id: SandboxId) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.owned(async move { inner.delete_orphan(&principal.subject, &driver, &id, "by hand").await }).await
+    }
+
+    /// Takes over a held sandbox of an earlier life of the store.
+    pub async fn adopt_orphan(&self, principal: Principal, id: SandboxId) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        self.inner.owned(async move { inner.adopt_orphan(&principal.subject, &id).await }).await
+    }
+}
+
+impl Inner {
+    async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
+        let mut orphans = Vec::new();
+        for (id, driver) in &self.drivers {
+            for observed in self.look(driver, driver.list()).await? {
+                if let Some(verdict) = self.verdict(&observed).await? {
+                    orphans.push(Orphan { driver: id.clone(), observed, verdict });
+                }
+            }
+        }
+        Ok(orphans)
+    }
+
+    async fn verdict(&self, observed: &Observed) -> Result<Option<OrphanVerdict>, Error> {
+        let info = self.journal.info();
+        if self.table.running(&Subject::Sandbox(observed.id.clone())).is_some() {
+            return Ok(None);
+        }
+        let row = self.journal.sandbox(&observed.id).await.map_err(store_error)?;
+        let ours = observed.gateway == info.gateway && observed.epoch == info.epoch;
+        Ok(match row {
+            Some(row) if row.epoch != info.epoch => Some(OrphanVerdict::OtherEpoch),
+            // A failed create's row was written after absence was confirmed, a tombstone's too.
+            Some(row) if matches!(row.phase, SandboxPhase::Error | SandboxPhase::Deleted) && ours => {
+                Some(OrphanVerdict::Sweepable)
+            }
+            Some(_) => None,
+            None if ours => Some(OrphanVerdict::Sweepable),
+            None => Some(OrphanVerdict::Unowned),
+        })
+    }
+
+    /// Deletes what was without an owner for the grace.
+    pub(super) async fn sweep_orphans(self: &Arc<Self>) -> Result<usize, Error> {
+        let (mut deleted, mut suspected) = (0, BTreeSet::new());
+        for orphan in self.orphans().await? {
+            if orphan.verdict != OrphanVerdict::Sweepable {
+                self.world.audience.tell(LifecycleEvent::Unowned(Box::new(orphan.observed)));
+                continue;
+            }
+            let key = format!("object/{}/{}", orphan.driver, orphan.observed.id);
+            if self.suspect(&key) {
+                self.delete_orphan("engine", &orphan.driver, &orphan.observed.id, "no row owned it for the grace")
+                    .await?;
+                deleted += 1;
+            } else {
+                suspected.insert(key);
+            }
+        }
+        self.suspects.lock().retain(|key, _| !key.starts_with("object/") || suspected.contains(key));
+        Ok(deleted)
+    }
+
+    async fn delete_orphan(
+        self: &Arc<Self>,
+        by: &str,
+        driver: &DriverId,
+        id: &SandboxId,
+        why: &str,
+    ) -> Result<(), Error> {
+        let subject = Subject::Sandbox(id.clone());
+        let Admission::Go(_ticket) =
+            self.table.admit(&subject, OperationKind::Cleanup, self.world.operation_id()).await?
+        else {
+            return Err(Error::conflict(format!("an operation is running on {id}")).cure("wait for it to end"));
+        };
+        let row = self.journal.sandbox(id).await.map_err(store_error)?;
+        if row.is_some_and(|row| !matches!(row.phase, SandboxPhase::Error | SandboxPhase::Deleted)) {
+            return Err(Error::refused("policy", format!("{id} belongs to a sandbox"))
+                .cure("delete the sandbox instead: chiton sandbox delete"));
+        }
+        let handle = self.driver(driver)?;
+        let deadline = handle.deadlines().act;
+        super::calls::bounded(&*self.world.clock, deadline, "delete", handle.delete(id))
+            .await
+            .map_err(chiton_driver::CallError::into_error)?;
+        let audit = AuditRecord {
+            at: self.world.clock.now(),
+            action: "orphan.delete".to_owned(),
+            subject: format!("{driver}/{id}"),
+            by: by.to_owned(),
+            message: why.to_owned(),
+        };
+        self.world.audience.tell(LifecycleEvent::Audit {
+            action: "orphan.delete",
+            subject: audit.subject.clone(),
+            by: by.to_owned(),
+            message: why.to_owned(),
+        });
+        let commit = Commit { number: 0, checks: Vec::new(), writes: vec![Write::Audit(Box::new(audit))] };
+        self.journal.commit(commit).await.map(drop).map_err(store_error)
+    }
+
+    async fn adopt_orphan(self: &Arc<Self>, by: &str, id: &SandboxId) -> Result<(), Error> {
+        let info = self.journal.info();
+        let Some(mut row) = self.journal.sandbox(id).await.map_err(store_error)? else {
+            return Err(Error::refused(
+                "policy",
+                format!("no record of {id} exists, so there is nothing to adopt it into"),
+            )
+            .cure("delete it: chiton orphans delete"));
+        };
+        if row.epoch == info.epoch {
+            return Err(Error::conflict(format!("{id} belongs to this store already")));
+        }
+        let old = std::mem::replace(&mut row.epoch, info.epoch);
+        let audit = AuditRecord {
+            at: self.world.clock.now(),
+            action: "orphan.adopt".to_owned(),
+            subject: id.to_string(),
+            by: by.to_owned(),
+            message: format!("taken over from epoch {old}"),
+        };
+        let writes = vec![Write::PutSandbox(Box::new(row.clone())), Write::Audit(Box::new(audit))];
+        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        self.held.lock().remove(id);
+        self.changed(&row);
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Looks that change nothing.
+
+use std::sync::Arc;
+
+use chiton_driver::{ComputeDriver, LogOptions, LogStream};
+use chiton_model::{Error, ErrorKind, OperationId, SandboxId, SandboxName, WorkspaceName};
+
+use super::Engine;
+use super::inner::store_error;
+use super::run::known;
+use crate::extension::Descriptor;
+use crate::journal::{OperationRecord, SandboxQuery, SandboxRecord, StoreInfo, WorkspaceRecord};
+use crate::plan::{Explained, explain};
+use crate::policy::Policy;
+
+/// Which sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// By id: any row, also one that let go of its name.
+    Id(SandboxId),
+    /// By name: the one that holds it.
+    Name(WorkspaceName, SandboxName),
+}
+
+/// A sandbox with what stands beside its row.
+#[derive(Clone, Debug)]
+pub struct SandboxView {
+    /// The row.
+    pub record: SandboxRecord,
+    /// The operation that runs on it.
+    pub running: Option<OperationId>,
+    /// Why nothing may touch it, if so.
+    pub held: Option<String>,
+    /// How many cleanups it owes and could not pay.
+    pub obligations: usize,
+}
+
+/// An extension as the gateway has it.
+#[derive(Clone, Debug)]
+pub struct ExtensionInfo {
+    /// What it declares.
+    pub descriptor: Arc<Descriptor>,
+    /// Its place in new chains, from 0; none when new sandboxes do not get it.
+    pub position: Option<usize>,
+    /// The operator's rules about it.
+    pub policy: Policy,
+    /// Live sandboxes that have it in their chain.
+    pub sandboxes: usize,
+    /// Not listed any more and still in chains.
+    pub draining: bool,
+}
+
+impl Engine {
+    /// Facts about the store.
+    pub fn store(&self) -> StoreInfo {
+        self.inner.journal.info()
+    }
+
+    /// The drivers, by id.
+    pub fn drivers(&self) -> impl Iterator<Item = &Arc<dyn ComputeDriver>> {
+        self.inner.drivers.values()
+    }
+
+    /// The default driver's id.
+    pub fn default_driver(&self) -> &chiton_model::DriverId {
+        &self.inner.config.default_driver
+    }
+
+    /// One sandbox. `all` also finds, by name, the newest that held it.
+    pub async fn get(&self, selector: &Selector, all: bool) -> Result<SandboxView, Error> {
+        let record = match selector {
+            Selector::Id(id) => self.inner.record(id).await?,
+            Selector::Name(workspace, name) => {
+                let found = self.inner.journal.sandbox_by_name(workspace, name).await.map_err(store_error)?;
+                let visible = |record: &SandboxRecord| all || self.holds_name(record);
+                found.filter(visible).ok_or_else(|| {
+                    Error::not_found(format!(
+                        "there is no sandbox {:?} in workspace {:?}",
+                        name.as_str(),
+                        workspace.as_str()
+                    ))
+                    .cure("chiton sandbox list shows those that exist")
+                })?
+            }
+        };
+        Ok(self.view(record))
+    }
+
+    /// A failed create is found by its name until another takes it; a deleted sandbox is not.
+    fn holds_name(&self, record: &SandboxRecord) -> bool {
+        record.phase == chiton_model::SandboxPhase::Error
+            || (record.name_held
+                && !(record.phase == chiton_model::SandboxPhase::Deleting
+                    && self.inner.released.lock().contains(&record.id)))
+    }
+
+    fn view(&self, record: SandboxRecord) -> SandboxView {
+        SandboxView {
+            running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
+            held: self.inner.held.lock().get(&record.id).cloned(),
+            obligations: self.inner.book.of(&record.subject()).len(),
+            record,
+        }
+    }
+
+    /// Sandboxes in id order.
+    pub async fn list(&self, query: &SandboxQuery) -> Result<Vec<SandboxView>, Error> {
+        // A failed create let go of its name but is still worth a line.
+        let rows =
+            self.inner.journal.sandboxes(&SandboxQuery { all: true, ..query.clone() }).await.map_err(store_error)?;
+        Ok(rows.into_iter().filter(|row| query.all || self.holds_name(row)).map(|row| self.view(row)).collect())
+    }
+
+    /// Every value of a sandbox's plan with who set it.
+    pub async fn explain(&self, id: &SandboxId) -> Result<(SandboxRecord, Vec<Explained>), Error> {
+        let record = self.inner.record(id).await?;
+        let plan = record.plan.filled(|slot| known(&record, slot));
+        let explained = explain(&record.plan, &plan);
+        Ok((record, explained))
+    }
+
+    /// A sandbox's operations, oldest first, each with its steps.
+    pub async fn timeline(&self, id: &SandboxId) -> Result<Vec<OperationRecord>, Error> {
+        self.inner.journal.operations(&crate::journal::Subject::Sandbox(id.clone())).await.map_err(store_error)
+    }
+
+    /// Waits until an operation has ended.
+    pub async fn wait(&self, id: &OperationId) -> Result<OperationRecord, Error> {
+        if let Some(done) = self.inner.table.done(id) {
+            done.cancelled().await;
+        }
+        let record = self.inner.journal.operation(id).await.map_err(store_error)?;
+        record.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no operation {id}")))
+    }
+
+    /// The main process's output.
+    pub async fn logs(&self, id: &SandboxId, options: LogOptions) -> Result<LogStream, Error> {
+        let record = self.inner.record(id).await?;
+        let driver = self.inner.driver(&record.driver)?;
+        self.inner.look(&driver, driver.logs(id, options)).await
+    }
+
+    /// The hash of a sandbox's agent token, if its row exists.
+    pub async fn token_hash(&self, id: &SandboxId) -> Option<String> {
+        self.inner.journal.sandbox(id).await.ok().flatten().map(|record| record.token)
+    }
+
+    /// All workspaces.
+    pub async fn workspaces(&self) -> Result<Vec<WorkspaceRecord>, Error> {
+        self.inner.journal.workspaces().await.map_err(store_error)
+    }
+
+    /// All compiled-in extensions.
+    pub async fn extensions(&self) -> Result<Vec<ExtensionInfo>, Error> {
+        let rows = self.inner.journal.sandboxes(&SandboxQuery::default()).await.map_err(store_error)?;
+        let infos = self.inner.registry.iter().map(|kind| {
+            let name = &kind.descriptor().name;
+            let position = self.inner.config.extensions.iter().position(|config| config.name == *name);
+            let sandboxes = rows.iter().filter(|row| row.chain.iter().any(|entry| entry.name == *name)).count();
+            ExtensionInfo {
+                descriptor: Arc::clone(kind.descriptor()),
+                position,
+                policy: self.inner.policy(name),
+                sandboxes,
+                draining: position.is_none() && sandboxes > 0,
+            }
+        });
+        Ok(infos.collect())
+    }
+}

@@ -1,0 +1,297 @@
+//! After a crash: the journal alone decides how each open operation goes on (rules 2, 12 and 15).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiton_model::{
+    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason,
+};
+
+use super::admit::{Admission, Ticket};
+use super::hooks::within;
+use super::inner::{Inner, engine_principal, store_error};
+use super::run::Run;
+use super::{Engine, Missing, StartupError};
+use crate::journal::{
+    AuditRecord, Commit, DriverCall, Mark, MarkEvent, OpenOperation, OperationOutcome, OperationRecord, SandboxQuery,
+    SandboxRecord, StepKey, StepStatus, Subject, Write,
+};
+
+/// How long an interrupted start's agent may take to call, at least.
+const AGENT_RETURNS: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Takes up what an earlier process left, and begins the background work. Called once, before anything else. When it
+    /// returns, every interrupted operation runs again on its subject; it does not wait for their ends.
+    pub async fn recover(&self) -> Result<(), StartupError> {
+        let inner = &self.inner;
+        let one = |error: Error| StartupError(vec![error]);
+        inner.book.load(inner.journal.obligations().await.map_err(|error| one(store_error(error)))?);
+        inner.adopt().await.map_err(one)?;
+        let open = inner.journal.open_operations().await.map_err(|error| one(store_error(error)))?;
+        let live = inner
+            .journal
+            .sandboxes(&SandboxQuery { all: true, ..SandboxQuery::default() })
+            .await
+            .map_err(|error| one(store_error(error)))?;
+        inner.check_pieces(&live).await?;
+        for operation in open {
+            inner.resume(operation).await.map_err(one)?;
+        }
+        for sandbox in &live {
+            inner.revive(sandbox).await;
+        }
+        inner.begin_background();
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Holds, or refuses to serve, what needs something that is not there.
+    async fn check_pieces(&self, live: &[SandboxRecord]) -> Result<(), StartupError> {
+        let epoch = self.journal.info().epoch;
+        let mut missing = Vec::new();
+        for sandbox in live {
+            let why = if sandbox.epoch == epoch {
+                self.missing_piece(sandbox).await
+            } else {
+                // Not a missing piece but an unsure identity: held in any case, never served and never refused.
+                let why = format!(
+                    "it belongs to an earlier life of this store ({}); start with --adopt-epoch {0} if that store is gone for good",
+                    sandbox.epoch
+                );
+                self.held.lock().insert(sandbox.id.clone(), why);
+                continue;
+            };
+            let Some(error) = why else { continue };
+            if self.config.missing == Missing::Hold {
+                self.held.lock().insert(sandbox.id.clone(), error.message.clone());
+            } else {
+                let message =
+                    format!("sandbox {:?} ({}) cannot be served: {}", sandbox.name.as_str(), sandbox.id, error.message);
+                let cure = error.cure.unwrap_or_else(|| "restore it".to_owned());
+                missing.push(
+                    Error::new(error.kind, message)
+                        .cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")),
+                );
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
+    }
+
+    async fn missing_piece(&self, sandbox: &SandboxRecord) -> Option<Error> {
+        let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted) && sandbox.debts.is_empty();
+        if done {
+            return None;
+        }
+        if let Err(error) = self.driver(&sandbox.driver) {
+            return Some(error);
+        }
+        if let Err(error) = self.links_or_abandoned(&sandbox.chain).await {
+            return Some(error);
+        }
+        let states = self.journal.states_of(&sandbox.subject()).await.ok()?;
+        states.into_iter().find_map(|(name, state)| {
+            let kind = self.registry.get(&name)?;
+            (!kind.descriptor().reads(state.schema_version)).then(|| {
+                Error::new(
+                    ErrorKind::Unavailable { what: name.to_string() },
+                    format!(
+                        "extension {:?} reads state version {}, the saved one is {}",
+                        name.as_str(),
+                        kind.descriptor().state_schema,
+                        state.schema_version
+                    ),
+                )
+                .cure("run a build whose extension reads it")
+            })
+        })
+    }
+
+    /// Puts an interrupted operation back on its subject.
+    async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
+        let OpenOperation { operation, marks } = open;
+        let admitted = self.table.admit(&operation.subject, operation.kind, operation.id.clone()).await?;
+        let Admission::Go(ticket) = admitted else {
+            return Err(Error::internal(format!("two operations are open on {}", operation.subject)));
+        };
+        match operation.subject.clone() {
+            Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, &id).await,
+            Subject::Workspace(key) => {
+                let inner = Arc::clone(self);
+                self.world
+                    .executor
+                    .spawn(Box::pin(async move { inner.resume_workspace(ticket, operation, marks, key).await }));
+                Ok(())
+            }
+        }
+    }
+
+    async fn resume_sandbox(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        operation: OperationRecord,
+        marks: Option<Vec<Mark>>,
+        id: &SandboxId,
+    ) -> Result<(), Error> {
+        let held = self.held.lock().contains_key(id);
+        let record = self.journal.sandbox(id).await.map_err(store_error)?;
+        let Some(sandbox) = record else {
+            return self.close(operation).await;
+        };
+        if held {
+            // Nothing touches it until its operator decides; the operation stays open.
+            drop(ticket);
+            return Ok(());
+        }
+        if matches!(operation.kind, OperationKind::Reconcile | OperationKind::Cleanup) {
+            // Runs again when its time comes.
+            return self.close(operation).await;
+        }
+        let mut run = self.run(ticket, operation, sandbox, String::new()).await?;
+        run.steps.recovered = true;
+        run.replay(marks);
+        self.world.executor.spawn(Box::pin(run.resume()));
+        Ok(())
+    }
+
+    async fn close(&self, mut operation: OperationRecord) -> Result<(), Error> {
+        operation.ended_at = Some(self.world.clock.now());
+        operation.outcome =
+            Some(OperationOutcome::Failed(Error::unavailable("gateway", "the gateway ended while it ran")));
+        let writes = vec![Write::PutOperation(Box::new(operation))];
+        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+    }
+
+    /// Makes a sandbox reachable again.
+    async fn revive(self: &Arc<Self>, sandbox: &SandboxRecord) {
+        if self.held.lock().contains_key(&sandbox.id) {
+            return;
+        }
+        let live = matches!(
+            sandbox.phase,
+            SandboxPhase::Ready | SandboxPhase::Starting | SandboxPhase::Stopping | SandboxPhase::Provisioning
+        );
+        let agent = self.drivers.get(&sandbox.driver).is_some_and(|driver| driver.capabilities().agent);
+        if live && agent {
+            if let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await {
+                tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
+            }
+        }
+        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped {
+            let (inner, id) = (Arc::clone(self), sandbox.id.clone());
+            self.world.executor.spawn(Box::pin(async move {
+                if let Err(error) = inner.restart(engine_principal(), id.clone()).await {
+                    tracing::error!(sandbox = %id, %error, "it was stopped at shutdown and could not be started again");
+                }
+            }));
+        }
+    }
+
+    /// Takes over the sandboxes of an earlier life of the store, by the operator's word that it is gone for good.
+    async fn adopt(&self) -> Result<(), Error> {
+        let Some(old) = &self.config.adopt_epoch else { return Ok(()) };
+        let all = self
+            .journal
+            .sandboxes(&SandboxQuery { all: true, ..SandboxQuery::default() })
+            .await
+            .map_err(store_error)?;
+        let epoch = self.journal.info().epoch;
+        let mut writes = Vec::new();
+        for mut sandbox in all.into_iter().filter(|sandbox| sandbox.epoch == *old) {
+            sandbox.epoch = epoch.clone();
+            writes.push(Write::PutSandbox(Box::new(sandbox)));
+        }
+        writes.push(Write::Audit(Box::new(AuditRecord {
+            at: self.world.clock.now(),
+            action: "epoch.adopt".to_owned(),
+            subject: old.to_string(),
+            by: "operator".to_owned(),
+            message: format!("{} sandboxes were taken over", writes.len()),
+        })));
+        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+    }
+}
+
+impl Run {
+    /// Takes in what is known of the interrupted operation's steps.
+    fn replay(&mut self, marks: Option<Vec<Mark>>) {
+        let Some(marks) = marks else { return self.assume_all() };
+        let own: Vec<Mark> = marks.into_iter().filter(|mark| mark.operation == self.op.id).collect();
+        for mark in own {
+            match mark.event {
+                MarkEvent::Step { step, status } => {
+                    let status = if status == StepStatus::Started { StepStatus::Maybe } else { status };
+                    self.steps.status.insert(step, status);
+                }
+                MarkEvent::Slots { extension, values } => self.keep_slots(&extension, values),
+                MarkEvent::State { extension, state } => self.steps.states.replay(&extension, state),
+            }
+        }
+        self.refresh_plan();
+    }
+
+    /// Without marks every step from C1 on may have run.
+    fn assume_all(&mut self) {
+        let (phases, calls): (&[Phase], &[DriverCall]) = match self.op.kind {
+            OperationKind::Create => (
+                &[Phase::BeforeCreate, Phase::AfterCreate, Phase::BeforeStart, Phase::AfterReady],
+                &[DriverCall::Create, DriverCall::Start],
+            ),
+            OperationKind::Start => (&[Phase::BeforeStart, Phase::AfterReady], &[DriverCall::Start]),
+            _ => (&[], &[DriverCall::Stop, DriverCall::Delete]),
+        };
+        for link in self.chain.iter().filter(|link| !link.entry.observe) {
+            for phase in phases.iter().filter(|phase| link.descriptor.takes_part(**phase)) {
+                self.steps.status.insert(StepKey::hook(*phase, link.name()), StepStatus::Maybe);
+            }
+        }
+        for call in calls {
+            self.steps.status.insert(StepKey::Driver(*call), StepStatus::Maybe);
+        }
+    }
+
+    /// Goes on with an interrupted operation.
+    async fn resume(self) {
+        tracing::info!(operation = %self.op.id, kind = %self.op.kind, sandbox = %self.sandbox.id, "an interrupted operation goes on");
+        let interrupted = CreateFailure {
+            step: "interrupted".to_owned(),
+            extension: None,
+            cause: "the gateway ended while it ran".to_owned(),
+        };
+        match self.op.kind {
+            OperationKind::Create => self.unwind_create(interrupted).await,
+            OperationKind::Start => self.resume_start(interrupted).await,
+            OperationKind::Stop => {
+                let reason = self.op.stop_reason.unwrap_or(StopReason::Request);
+                self.stop(reason, true).await;
+            }
+            OperationKind::Exit => self.exit().await,
+            OperationKind::Delete => self.resume_delete().await,
+            OperationKind::Cleanup
+            | OperationKind::Reconcile
+            | OperationKind::EnsureWorkspace
+            | OperationKind::ReleaseWorkspace => {
+                tracing::error!(operation = %self.op.id, "an operation of another kind cannot go on here");
+            }
+        }
+    }
+
+    /// A start goes on if the agent of this very attempt calls; else it is undone.
+    async fn resume_start(mut self, interrupted: CreateFailure) {
+        let reason = self.op.start_reason.unwrap_or(StartReason::Request);
+        let begun = Duration::from_millis(self.op.started_boot_ms);
+        let left = (begun + self.driver.deadlines().ready).saturating_sub(self.inner.world.clock.since_boot());
+        let may_run = self.may_have(DriverCall::Start) && self.driver.capabilities().agent;
+        if may_run && self.open_agent().await.is_ok() {
+            let connected = self.inner.world.agents.connected(&self.sandbox.id, &self.sandbox.attempt);
+            if within(&*self.inner.world.clock, left.clamp(AGENT_RETURNS, self.driver.deadlines().ready), connected)
+                .await
+                .is_some()
+            {
+                return self.start_ready(reason).await;
+            }
+        }
+        self.unwind_start(interrupted).await;
+    }
+}

@@ -1,0 +1,181 @@
+//! Unwinding: stop, their `after_stop`, delete until absence is confirmed, and only then `on_create_failed`.
+//!
+//! A lease is never released under a live backend: nothing of the last step runs before absence is confirmed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiton_driver::{CallError, Locality};
+use chiton_model::{CreateFailure, Error, Phase, SandboxPhase, StopReason};
+
+use super::admit::CancelCause;
+use super::cleanup::Why;
+use super::hooks::within;
+use super::obligations::{backoff, later};
+use super::run::Run;
+use crate::journal::{DriverCall, OperationOutcome};
+
+/// How often an unconfirmed stop is tried before the delete makes it moot.
+const STOP_ATTEMPTS: u32 = 3;
+/// How long a create that a remote platform may still be working on can land late.
+const LATE_CREATE: Duration = Duration::from_mins(10);
+
+impl Run {
+    /// Undoes a create, and stores why.
+    pub(super) async fn unwind_create(mut self, failure: CreateFailure) {
+        tracing::warn!(sandbox = %self.sandbox.id, %failure, "undoing a create");
+        let failure = Arc::new(failure);
+        // From here on the name is free: a create that wants it takes it over in its own commit.
+        self.inner.released.lock().insert(self.sandbox.id.clone());
+        let stops = self.owing(&[Phase::BeforeStart, Phase::AfterReady], Phase::AfterStop);
+        let creates = self.owing(&[Phase::BeforeCreate, Phase::AfterCreate], Phase::OnCreateFailed);
+        let why = Why::Stopped(StopReason::CreateFailed);
+        let mut stopped = false;
+        if self.may_have(DriverCall::Start) || !stops.is_empty() {
+            stopped = !self.may_have(DriverCall::Create) || self.stop_confirmed().await.is_ok();
+        }
+        if stopped {
+            self.pay(stops.clone(), &why).await;
+        }
+        if self.may_have(DriverCall::Create) {
+            self.delete_until_absent().await;
+        }
+        if !stopped {
+            // What is absent does not run.
+            self.pay(stops, &why).await;
+        }
+        self.pay(creates, &Why::Failed(Arc::clone(&failure))).await;
+        let deleted = self.steps.cancel.seal() == Some(CancelCause::Deleted) || self.op.deleted;
+        self.sandbox.phase = SandboxPhase::Error;
+        self.sandbox.name_held = false;
+        self.sandbox.expires_at = Some(later(self.inner.world.clock.now(), self.inner.config.keep_errors));
+        self.sandbox.failure = Some((*failure).clone());
+        let error = failure_error(&failure);
+        self.finish(OperationOutcome::Failed(error), deleted).await;
+    }
+
+    /// Undoes a start: stopped again, with the cause in a condition.
+    pub(super) async fn unwind_start(mut self, failure: CreateFailure) {
+        tracing::warn!(sandbox = %self.sandbox.id, %failure, "undoing a start");
+        let stops = self.owing(&[Phase::BeforeStart, Phase::AfterReady], Phase::AfterStop);
+        self.sandbox
+            .debts
+            .extend(stops.iter().filter(|debt| !self.sandbox.debts.contains(debt)).cloned().collect::<Vec<_>>());
+        if let Err(error) = self.stop_confirmed().await {
+            // Not confirmed: nothing may be released yet. The next stop or delete goes on from here.
+            let message = format!("the start failed ({failure}) and its stop is not confirmed: {error}");
+            self.condition("StopUnconfirmed", chiton_model::ConditionStatus::True, "DriverFailed", message);
+        } else {
+            self.pay(stops, &Why::Stopped(StopReason::StartFailed)).await;
+        }
+        self.steps.cancel.seal();
+        self.sandbox.phase = SandboxPhase::Stopped;
+        self.condition("StartFailed", chiton_model::ConditionStatus::True, "StartFailed", failure.to_string());
+        let error = failure_error(&failure);
+        self.finish(OperationOutcome::Failed(error), false).await;
+    }
+
+    /// Stops the object and returns when the driver confirms it. Tried a few times.
+    pub(super) async fn stop_confirmed(&mut self) -> Result<(), Error> {
+        let (driver, id, deadline) = (Arc::clone(&self.driver), self.sandbox.id.clone(), self.driver.deadlines().act);
+        let mut attempt = 0;
+        loop {
+            let error = match self.check_backend().await {
+                Ok(()) => match self.steps.driver(DriverCall::Stop, deadline, driver.stop(&id)).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error.into_error(),
+                },
+                Err(error) => error,
+            };
+            attempt += 1;
+            if attempt >= STOP_ATTEMPTS {
+                return Err(error);
+            }
+            self.inner.world.clock.sleep(backoff(&self.inner.world, attempt)).await;
+        }
+    }
+
+    /// Deletes the object until the driver confirms that it is absent, however long that takes.
+    pub(super) async fn delete_until_absent(&mut self) {
+        let (driver, id, deadline) = (Arc::clone(&self.driver), self.sandbox.id.clone(), self.driver.deadlines().act);
+        let mut attempt = 0;
+        loop {
+            match self.absent_once(&driver, &id, deadline).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, %error, attempt, "absence is not confirmed; deleting again");
+                    let message = format!("deleting again: {error}");
+                    self.condition("DeletePending", chiton_model::ConditionStatus::True, "AbsenceUnconfirmed", message);
+                    self.inner.changed(&self.sandbox);
+                }
+            }
+            attempt += 1;
+            let pause = backoff(&self.inner.world, attempt);
+            within(&*self.inner.world.clock, pause, self.inner.stop.cancelled()).await;
+            if self.inner.stop.is_cancelled() {
+                // The process ends: the operation stays open and recovery goes on from here.
+                futures::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn absent_once(
+        &mut self,
+        driver: &Arc<dyn chiton_driver::ComputeDriver>,
+        id: &chiton_model::SandboxId,
+        deadline: Duration,
+    ) -> Result<(), Error> {
+        self.check_backend().await?;
+        self.steps.driver(DriverCall::Delete, deadline, driver.delete(id)).await.map_err(CallError::into_error)?;
+        match self.inner.look(driver, driver.get(id)).await? {
+            None => {}
+            Some(observed) => {
+                return Err(Error::unavailable(
+                    "driver",
+                    format!("the driver still reports it as {:?}", observed.status),
+                ));
+            }
+        }
+        // A remote platform may finish a create whose answer never came, after it said that there is nothing (rule 5a).
+        let open = self.steps.status.get(&crate::journal::StepKey::Driver(DriverCall::Create));
+        let unknown =
+            !matches!(open, None | Some(crate::journal::StepStatus::Completed | crate::journal::StepStatus::Failed));
+        if driver.capabilities().locality == Locality::Remote && unknown {
+            let window = driver.deadlines().act.max(LATE_CREATE);
+            let since = Duration::from_millis(self.op.started_boot_ms);
+            let age = self.inner.world.clock.since_boot().saturating_sub(since);
+            if age < window {
+                return Err(Error::unavailable(
+                    "driver",
+                    format!("its create may still land; waiting {:?} more", window - age),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer from another installation of the platform is no answer about this object.
+    pub(super) async fn check_backend(&self) -> Result<(), Error> {
+        let now = self.inner.backend(&self.sandbox.driver).await?;
+        if now == self.sandbox.backend {
+            return Ok(());
+        }
+        Err(Error::unavailable(
+            self.sandbox.driver.as_str(),
+            format!(
+                "driver {:?} now talks to {now}, the sandbox was made on {}",
+                self.sandbox.driver.as_str(),
+                self.sandbox.backend
+            ),
+        )
+        .cure("point the driver at the installation that holds the sandbox"))
+    }
+}
+
+/// A failed step as the operation's error.
+fn failure_error(failure: &CreateFailure) -> Error {
+    match &failure.extension {
+        Some(extension) => Error::refused(extension, failure.to_string()),
+        None => Error::new(chiton_model::ErrorKind::Internal, failure.to_string()),
+    }
+}
