@@ -89,7 +89,7 @@ impl Engine {
             self.stop_managed().await;
             self.drained().await;
         };
-        if within(&*inner.world.clock, inner.config.drain, stopped).await.is_none() {
+        if within(&*inner.world.clock, inner.config.drain, Box::pin(stopped)).await.is_none() {
             tracing::warn!("operations are still running; they go on at the next start");
         }
         inner.stop.cancel();

@@ -84,18 +84,17 @@ impl Inner {
         let mut links = Vec::with_capacity(chain.len());
         for entry in chain {
             let kind = self.registry.get(&entry.name).ok_or_else(|| not_compiled_in(&entry.name))?;
-            let extension = match self.instances.known(&entry.name, &entry.config) {
-                Some(extension) => extension,
-                None => {
-                    let document = self.journal.config(&entry.config).await.map_err(store_error)?.ok_or_else(|| {
-                        Error::internal(format!(
-                            "the store lost the config {} of extension {:?}",
-                            entry.config,
-                            entry.name.as_str()
-                        ))
-                    })?;
-                    self.instances.get(&self.registry, &entry.name, &entry.config, &document)?
-                }
+            let extension = if let Some(extension) = self.instances.known(&entry.name, &entry.config) {
+                extension
+            } else {
+                let document = self.journal.config(&entry.config).await.map_err(store_error)?.ok_or_else(|| {
+                    Error::internal(format!(
+                        "the store lost the config {} of extension {:?}",
+                        entry.config,
+                        entry.name.as_str()
+                    ))
+                })?;
+                self.instances.get(&self.registry, &entry.name, &entry.config, &document)?
             };
             links.push(Arc::new(Link { entry: entry.clone(), descriptor: Arc::clone(kind.descriptor()), extension }));
         }

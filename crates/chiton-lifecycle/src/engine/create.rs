@@ -34,7 +34,7 @@ impl Inner {
         let body = json!({ "name": create.name, "workspace": create.workspace, "spec": create.spec, "expect_plan": create.expect_plan });
         let claim = match self.claim(&request, "create", &body).await? {
             Claimed::Fresh(claim) => claim,
-            Claimed::Repeat(accepted) => return Ok(accepted),
+            Claimed::Repeat(accepted) => return Ok(*accepted),
         };
         let prepared = self.prepare(&request.principal, &create).await?;
         self.ensure_workspace(&create.workspace, &prepared, &request.principal).await?;

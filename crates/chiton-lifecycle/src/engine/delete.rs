@@ -27,7 +27,7 @@ impl Inner {
         self.check_open()?;
         let claim = match self.claim(&request, "delete", &json!({ "sandbox": id })).await? {
             Claimed::Fresh(claim) => claim,
-            Claimed::Repeat(accepted) => return Ok(accepted),
+            Claimed::Repeat(accepted) => return Ok(*accepted),
         };
         let subject = Subject::Sandbox(id.clone());
         let ticket = match self.table.admit(&subject, OperationKind::Delete, self.world.operation_id()).await? {

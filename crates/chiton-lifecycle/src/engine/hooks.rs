@@ -142,14 +142,11 @@ impl Steps {
         let deadline = self.inner.policy(link.name()).deadline;
         let clock = Arc::clone(&self.inner.world.clock);
         let permits = self.inner.permits_of(link.name(), link.descriptor.concurrency);
-        let permit = match within(&*clock, deadline, permits.acquire_arc()).await {
-            Some(permit) => permit,
-            None => {
-                return Err(HookFailure::NotStarted(format!(
-                    "no hook of extension {:?} became free within {deadline:?}",
-                    link.name().as_str()
-                )));
-            }
+        let Some(permit) = within(&*clock, deadline, permits.acquire_arc()).await else {
+            let name = link.name().as_str();
+            return Err(HookFailure::NotStarted(format!(
+                "no hook of extension {name:?} became free within {deadline:?}"
+            )));
         };
         if let Err(error) = self.mark(&step, StepStatus::Started) {
             return Err(HookFailure::NotStarted(format!("its mark could not be written: {error}")));

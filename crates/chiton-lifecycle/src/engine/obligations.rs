@@ -261,16 +261,16 @@ impl Inner {
                 message: format!("closed unpaid; the last attempt said: {}", obligation.last_error),
             })),
         ];
-        if let Some(sandbox) = obligation.subject.sandbox() {
-            if let Some(mut record) = self.journal.sandbox(sandbox).await.map_err(store_error)? {
-                record.debts.retain(|debt| *debt != obligation.debt);
-                let gone = record.phase == SandboxPhase::Deleted && record.debts.is_empty();
-                writes.push(if gone {
-                    Write::RemoveSandbox(record.id.clone())
-                } else {
-                    Write::PutSandbox(Box::new(record))
-                });
-            }
+        if let Some(sandbox) = obligation.subject.sandbox()
+            && let Some(mut record) = self.journal.sandbox(sandbox).await.map_err(store_error)?
+        {
+            record.debts.retain(|debt| *debt != obligation.debt);
+            let gone = record.phase == SandboxPhase::Deleted && record.debts.is_empty();
+            writes.push(if gone {
+                Write::RemoveSandbox(record.id.clone())
+            } else {
+                Write::PutSandbox(Box::new(record))
+            });
         }
         self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
         self.book.settle(&[id.to_owned()], &[], &self.world);

@@ -88,7 +88,7 @@ impl Inner {
                 tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
             }
             Ok(Some(record)) if record.phase == SandboxPhase::Ready => {
-                self.begin_exit(id.clone(), record.attempt, unseen())
+                self.begin_exit(id.clone(), record.attempt, unseen());
             }
             _ => {}
         }

@@ -184,12 +184,11 @@ impl Inner {
                 tracing::info!(extension = %link.name(), would_change = (draft.json() != &builder.plan), "observed prepare_plan");
                 return Ok(());
             }
-            if policy.failure == FailurePolicy::Optional {
-                if let Some((name, _)) = draft.slots.iter().find(|(_, default)| default.is_none()) {
+            if policy.failure == FailurePolicy::Optional
+                && let Some((name, _)) = draft.slots.iter().find(|(_, default)| default.is_none()) {
                     return Err(Error::refused(link.name().as_str(), format!("extension {:?} is optional and its slot {name:?} has no default", link.name().as_str()))
                         .cure("declare the slot with slot_or, or make the extension required"));
                 }
-            }
             builder.apply(link.name(), draft, &|earlier, path| policy.may_override(earlier, path))
         });
         match applied {

@@ -173,10 +173,11 @@ impl Inner {
             SandboxPhase::Ready | SandboxPhase::Starting | SandboxPhase::Stopping | SandboxPhase::Provisioning
         );
         let agent = self.drivers.get(&sandbox.driver).is_some_and(|driver| driver.capabilities().agent);
-        if live && agent {
-            if let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await {
-                tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
-            }
+        if live
+            && agent
+            && let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await
+        {
+            tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
         }
         if sandbox.restart && sandbox.phase == SandboxPhase::Stopped {
             let (inner, id) = (Arc::clone(self), sandbox.id.clone());
@@ -267,7 +268,7 @@ impl Run {
                 self.stop(reason, true).await;
             }
             OperationKind::Exit => self.exit().await,
-            OperationKind::Delete => self.resume_delete().await,
+            OperationKind::Delete => Box::pin(self.resume_delete()).await,
             OperationKind::Cleanup
             | OperationKind::Reconcile
             | OperationKind::EnsureWorkspace

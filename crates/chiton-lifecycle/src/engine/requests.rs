@@ -41,7 +41,7 @@ pub(super) enum Claimed {
     /// Not seen before: run, and put [`Claim::writes`] into C1.
     Fresh(Claim),
     /// Seen: this is the answer.
-    Repeat(Accepted),
+    Repeat(Box<Accepted>),
 }
 
 impl Claim {
@@ -92,7 +92,7 @@ impl Inner {
             None => None,
         };
         match sandbox {
-            Some(sandbox) => Ok(Claimed::Repeat(Accepted { sandbox, operation: Some(record.operation) })),
+            Some(sandbox) => Ok(Claimed::Repeat(Box::new(Accepted { sandbox, operation: Some(record.operation) }))),
             None => Err(Error::not_found(format!(
                 "request id {request_id:?} was answered before, and its sandbox is gone by now"
             ))

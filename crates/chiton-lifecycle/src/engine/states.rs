@@ -78,8 +78,8 @@ impl States {
         extensions.into_iter().map(|extension| Write::RemoveState(self.subject.clone(), extension)).collect()
     }
 
-    fn event(&self, extension: &ExtensionName, state: &Option<ExtensionState>) -> Mark {
-        let event = MarkEvent::State { extension: extension.clone(), state: state.clone() };
+    fn event(&self, extension: &ExtensionName, state: Option<&ExtensionState>) -> Mark {
+        let event = MarkEvent::State { extension: extension.clone(), state: state.cloned() };
         Mark { operation: self.operation.clone(), event }
     }
 }
@@ -87,13 +87,13 @@ impl States {
 #[async_trait]
 impl StateSink for States {
     fn save(&self, extension: &ExtensionName, state: Option<ExtensionState>) -> Result<(), JournalError> {
-        self.journal.mark(&self.event(extension, &state))?;
+        self.journal.mark(&self.event(extension, state.as_ref()))?;
         self.set(extension, state);
         Ok(())
     }
 
     async fn save_durable(&self, extension: &ExtensionName, state: Option<ExtensionState>) -> Result<(), JournalError> {
-        self.journal.mark_durable(&self.event(extension, &state)).await?;
+        self.journal.mark_durable(&self.event(extension, state.as_ref())).await?;
         self.set(extension, state);
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Inner {
         }
         let claim = match self.claim(&request, "stop", &json!({ "sandbox": id })).await? {
             Claimed::Fresh(claim) => claim,
-            Claimed::Repeat(accepted) => return Ok(accepted),
+            Claimed::Repeat(accepted) => return Ok(*accepted),
         };
         let subject = Subject::Sandbox(id.clone());
         let ticket = match self.table.admit(&subject, OperationKind::Stop, self.world.operation_id()).await? {
@@ -108,7 +108,7 @@ impl Run {
         Ok(())
     }
 
-    /// Everything after C1. `announce`: before_stop was not called yet.
+    /// Everything after C1. `announce`: `before_stop` was not called yet.
     pub(super) async fn stop(mut self, reason: StopReason, announce: bool) {
         if announce {
             self.announce(|| Call::BeforeStop(reason)).await;

@@ -147,7 +147,7 @@ impl Run {
             if age < window {
                 return Err(Error::unavailable(
                     "driver",
-                    format!("its create may still land; waiting {:?} more", window - age),
+                    format!("its create may still land; waiting {:?} more", window.checked_sub(age).unwrap()),
                 ));
             }
         }

@@ -67,6 +67,29 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// A declaration with the usual answers: needs nothing, state schema 1, advisory reconcile, 64 hooks at once.
+    pub fn new(
+        name: &str,
+        version: &str,
+        summary: &str,
+        phases: impl IntoIterator<Item = Phase>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            name: ExtensionName::new(name)?,
+            version: version.to_owned(),
+            summary: summary.to_owned(),
+            phases: phases.into_iter().collect(),
+            needs: Needs::default(),
+            wants: Needs::default(),
+            state_schema: 1,
+            reads_schemas: BTreeSet::new(),
+            reconcile: ReconcileSupport::Advisory,
+            local_effects: false,
+            concurrency: 64,
+            config_schema: Value::Null,
+        })
+    }
+
     /// Whether it takes part in the phase.
     pub fn takes_part(&self, phase: Phase) -> bool {
         self.phases.contains(&phase)

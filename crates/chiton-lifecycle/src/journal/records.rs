@@ -283,9 +283,9 @@ pub struct Obligation {
     pub reason: ObligationReason,
     /// Where it stands.
     pub status: ObligationStatus,
-    /// The reason that an after_stop hook is told.
+    /// The reason that an `after_stop` hook is told.
     pub stop_reason: Option<StopReason>,
-    /// The failure that an on_create_failed hook is told.
+    /// The failure that an `on_create_failed` hook is told.
     pub failure: Option<CreateFailure>,
     /// The operation that owes it.
     pub operation: OperationId,

@@ -41,10 +41,10 @@ fn walk(path: String, before: Option<&Value>, after: Option<&Value>, rules: &Rul
         (Some(Value::Object(old)), Some(Value::Object(new))) => walk_object(&path, old, new, rules, changes),
         // A map that appears or goes is the sum of its keys, so that two writers of one new map do not collide.
         (None | Some(Value::Null), Some(Value::Object(new))) if !new.is_empty() => {
-            walk_object(&path, &empty, new, rules, changes)
+            walk_object(&path, &empty, new, rules, changes);
         }
         (Some(Value::Object(old)), None | Some(Value::Null)) if !old.is_empty() => {
-            walk_object(&path, old, &empty, rules, changes)
+            walk_object(&path, old, &empty, rules, changes);
         }
         (Some(Value::Array(old)), Some(Value::Array(new))) => match rules.govern(&path) {
             Some(governed) if governed.anchor == path => match governed.rule {
