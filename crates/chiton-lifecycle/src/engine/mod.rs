@@ -36,7 +36,7 @@ pub use admit::CancelCause;
 pub use orphans::{Orphan, OrphanVerdict};
 pub use parts::{Accepted, CreateRequest, EngineConfig, EngineParts, ExtensionConfig, Missing, Request, StartupError};
 pub use prepare::Preview;
-pub use query::{ExtensionInfo, SandboxView, Selector};
+pub use query::{ExtensionInfo, SandboxPage, SandboxView, Selector};
 pub use sweep::SweepReport;
 
 /// The engine. Clones share one state.

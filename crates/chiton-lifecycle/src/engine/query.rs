@@ -35,6 +35,15 @@ pub struct SandboxView {
     pub obligations: usize,
 }
 
+/// Some sandboxes, and where to go on.
+#[derive(Clone, Debug)]
+pub struct SandboxPage {
+    /// The sandboxes.
+    pub views: Vec<SandboxView>,
+    /// The last row that was looked at, if more may follow.
+    pub next: Option<SandboxId>,
+}
+
 /// An extension as the gateway has it.
 #[derive(Clone, Debug)]
 pub struct ExtensionInfo {
@@ -103,12 +112,16 @@ impl Engine {
         }
     }
 
-    /// Sandboxes in id order.
-    pub async fn list(&self, query: &SandboxQuery) -> Result<Vec<SandboxView>, Error> {
+    /// Sandboxes in id order. A page may have fewer rows than the limit, or none, while more follow.
+    pub async fn list(&self, query: &SandboxQuery) -> Result<SandboxPage, Error> {
         // A failed create let go of its name but is still worth a line.
         let rows =
             self.inner.journal.sandboxes(&SandboxQuery { all: true, ..query.clone() }).await.map_err(store_error)?;
-        Ok(rows.into_iter().filter(|row| query.all || self.holds_name(row)).map(|row| self.view(row)).collect())
+        let full = query.limit != 0 && rows.len() == query.limit;
+        let next = rows.last().filter(|_| full).map(|row| row.id.clone());
+        let views =
+            rows.into_iter().filter(|row| query.all || self.holds_name(row)).map(|row| self.view(row)).collect();
+        Ok(SandboxPage { views, next })
     }
 
     /// Every value of a sandbox's plan with who set it.

@@ -1,0 +1,229 @@
+//! Between wire and model.
+
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+
+use chiton_lifecycle::journal::{ChainEntry, Obligation, ObligationReason, ObligationStatus, OperationOutcome, OperationRecord, StepKey, StepTiming};
+use chiton_lifecycle::plan::Explained;
+use chiton_lifecycle::{CreateRequest, SandboxView, Selector};
+use chiton_model::{
+    Condition, ConditionStatus, CpuQuantity, DriverId, Error, ExitStatus, ExtensionName, MemoryQuantity, Resources, SandboxId, SandboxName, SandboxSpec,
+    WorkspaceName,
+};
+use chiton_proto::v1 as wire;
+use jiff::Timestamp;
+
+use super::status::detail;
+
+/// Absent means absent: proto3 has no other way to leave a string out.
+fn present(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+pub(super) fn workspace(text: &str) -> Result<WorkspaceName, Error> {
+    present(text).map_or_else(|| Ok(WorkspaceName::default()), WorkspaceName::new)
+}
+
+pub(super) fn selector(selector: Option<wire::SandboxSelector>) -> Result<Selector, Error> {
+    let missing = || Error::invalid("sandbox", "no sandbox is selected").cure("set an id or a name");
+    let selector = selector.ok_or_else(missing)?;
+    match selector.by.ok_or_else(missing)? {
+        wire::sandbox_selector::By::Id(id) => Ok(Selector::Id(SandboxId::new(id)?)),
+        wire::sandbox_selector::By::Name(name) => Ok(Selector::Name(workspace(&selector.workspace)?, SandboxName::new(name)?)),
+    }
+}
+
+pub(super) fn create(request: wire::CreateSandboxRequest) -> Result<CreateRequest, Error> {
+    Ok(CreateRequest {
+        name: present(&request.name).map(SandboxName::new).transpose()?,
+        workspace: workspace(&request.workspace)?,
+        spec: spec(request.spec.unwrap_or_default())?,
+        expect_plan: present(&request.expect_plan).map(str::to_owned),
+    })
+}
+
+fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
+    let resources = spec.resources.unwrap_or_default();
+    let mut driver_config = BTreeMap::new();
+    for (driver, text) in spec.driver_config {
+        let field = format!("driver_config.{driver}");
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| Error::invalid(&field, format!("the options of driver {driver:?} are not JSON: {error}")))?;
+        if !value.is_object() {
+            return Err(Error::invalid(&field, format!("the options of driver {driver:?} are not a JSON object")).cure("write {\"option\": value}"));
+        }
+        driver_config.insert(driver, value);
+    }
+    Ok(SandboxSpec {
+        image: spec.image,
+        command: spec.command,
+        env: spec.env.into_iter().collect(),
+        labels: spec.labels.into_iter().collect(),
+        resources: Resources {
+            cpu: present(&resources.cpu).map(|text| CpuQuantity::parse("resources.cpu", text)).transpose()?,
+            memory: present(&resources.memory).map(|text| MemoryQuantity::parse("resources.memory", text)).transpose()?,
+            pids: (resources.pids != 0).then_some(resources.pids),
+        },
+        workdir: spec.workdir,
+        secrets: spec.secrets.into_iter().collect(),
+        extensions: spec.extensions.into_iter().map(ExtensionName::new).collect::<Result<_, _>>()?,
+        driver: present(&spec.driver).map(DriverId::from_str).transpose()?,
+        driver_config,
+    })
+}
+
+pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+pub(super) fn timestamp(at: prost_types::Timestamp) -> Result<Timestamp, Error> {
+    Timestamp::new(at.seconds, at.nanos).map_err(|error| Error::invalid("since", error.to_string()))
+}
+
+fn spec_out(spec: &SandboxSpec) -> wire::SandboxSpec {
+    let text = |quantity: Option<String>| quantity.unwrap_or_default();
+    wire::SandboxSpec {
+        image: spec.image.clone(),
+        command: spec.command.clone(),
+        env: spec.env.clone().into_iter().collect(),
+        labels: spec.labels.clone().into_iter().collect(),
+        resources: Some(wire::Resources {
+            cpu: text(spec.resources.cpu.as_ref().map(ToString::to_string)),
+            memory: text(spec.resources.memory.as_ref().map(ToString::to_string)),
+            pids: spec.resources.pids.unwrap_or_default(),
+        }),
+        workdir: spec.workdir.clone(),
+        secrets: spec.secrets.clone().into_iter().collect(),
+        extensions: spec.extensions.iter().map(ToString::to_string).collect(),
+        driver: spec.driver.as_ref().map(ToString::to_string).unwrap_or_default(),
+        driver_config: spec.driver_config.iter().map(|(driver, value)| (driver.clone(), value.to_string())).collect(),
+    }
+}
+
+fn condition(condition: &Condition) -> wire::Condition {
+    let status = match condition.status {
+        ConditionStatus::True => "True",
+        ConditionStatus::False => "False",
+        ConditionStatus::Unknown => "Unknown",
+    };
+    wire::Condition {
+        r#type: condition.kind.clone(),
+        status: status.to_owned(),
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+        last_transition: Some(time(condition.last_transition)),
+    }
+}
+
+fn exit(exit: &ExitStatus) -> wire::ExitStatus {
+    wire::ExitStatus { code: exit.code, reason: exit.reason.clone(), at: exit.at.map(time) }
+}
+
+pub(super) fn chain(entry: &ChainEntry) -> wire::ChainEntry {
+    wire::ChainEntry {
+        extension: entry.name.to_string(),
+        version: entry.version.clone(),
+        config: entry.config.clone(),
+        activation: entry.activation.rule.clone(),
+        observe: entry.observe,
+    }
+}
+
+pub(super) fn sandbox(view: &SandboxView) -> wire::Sandbox {
+    let record = &view.record;
+    wire::Sandbox {
+        id: record.id.to_string(),
+        name: record.name.to_string(),
+        workspace: record.workspace.to_string(),
+        driver: record.driver.to_string(),
+        phase: record.phase.to_string(),
+        spec: Some(spec_out(&record.spec)),
+        conditions: record.conditions.iter().map(condition).collect(),
+        exit: record.exit.as_ref().map(exit),
+        failure: record.failure.as_ref().map(ToString::to_string).unwrap_or_default(),
+        plan_digest: record.plan.digest.clone(),
+        chain: record.chain.iter().map(chain).collect(),
+        slots: record.slots.clone().into_iter().collect(),
+        created_at: Some(time(record.created_at)),
+        updated_at: Some(time(record.updated_at)),
+        operation: view.running.as_ref().map(ToString::to_string).unwrap_or_default(),
+        obligations: u32::try_from(view.obligations).unwrap_or(u32::MAX),
+        held: view.held.clone().unwrap_or_default(),
+        principal: record.principal.subject.clone(),
+    }
+}
+
+pub(super) fn step(step: &StepTiming) -> wire::Step {
+    let (extension, phase) = key(&step.step);
+    wire::Step {
+        name: step.step.to_string(),
+        extension,
+        phase,
+        begin_us: step.begin_us,
+        took_us: step.took_us,
+        error: step.error.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn key(step: &StepKey) -> (String, String) {
+    match step {
+        StepKey::Hook { phase, extension } => (extension.to_string(), phase.to_string()),
+        StepKey::Driver(call) => (String::new(), call.as_str().to_owned()),
+    }
+}
+
+pub(super) fn operation(record: &OperationRecord) -> wire::Operation {
+    let reason = record.stop_reason.map(|reason| reason.to_string()).or_else(|| record.start_reason.map(|reason| reason.to_string()));
+    let (state, error) = match &record.outcome {
+        None => ("running", None),
+        Some(OperationOutcome::Succeeded) => ("succeeded", None),
+        Some(OperationOutcome::Failed(error)) => ("failed", Some(detail(error))),
+    };
+    wire::Operation {
+        id: record.id.to_string(),
+        kind: record.kind.to_string(),
+        reason: reason.unwrap_or_default(),
+        started_at: Some(time(record.started_at)),
+        ended_at: record.ended_at.map(time),
+        state: state.to_owned(),
+        error,
+        steps: record.steps.iter().map(step).collect(),
+        total_us: record.total_us,
+        principal: record.principal.subject.clone(),
+    }
+}
+
+pub(super) fn obligation(obligation: &Obligation) -> wire::Obligation {
+    let reason = match obligation.reason {
+        ObligationReason::CleanupFailed => "cleanup_failed",
+        ObligationReason::HookStillRunning => "hook_still_running",
+        ObligationReason::Confirming => "confirming",
+    };
+    let status = match obligation.status {
+        ObligationStatus::Open => "open",
+        ObligationStatus::Abandoned => "abandoned",
+    };
+    wire::Obligation {
+        id: obligation.id.clone(),
+        subject: obligation.subject.to_string(),
+        name: obligation.name.clone(),
+        extension: obligation.debt.extension.to_string(),
+        phase: obligation.debt.phase.to_string(),
+        reason: reason.to_owned(),
+        status: status.to_owned(),
+        opened_at: Some(time(obligation.opened_at)),
+        attempts: obligation.attempts,
+        last_error: obligation.last_error.clone(),
+        next_attempt_at: Some(time(obligation.next_attempt_at)),
+        operation: obligation.operation.to_string(),
+    }
+}
+
+pub(super) fn explained(value: &Explained) -> wire::ExplainedValue {
+    wire::ExplainedValue {
+        path: value.path.clone(),
+        value: value.value.to_string(),
+        writer: value.writer.to_string(),
+        slot: value.slot.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,189 @@
+//! What goes to the agent inside a sandbox: exec and files. And the main process's output, which comes from the driver.
+
+use chiton_driver::LogOptions;
+use chiton_model::spec::check_command;
+use chiton_model::{Error, Principal, SandboxId, SandboxPhase};
+use chiton_proto::agent::v1 as agent;
+use chiton_proto::v1 as wire;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
+use tonic::{Status, Streaming};
+
+use super::convert;
+use super::service::Api;
+use super::status::to_status;
+use crate::sessions::AgentClient;
+
+/// How long a stream's first two messages may take.
+const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A stream whose first message selects a sandbox, as its selector and the rest.
+trait Selecting: Send + 'static {
+    type Rest: Send + 'static;
+    fn split(self) -> Result<wire::SandboxSelector, Option<Self::Rest>>;
+}
+
+macro_rules! selecting {
+    ($message:ty, $module:ident, $variant:ident, $rest:ty) => {
+        impl Selecting for $message {
+            type Rest = $rest;
+
+            fn split(self) -> Result<wire::SandboxSelector, Option<$rest>> {
+                match self.input {
+                    Some(wire::$module::Input::Sandbox(selector)) => Ok(selector),
+                    Some(wire::$module::Input::$variant(rest)) => Err(Some(rest)),
+                    None => Err(None),
+                }
+            }
+        }
+    };
+}
+
+selecting!(wire::ExecSandboxRequest, exec_sandbox_request, Exec, agent::ExecInput);
+selecting!(wire::WriteFileRequest, write_file_request, File, agent::WriteFileRequest);
+selecting!(wire::WriteTarRequest, write_tar_request, Tar, agent::WriteTarRequest);
+
+/// The stream's next message, which must come soon.
+async fn soon<T>(input: &mut Streaming<T>) -> Result<T, Error> {
+    let first = tokio::time::timeout(FIRST, input.message()).await;
+    let message = first.map_err(|_| Error::deadline(format!("the stream's first messages did not come within {FIRST:?}")))?;
+    let broken = |status: Status| Error::invalid("stream", format!("the stream broke: {}", status.message()));
+    message.map_err(broken)?.ok_or_else(|| Error::invalid("stream", "the stream ended before its first messages"))
+}
+
+/// The rest of a stream, as long as it keeps to its form. A broken input ends the agent's stream without its end mark, which
+/// the agent takes as a client that went away.
+fn rest<M: Selecting>(input: Streaming<M>) -> impl futures::Stream<Item = M::Rest> + Send + 'static {
+    stream::unfold(input, |mut input| async move {
+        match input.message().await {
+            Ok(Some(message)) => message.split().err().flatten().map(|rest| (rest, input)),
+            Ok(None) | Err(_) => None,
+        }
+    })
+}
+
+/// An agent's failure as the caller's: its text is its own, the condition is kept.
+fn from_agent(status: Status) -> Status {
+    use chiton_model::ErrorKind as K;
+    let kind = match status.code() {
+        tonic::Code::InvalidArgument | tonic::Code::OutOfRange => K::Invalid { field: "agent".to_owned() },
+        tonic::Code::NotFound => K::NotFound,
+        tonic::Code::AlreadyExists => K::AlreadyExists,
+        tonic::Code::Aborted => K::Conflict,
+        tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied => K::Refused { by: "sandbox".to_owned() },
+        tonic::Code::ResourceExhausted => K::Exhausted { what: "sandbox".to_owned() },
+        tonic::Code::DeadlineExceeded => K::Deadline,
+        tonic::Code::Internal | tonic::Code::DataLoss => K::Internal,
+        _ => K::Unavailable { what: "agent".to_owned() },
+    };
+    to_status(&Error::new(kind, status.message().to_owned()))
+}
+
+fn agent_error(status: Status) -> Error {
+    // The detail was encoded a line ago; reading it back keeps one mapping.
+    let status = from_agent(status);
+    crate::api::status::from_status(&status)
+}
+
+impl Api {
+    /// The agent of the sandbox that a request selects.
+    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<(AgentClient, SandboxId), Error> {
+        let view = self.select(selector, false).await?;
+        let record = &view.record;
+        if let Some(why) = view.held {
+            return Err(Error::unavailable("sandbox", format!("sandbox {:?} is held: {why}", record.name.as_str())));
+        }
+        if record.phase != SandboxPhase::Ready {
+            let cure = match record.phase {
+                SandboxPhase::Stopped | SandboxPhase::Completed => "start it: chiton sandbox start",
+                SandboxPhase::Error => "its create failed: chiton sandbox get shows why",
+                _ => "wait until it is Ready",
+            };
+            return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase)).cure(cure));
+        }
+        let client = self.sessions.client(&record.id).map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
+        Ok((client, record.id.clone()))
+    }
+
+    /// Reads the two first messages of a stream: which sandbox, and what.
+    async fn open<M: Selecting>(&self, input: &mut Streaming<M>) -> Result<(AgentClient, M::Rest), Error> {
+        let order = || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
+        let selector = soon(input).await?.split().map_err(|_| order())?;
+        let (client, _) = self.agent(Some(selector)).await?;
+        let first = soon(input).await?.split().err().flatten().ok_or_else(order)?;
+        Ok((client, first))
+    }
+
+    pub(super) async fn exec_sandbox(
+        &self,
+        _: Principal,
+        mut input: Streaming<wire::ExecSandboxRequest>,
+    ) -> Result<BoxStream<'static, Result<agent::ExecOutput, Status>>, Error> {
+        let (mut client, first) = self.open(&mut input).await?;
+        if let Some(agent::exec_input::Input::Start(start)) = &first.input {
+            if start.argv.is_empty() {
+                return Err(Error::invalid("argv", "there is no program to run").cure("name one after --, for example: -- ls -l"));
+            }
+            check_command("argv", &start.argv)?;
+        }
+        let output = client.exec(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
+        Ok(output.into_inner().map(|item| item.map_err(from_agent)).boxed())
+    }
+
+    pub(super) async fn read_file(
+        &self,
+        _: Principal,
+        request: wire::ReadFileRequest,
+    ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
+        let (mut client, _) = self.agent(request.sandbox).await?;
+        let chunks = client.read_file(agent::ReadFileRequest { path: request.path }).await.map_err(agent_error)?;
+        Ok(chunks.into_inner().map(|item| item.map_err(from_agent)).boxed())
+    }
+
+    pub(super) async fn read_tar(
+        &self,
+        _: Principal,
+        request: wire::ReadFileRequest,
+    ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
+        let (mut client, _) = self.agent(request.sandbox).await?;
+        let chunks = client.read_tar(agent::ReadTarRequest { path: request.path }).await.map_err(agent_error)?;
+        Ok(chunks.into_inner().map(|item| item.map_err(from_agent)).boxed())
+    }
+
+    pub(super) async fn write_file(&self, _: Principal, mut input: Streaming<wire::WriteFileRequest>) -> Result<agent::WriteFileResponse, Error> {
+        let (mut client, first) = self.open(&mut input).await?;
+        let written = client.write_file(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
+        Ok(written.into_inner())
+    }
+
+    pub(super) async fn write_tar(&self, _: Principal, mut input: Streaming<wire::WriteTarRequest>) -> Result<agent::WriteTarResponse, Error> {
+        let (mut client, first) = self.open(&mut input).await?;
+        let written = client.write_tar(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
+        Ok(written.into_inner())
+    }
+
+    pub(super) async fn stat(&self, _: Principal, request: wire::ReadFileRequest) -> Result<agent::StatResponse, Error> {
+        let (mut client, _) = self.agent(request.sandbox).await?;
+        let found = client.stat(agent::StatRequest { path: request.path }).await.map_err(agent_error)?;
+        Ok(found.into_inner())
+    }
+
+    pub(super) async fn get_logs(
+        &self,
+        _: Principal,
+        request: wire::GetLogsRequest,
+    ) -> Result<BoxStream<'static, Result<wire::LogChunk, Status>>, Error> {
+        let view = self.select(request.sandbox, true).await?;
+        let options = LogOptions {
+            follow: request.follow,
+            tail: request.tail,
+            since: request.since.map(convert::timestamp).transpose()?,
+        };
+        let chunks = self.engine.logs(&view.record.id, options).await?;
+        let chunks = chunks.map(|chunk| match chunk {
+            Ok(chunk) => Ok(wire::LogChunk { at: Some(convert::time(chunk.at)), stderr: chunk.stderr, data: chunk.data.to_vec() }),
+            Err(error) => Err(to_status(error.error())),
+        });
+        Ok(chunks.boxed())
+    }
+}

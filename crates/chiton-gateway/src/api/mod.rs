@@ -1,0 +1,14 @@
+//! The gateway's API over gRPC: authenticates, translates, and asks the engine. No decision is made here.
+
+mod convert;
+mod files;
+mod operate;
+mod peer;
+mod sandboxes;
+mod service;
+mod status;
+mod watch;
+
+pub use peer::Peer;
+pub use service::Api;
+pub use status::to_status;

@@ -1,0 +1,116 @@
+//! The service: every method authenticates, counts, translates in, asks, translates out.
+
+use std::sync::Arc;
+
+use chiton_lifecycle::{Engine, Request as EngineRequest, SandboxView, Selector};
+use chiton_model::{Error, Principal};
+use chiton_proto::agent::v1 as agent;
+use chiton_proto::v1 as wire;
+use chiton_proto::v1::gateway_server::Gateway;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::peer::principal;
+use super::status::to_status;
+use crate::metrics::Metrics;
+use crate::sessions::Sessions;
+use crate::world::Hub;
+
+/// Everything that the API asks.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) engine: Engine,
+    pub(crate) sessions: Sessions,
+    pub(crate) hub: Hub,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) started_at: Timestamp,
+    /// The configuration in force: key, value, origin.
+    pub(crate) config: Arc<Vec<(String, String, String)>>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Stream<T> = BoxStream<'static, Result<T, Status>>;
+
+impl Api {
+    /// Counts the request and says who asks.
+    pub(super) fn enter<T>(&self, request: &Request<T>) -> Result<Principal, Status> {
+        self.metrics.request();
+        principal(request.extensions())
+    }
+
+    /// The sandbox that a request selects.
+    pub(super) async fn select(&self, selector: Option<wire::SandboxSelector>, all: bool) -> Result<SandboxView, Error> {
+        let selector = super::convert::selector(selector)?;
+        self.engine.get(&selector, all).await
+    }
+
+    /// A sandbox by its row's id.
+    pub(super) async fn view(&self, id: &chiton_model::SandboxId) -> Result<SandboxView, Error> {
+        self.engine.get(&Selector::Id(id.clone()), true).await
+    }
+}
+
+/// A request as the engine takes it.
+pub(super) fn engine_request(principal: Principal, request_id: &str) -> EngineRequest {
+    EngineRequest { principal, request_id: (!request_id.is_empty()).then(|| request_id.to_owned()) }
+}
+
+/// Answers with a value or with an error condition.
+fn answer<T>(result: Result<T, Error>) -> Answer<T> {
+    result.map(Response::new).map_err(|error| to_status(&error))
+}
+
+/// A method with one request message: authenticate, then hand on.
+macro_rules! unary {
+    ($($name:ident($request:ty) -> $response:ty;)+) => {
+        $(
+            async fn $name(&self, request: Request<$request>) -> Answer<$response> {
+                let principal = self.enter(&request)?;
+                answer(self.$name(principal, request.into_inner()).await)
+            }
+        )+
+    };
+}
+
+#[tonic::async_trait]
+impl Gateway for Api {
+    type WatchSandboxesStream = Stream<wire::WatchSandboxesEvent>;
+    type WaitOperationStream = Stream<wire::WaitOperationEvent>;
+    type ExecSandboxStream = Stream<agent::ExecOutput>;
+    type ReadFileStream = Stream<agent::FileChunk>;
+    type ReadTarStream = Stream<agent::FileChunk>;
+    type GetLogsStream = Stream<wire::LogChunk>;
+
+    unary! {
+        get_info(wire::GetInfoRequest) -> wire::GetInfoResponse;
+        create_sandbox(wire::CreateSandboxRequest) -> wire::OperationResponse;
+        get_sandbox(wire::GetSandboxRequest) -> wire::Sandbox;
+        list_sandboxes(wire::ListSandboxesRequest) -> wire::ListSandboxesResponse;
+        start_sandbox(wire::SandboxRequest) -> wire::OperationResponse;
+        stop_sandbox(wire::SandboxRequest) -> wire::OperationResponse;
+        delete_sandbox(wire::DeleteSandboxRequest) -> wire::OperationResponse;
+        stat(wire::ReadFileRequest) -> agent::StatResponse;
+        plan_sandbox(wire::CreateSandboxRequest) -> wire::PlanSandboxResponse;
+        explain_sandbox(wire::GetSandboxRequest) -> wire::ExplainSandboxResponse;
+        get_timeline(wire::GetSandboxRequest) -> wire::GetTimelineResponse;
+        list_obligations(wire::ListObligationsRequest) -> wire::ListObligationsResponse;
+        discharge_obligation(wire::DischargeObligationRequest) -> wire::DischargeObligationResponse;
+        list_orphans(wire::ListOrphansRequest) -> wire::ListOrphansResponse;
+        adopt_orphan(wire::OrphanRequest) -> wire::OrphanResponse;
+        delete_orphan(wire::OrphanRequest) -> wire::OrphanResponse;
+        list_extensions(wire::ListExtensionsRequest) -> wire::ListExtensionsResponse;
+        list_drivers(wire::ListDriversRequest) -> wire::ListDriversResponse;
+        list_workspaces(wire::ListWorkspacesRequest) -> wire::ListWorkspacesResponse;
+        delete_workspace(wire::DeleteWorkspaceRequest) -> wire::DeleteWorkspaceResponse;
+        get_config(wire::GetConfigRequest) -> wire::GetConfigResponse;
+        watch_sandboxes(wire::WatchSandboxesRequest) -> Stream<wire::WatchSandboxesEvent>;
+        wait_operation(wire::WaitOperationRequest) -> Stream<wire::WaitOperationEvent>;
+        read_file(wire::ReadFileRequest) -> Stream<agent::FileChunk>;
+        read_tar(wire::ReadFileRequest) -> Stream<agent::FileChunk>;
+        get_logs(wire::GetLogsRequest) -> Stream<wire::LogChunk>;
+        exec_sandbox(Streaming<wire::ExecSandboxRequest>) -> Stream<agent::ExecOutput>;
+        write_file(Streaming<wire::WriteFileRequest>) -> agent::WriteFileResponse;
+        write_tar(Streaming<wire::WriteTarRequest>) -> agent::WriteTarResponse;
+    }
+}

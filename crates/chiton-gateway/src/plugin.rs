@@ -1,0 +1,103 @@
+//! What a distribution plugs into a gateway: kinds of driver and kinds of extension. Nothing here knows any of them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chiton_driver::ComputeDriver;
+use chiton_lifecycle::extension::{ConfigIssue, ExtensionKind, Registry};
+use chiton_model::{DriverId, Error, GatewayId, SandboxId};
+use serde::Serialize;
+use serde_json::Value;
+
+/// What a driver is built from.
+#[derive(Clone, Debug)]
+pub struct DriverContext {
+    /// The operator's id for it.
+    pub id: DriverId,
+    /// The installation that it works for.
+    pub gateway: GatewayId,
+    /// A folder of its own for what outlives a reboot.
+    pub state_dir: PathBuf,
+    /// A folder of its own for sockets and other things that a reboot ends.
+    pub run_dir: PathBuf,
+    /// Its own config block.
+    pub config: Value,
+}
+
+/// A folder on this machine into which a sandbox's agent socket goes.
+pub type AgentFolder = dyn Fn(&SandboxId) -> PathBuf + Send + Sync;
+
+/// A driver, ready to be used.
+#[derive(Clone)]
+pub struct BuiltDriver {
+    /// The driver.
+    pub driver: Arc<dyn ComputeDriver>,
+    /// Where its sandboxes' agents dial; none when it carries no agent.
+    pub agent_folder: Option<Arc<AgentFolder>>,
+}
+
+/// Something that a driver needs of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: String,
+    /// Whether it is as needed.
+    pub ok: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it; empty when it is as needed.
+    pub cure: String,
+}
+
+/// A compiled-in kind of driver.
+#[derive(Clone, Copy)]
+pub struct DriverKind {
+    /// The name that configs use.
+    pub kind: &'static str,
+    /// Looks at the command line before anything else runs, for helper processes that must be single-threaded.
+    pub early: fn(&[OsString]) -> Option<ExitCode>,
+    /// Everything that is wrong with a config block. Constructs nothing.
+    pub check: fn(&Value) -> Vec<ConfigIssue>,
+    /// Makes a driver.
+    pub build: fn(DriverContext) -> Result<BuiltDriver, Error>,
+    /// Looks at what the machine offers.
+    pub doctor: fn(&Value) -> Vec<Finding>,
+}
+
+/// Everything that is compiled in.
+#[derive(Clone, Default)]
+pub struct Plugins {
+    /// Kinds of driver by name.
+    pub drivers: BTreeMap<&'static str, DriverKind>,
+    /// Kinds of extension.
+    pub extensions: Registry,
+}
+
+impl Plugins {
+    /// Adds a kind of driver; a second one of the same name is an error.
+    pub fn driver(&mut self, kind: DriverKind) -> Result<(), Error> {
+        if self.drivers.insert(kind.kind, kind).is_some() {
+            return Err(Error::already_exists(format!("two drivers are registered as {:?}", kind.kind)));
+        }
+        Ok(())
+    }
+
+    /// Adds a kind of extension; a second one of the same name is an error.
+    pub fn extension(&mut self, kind: ExtensionKind) -> Result<(), Error> {
+        self.extensions.register(kind)
+    }
+}
+
+/// The folders of a driver, below the gateway's own.
+pub(crate) fn context(id: DriverId, gateway: GatewayId, data_dir: &Path, run_dir: &Path, config: Value) -> DriverContext {
+    DriverContext {
+        state_dir: data_dir.join("drivers").join(id.as_str()),
+        run_dir: run_dir.join("drivers").join(id.as_str()),
+        id,
+        gateway,
+        config,
+    }
+}

@@ -1,0 +1,68 @@
+//! Agent sessions as the engine sees them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use chiton_lifecycle::Engine;
+use chiton_lifecycle::runtime::Agents;
+use chiton_model::{DriverId, Error, SandboxId};
+use futures::future::BoxFuture;
+
+use crate::plugin::AgentFolder;
+use crate::sessions::{Sessions, Tokens, same_digest};
+
+/// The session hub, and where each driver's agents dial.
+pub(crate) struct AgentSessions {
+    pub(crate) sessions: Sessions,
+    pub(crate) folders: BTreeMap<DriverId, Arc<AgentFolder>>,
+}
+
+impl Agents for AgentSessions {
+    fn open<'a>(&'a self, driver: &'a DriverId, sandbox: &'a SandboxId) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let folder = self.folders.get(driver).ok_or_else(|| Error::internal(format!("driver {driver} has no agent folder")))?;
+            let folder = folder(sandbox);
+            // The driver fills it later; the socket has to be there when the agent begins to dial.
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Error::internal(format!("the agent folder {folder:?} could not be made: {error}")))?;
+            self.sessions.listen(sandbox, &folder).map_err(|error| Error::internal(error.to_string()))
+        })
+    }
+
+    fn connected(&self, sandbox: &SandboxId, attempt: &str) -> BoxFuture<'static, ()> {
+        let (sessions, sandbox, attempt) = (self.sessions.clone(), sandbox.clone(), attempt.to_owned());
+        Box::pin(async move {
+            if sessions.wait_connected(&sandbox, &attempt).await.is_err() {
+                // Nobody listens for it (any more): it will not connect.
+                futures::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn close<'a>(&'a self, sandbox: &'a SandboxId) -> BoxFuture<'a, ()> {
+        self.sessions.forget(sandbox);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Tokens as the store has them. The engine comes after the sessions, so it is put in later.
+#[derive(Default)]
+pub(crate) struct StoredTokens(OnceLock<Engine>);
+
+impl StoredTokens {
+    pub(crate) fn attach(&self, engine: Engine) {
+        // A second attach would be a second engine; the first one stays.
+        drop(self.0.set(engine));
+    }
+}
+
+#[async_trait]
+impl Tokens for StoredTokens {
+    async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool {
+        let Some(engine) = self.0.get() else { return false };
+        let Some(stored) = engine.token_hash(sandbox).await else { return false };
+        let mut digest = [0; 32];
+        hex::decode_to_slice(stored, &mut digest).is_ok() && same_digest(&digest, sha256)
+    }
+}

@@ -1,0 +1,11 @@
+//! The engine's world on a real machine.
+
+mod agents;
+mod hub;
+mod secrets;
+mod tasks;
+
+pub(crate) use agents::{AgentSessions, StoredTokens};
+pub use hub::Hub;
+pub use secrets::{SecretRule, SecretSource, SecretStore};
+pub(crate) use tasks::{HookThreads, MachineClock, MachineEntropy, MachineExecutor};
