@@ -14,6 +14,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Server reflection serves this file as it is.
     let out = std::env::var("OUT_DIR")?;
     std::fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // The agent's protocol is a crate of its own, which the agent can build without this one; here only its descriptor.
+    tonic_prost_build::configure()
+        .extern_path(".chiton.agent.v1", "::chiton_agent_proto::v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }

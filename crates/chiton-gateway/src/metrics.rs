@@ -28,7 +28,9 @@ pub struct Metrics {
 
 /// 50 µs to about 100 s, in factors of four: a hook is microseconds, an image pull minutes.
 fn buckets() -> Histogram {
-    Histogram::new([0.000_05, 0.000_2, 0.000_8, 0.003_2, 0.012_8, 0.051_2, 0.204_8, 0.819_2, 3.276_8, 13.107_2, 52.428_8])
+    Histogram::new([
+        0.000_05, 0.000_2, 0.000_8, 0.003_2, 0.012_8, 0.051_2, 0.204_8, 0.819_2, 3.276_8, 13.107_2, 52.428_8,
+    ])
 }
 
 impl Default for Metrics {
@@ -47,8 +49,12 @@ impl Default for Metrics {
 impl Metrics {
     pub(crate) fn step(&self, step: &StepKey, took: Duration, failed: bool) {
         let labels = match step {
-            StepKey::Hook { phase, extension } => StepLabels { phase: phase.to_string(), extension: extension.to_string() },
-            StepKey::Driver(call) => StepLabels { phase: format!("driver_{}", call.as_str()), extension: String::new() },
+            StepKey::Hook { phase, extension } => {
+                StepLabels { phase: phase.to_string(), extension: extension.to_string() }
+            }
+            StepKey::Driver(call) => {
+                StepLabels { phase: format!("driver_{}", call.as_str()), extension: String::new() }
+            }
         };
         if failed {
             self.failures.get_or_create(&labels).inc();
@@ -57,7 +63,11 @@ impl Metrics {
     }
 
     pub(crate) fn obligation(&self, open: bool) {
-        if open { self.obligations.inc() } else { self.obligations.dec() };
+        if open {
+            self.obligations.inc()
+        } else {
+            self.obligations.dec()
+        };
     }
 
     /// The obligations that were open at start-up.

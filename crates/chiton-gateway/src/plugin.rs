@@ -92,7 +92,13 @@ impl Plugins {
 }
 
 /// The folders of a driver, below the gateway's own.
-pub(crate) fn context(id: DriverId, gateway: GatewayId, data_dir: &Path, run_dir: &Path, config: Value) -> DriverContext {
+pub(crate) fn context(
+    id: DriverId,
+    gateway: GatewayId,
+    data_dir: &Path,
+    run_dir: &Path,
+    config: Value,
+) -> DriverContext {
     DriverContext {
         state_dir: data_dir.join("drivers").join(id.as_str()),
         run_dir: run_dir.join("drivers").join(id.as_str()),

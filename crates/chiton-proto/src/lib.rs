@@ -4,10 +4,7 @@
 
 /// What a gateway asks of the agent inside a sandbox.
 pub mod agent {
-    /// Version 1.
-    pub mod v1 {
-        tonic::include_proto!("chiton.agent.v1");
-    }
+    pub use chiton_agent_proto::{frame, v1};
 }
 
 /// The gateway's own API.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
-use chiton_lifecycle::journal::{ChainEntry, Obligation, ObligationReason, ObligationStatus, OperationOutcome, OperationRecord, StepKey, StepTiming};
+use chiton_lifecycle::journal::{
+    ChainEntry, Obligation, ObligationReason, ObligationStatus, OperationOutcome, OperationRecord, StepKey, StepTiming,
+};
 use chiton_lifecycle::plan::Explained;
 use chiton_lifecycle::{CreateRequest, SandboxView, Selector};
 use chiton_model::{
-    Condition, ConditionStatus, CpuQuantity, DriverId, Error, ExitStatus, ExtensionName, MemoryQuantity, Resources, SandboxId, SandboxName, SandboxSpec,
-    WorkspaceName,
+    Condition, ConditionStatus, CpuQuantity, DriverId, Error, ExitStatus, ExtensionName, MemoryQuantity, Resources,
+    SandboxId, SandboxName, SandboxSpec, WorkspaceName,
 };
 use chiton_proto::v1 as wire;
 use jiff::Timestamp;
@@ -29,7 +31,9 @@ pub(super) fn selector(selector: Option<wire::SandboxSelector>) -> Result<Select
     let selector = selector.ok_or_else(missing)?;
     match selector.by.ok_or_else(missing)? {
         wire::sandbox_selector::By::Id(id) => Ok(Selector::Id(SandboxId::new(id)?)),
-        wire::sandbox_selector::By::Name(name) => Ok(Selector::Name(workspace(&selector.workspace)?, SandboxName::new(name)?)),
+        wire::sandbox_selector::By::Name(name) => {
+            Ok(Selector::Name(workspace(&selector.workspace)?, SandboxName::new(name)?))
+        }
     }
 }
 
@@ -47,10 +51,12 @@ fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
     let mut driver_config = BTreeMap::new();
     for (driver, text) in spec.driver_config {
         let field = format!("driver_config.{driver}");
-        let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| Error::invalid(&field, format!("the options of driver {driver:?} are not JSON: {error}")))?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+            Error::invalid(&field, format!("the options of driver {driver:?} are not JSON: {error}"))
+        })?;
         if !value.is_object() {
-            return Err(Error::invalid(&field, format!("the options of driver {driver:?} are not a JSON object")).cure("write {\"option\": value}"));
+            return Err(Error::invalid(&field, format!("the options of driver {driver:?} are not a JSON object"))
+                .cure("write {\"option\": value}"));
         }
         driver_config.insert(driver, value);
     }
@@ -61,7 +67,9 @@ fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
         labels: spec.labels.into_iter().collect(),
         resources: Resources {
             cpu: present(&resources.cpu).map(|text| CpuQuantity::parse("resources.cpu", text)).transpose()?,
-            memory: present(&resources.memory).map(|text| MemoryQuantity::parse("resources.memory", text)).transpose()?,
+            memory: present(&resources.memory)
+                .map(|text| MemoryQuantity::parse("resources.memory", text))
+                .transpose()?,
             pids: (resources.pids != 0).then_some(resources.pids),
         },
         workdir: spec.workdir,
@@ -173,7 +181,10 @@ pub(super) fn key(step: &StepKey) -> (String, String) {
 }
 
 pub(super) fn operation(record: &OperationRecord) -> wire::Operation {
-    let reason = record.stop_reason.map(|reason| reason.to_string()).or_else(|| record.start_reason.map(|reason| reason.to_string()));
+    let reason = record
+        .stop_reason
+        .map(|reason| reason.to_string())
+        .or_else(|| record.start_reason.map(|reason| reason.to_string()));
     let (state, error) = match &record.outcome {
         None => ("running", None),
         Some(OperationOutcome::Succeeded) => ("succeeded", None),

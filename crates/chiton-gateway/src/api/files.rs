@@ -46,7 +46,8 @@ selecting!(wire::WriteTarRequest, write_tar_request, Tar, agent::WriteTarRequest
 /// The stream's next message, which must come soon.
 async fn soon<T>(input: &mut Streaming<T>) -> Result<T, Error> {
     let first = tokio::time::timeout(FIRST, input.message()).await;
-    let message = first.map_err(|_| Error::deadline(format!("the stream's first messages did not come within {FIRST:?}")))?;
+    let message =
+        first.map_err(|_| Error::deadline(format!("the stream's first messages did not come within {FIRST:?}")))?;
     let broken = |status: Status| Error::invalid("stream", format!("the stream broke: {}", status.message()));
     message.map_err(broken)?.ok_or_else(|| Error::invalid("stream", "the stream ended before its first messages"))
 }
@@ -99,15 +100,20 @@ impl Api {
                 SandboxPhase::Error => "its create failed: chiton sandbox get shows why",
                 _ => "wait until it is Ready",
             };
-            return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase)).cure(cure));
+            return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase))
+                .cure(cure));
         }
-        let client = self.sessions.client(&record.id).map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
+        let client = self
+            .sessions
+            .client(&record.id)
+            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
         Ok((client, record.id.clone()))
     }
 
     /// Reads the two first messages of a stream: which sandbox, and what.
     async fn open<M: Selecting>(&self, input: &mut Streaming<M>) -> Result<(AgentClient, M::Rest), Error> {
-        let order = || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
+        let order =
+            || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
         let selector = soon(input).await?.split().map_err(|_| order())?;
         let (client, _) = self.agent(Some(selector)).await?;
         let first = soon(input).await?.split().err().flatten().ok_or_else(order)?;
@@ -122,7 +128,8 @@ impl Api {
         let (mut client, first) = self.open(&mut input).await?;
         if let Some(agent::exec_input::Input::Start(start)) = &first.input {
             if start.argv.is_empty() {
-                return Err(Error::invalid("argv", "there is no program to run").cure("name one after --, for example: -- ls -l"));
+                return Err(Error::invalid("argv", "there is no program to run")
+                    .cure("name one after --, for example: -- ls -l"));
             }
             check_command("argv", &start.argv)?;
         }
@@ -150,19 +157,31 @@ impl Api {
         Ok(chunks.into_inner().map(|item| item.map_err(from_agent)).boxed())
     }
 
-    pub(super) async fn write_file(&self, _: Principal, mut input: Streaming<wire::WriteFileRequest>) -> Result<agent::WriteFileResponse, Error> {
+    pub(super) async fn write_file(
+        &self,
+        _: Principal,
+        mut input: Streaming<wire::WriteFileRequest>,
+    ) -> Result<agent::WriteFileResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
         let written = client.write_file(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
         Ok(written.into_inner())
     }
 
-    pub(super) async fn write_tar(&self, _: Principal, mut input: Streaming<wire::WriteTarRequest>) -> Result<agent::WriteTarResponse, Error> {
+    pub(super) async fn write_tar(
+        &self,
+        _: Principal,
+        mut input: Streaming<wire::WriteTarRequest>,
+    ) -> Result<agent::WriteTarResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
         let written = client.write_tar(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
         Ok(written.into_inner())
     }
 
-    pub(super) async fn stat(&self, _: Principal, request: wire::ReadFileRequest) -> Result<agent::StatResponse, Error> {
+    pub(super) async fn stat(
+        &self,
+        _: Principal,
+        request: wire::ReadFileRequest,
+    ) -> Result<agent::StatResponse, Error> {
         let (mut client, _) = self.agent(request.sandbox).await?;
         let found = client.stat(agent::StatRequest { path: request.path }).await.map_err(agent_error)?;
         Ok(found.into_inner())
@@ -181,7 +200,11 @@ impl Api {
         };
         let chunks = self.engine.logs(&view.record.id, options).await?;
         let chunks = chunks.map(|chunk| match chunk {
-            Ok(chunk) => Ok(wire::LogChunk { at: Some(convert::time(chunk.at)), stderr: chunk.stderr, data: chunk.data.to_vec() }),
+            Ok(chunk) => Ok(wire::LogChunk {
+                at: Some(convert::time(chunk.at)),
+                stderr: chunk.stderr,
+                data: chunk.data.to_vec(),
+            }),
             Err(error) => Err(to_status(error.error())),
         });
         Ok(chunks.boxed())

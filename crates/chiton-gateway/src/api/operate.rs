@@ -1,9 +1,9 @@
 //! What operators look at and do by hand.
 
+use chiton_driver::{ObservedStatus, Rule};
 use chiton_lifecycle::OrphanVerdict;
 use chiton_lifecycle::extension::ReconcileSupport;
 use chiton_lifecycle::policy::FailurePolicy;
-use chiton_driver::{ObservedStatus, Rule};
 use chiton_model::{DriverId, Error, Principal, SandboxId, WorkspaceName};
 use chiton_proto::v1 as wire;
 
@@ -11,7 +11,11 @@ use super::convert;
 use super::service::Api;
 
 impl Api {
-    pub(super) async fn get_info(&self, principal: Principal, _: wire::GetInfoRequest) -> Result<wire::GetInfoResponse, Error> {
+    pub(super) async fn get_info(
+        &self,
+        principal: Principal,
+        _: wire::GetInfoRequest,
+    ) -> Result<wire::GetInfoResponse, Error> {
         let store = self.engine.store();
         let extensions = self.engine.extensions().await?;
         Ok(wire::GetInfoResponse {
@@ -20,14 +24,24 @@ impl Api {
             epoch: store.epoch.to_string(),
             started_at: Some(convert::time(self.started_at)),
             drivers: self.engine.drivers().map(|driver| driver.capabilities().id.to_string()).collect(),
-            extensions: extensions.iter().filter(|info| info.position.is_some()).map(|info| info.descriptor.name.to_string()).collect(),
+            extensions: extensions
+                .iter()
+                .filter(|info| info.position.is_some())
+                .map(|info| info.descriptor.name.to_string())
+                .collect(),
             default_driver: self.engine.default_driver().to_string(),
             principal: principal.subject,
         })
     }
 
-    pub(super) async fn list_obligations(&self, _: Principal, _: wire::ListObligationsRequest) -> Result<wire::ListObligationsResponse, Error> {
-        Ok(wire::ListObligationsResponse { obligations: self.engine.obligations().iter().map(convert::obligation).collect() })
+    pub(super) async fn list_obligations(
+        &self,
+        _: Principal,
+        _: wire::ListObligationsRequest,
+    ) -> Result<wire::ListObligationsResponse, Error> {
+        Ok(wire::ListObligationsResponse {
+            obligations: self.engine.obligations().iter().map(convert::obligation).collect(),
+        })
     }
 
     pub(super) async fn discharge_obligation(
@@ -39,7 +53,11 @@ impl Api {
         Ok(wire::DischargeObligationResponse {})
     }
 
-    pub(super) async fn list_orphans(&self, _: Principal, _: wire::ListOrphansRequest) -> Result<wire::ListOrphansResponse, Error> {
+    pub(super) async fn list_orphans(
+        &self,
+        _: Principal,
+        _: wire::ListOrphansRequest,
+    ) -> Result<wire::ListOrphansResponse, Error> {
         let orphans = self.engine.orphans().await?.into_iter().map(|orphan| {
             let status = match orphan.observed.status {
                 ObservedStatus::Created => "created",
@@ -64,24 +82,37 @@ impl Api {
         Ok(wire::ListOrphansResponse { orphans: orphans.collect() })
     }
 
-    pub(super) async fn adopt_orphan(&self, principal: Principal, request: wire::OrphanRequest) -> Result<wire::OrphanResponse, Error> {
+    pub(super) async fn adopt_orphan(
+        &self,
+        principal: Principal,
+        request: wire::OrphanRequest,
+    ) -> Result<wire::OrphanResponse, Error> {
         self.engine.adopt_orphan(principal, SandboxId::new(request.id)?).await?;
         Ok(wire::OrphanResponse {})
     }
 
-    pub(super) async fn delete_orphan(&self, principal: Principal, request: wire::OrphanRequest) -> Result<wire::OrphanResponse, Error> {
+    pub(super) async fn delete_orphan(
+        &self,
+        principal: Principal,
+        request: wire::OrphanRequest,
+    ) -> Result<wire::OrphanResponse, Error> {
         self.engine.delete_orphan(principal, DriverId::new(request.driver)?, SandboxId::new(request.id)?).await?;
         Ok(wire::OrphanResponse {})
     }
 
-    pub(super) async fn list_extensions(&self, _: Principal, _: wire::ListExtensionsRequest) -> Result<wire::ListExtensionsResponse, Error> {
+    pub(super) async fn list_extensions(
+        &self,
+        _: Principal,
+        _: wire::ListExtensionsRequest,
+    ) -> Result<wire::ListExtensionsResponse, Error> {
         let extensions = self.engine.extensions().await?.into_iter().map(|info| {
             let failure = match info.policy.failure {
                 FailurePolicy::Required => "required",
                 FailurePolicy::Optional => "optional",
                 FailurePolicy::Observe => "observe",
             };
-            let authoritative = info.policy.authoritative && info.descriptor.reconcile == ReconcileSupport::Authoritative;
+            let authoritative =
+                info.policy.authoritative && info.descriptor.reconcile == ReconcileSupport::Authoritative;
             wire::Extension {
                 name: info.descriptor.name.to_string(),
                 version: info.descriptor.version.clone(),
@@ -100,11 +131,16 @@ impl Api {
         Ok(wire::ListExtensionsResponse { extensions: extensions.collect() })
     }
 
-    pub(super) async fn list_drivers(&self, _: Principal, _: wire::ListDriversRequest) -> Result<wire::ListDriversResponse, Error> {
+    pub(super) async fn list_drivers(
+        &self,
+        _: Principal,
+        _: wire::ListDriversRequest,
+    ) -> Result<wire::ListDriversResponse, Error> {
         let mut drivers = Vec::new();
         for driver in self.engine.drivers() {
             let capabilities = driver.capabilities();
-            let (backend, unavailable) = match tokio::time::timeout(driver.deadlines().look, driver.backend_id()).await {
+            let (backend, unavailable) = match tokio::time::timeout(driver.deadlines().look, driver.backend_id()).await
+            {
                 Ok(Ok(backend)) => (backend.to_string(), String::new()),
                 Ok(Err(error)) => (String::new(), error.to_string()),
                 Err(_) => (String::new(), "it did not answer in time".to_owned()),
@@ -136,7 +172,11 @@ impl Api {
         Ok(wire::ListDriversResponse { drivers })
     }
 
-    pub(super) async fn list_workspaces(&self, _: Principal, _: wire::ListWorkspacesRequest) -> Result<wire::ListWorkspacesResponse, Error> {
+    pub(super) async fn list_workspaces(
+        &self,
+        _: Principal,
+        _: wire::ListWorkspacesRequest,
+    ) -> Result<wire::ListWorkspacesResponse, Error> {
         let workspaces = self.engine.workspaces().await?.into_iter().map(|row| wire::Workspace {
             name: row.key.workspace.to_string(),
             driver: row.key.driver.to_string(),
@@ -145,13 +185,25 @@ impl Api {
         Ok(wire::ListWorkspacesResponse { workspaces: workspaces.collect() })
     }
 
-    pub(super) async fn delete_workspace(&self, principal: Principal, request: wire::DeleteWorkspaceRequest) -> Result<wire::DeleteWorkspaceResponse, Error> {
+    pub(super) async fn delete_workspace(
+        &self,
+        principal: Principal,
+        request: wire::DeleteWorkspaceRequest,
+    ) -> Result<wire::DeleteWorkspaceResponse, Error> {
         self.engine.delete_workspace(principal, WorkspaceName::new(request.name)?).await?;
         Ok(wire::DeleteWorkspaceResponse {})
     }
 
-    pub(super) async fn get_config(&self, _: Principal, _: wire::GetConfigRequest) -> Result<wire::GetConfigResponse, Error> {
-        let values = self.config.iter().map(|(key, value, origin)| wire::ConfigValue { key: key.clone(), value: value.clone(), origin: origin.clone() });
+    pub(super) async fn get_config(
+        &self,
+        _: Principal,
+        _: wire::GetConfigRequest,
+    ) -> Result<wire::GetConfigResponse, Error> {
+        let values = self.config.iter().map(|(key, value, origin)| wire::ConfigValue {
+            key: key.clone(),
+            value: value.clone(),
+            origin: origin.clone(),
+        });
         Ok(wire::GetConfigResponse { values: values.collect() })
     }
 }

@@ -12,19 +12,34 @@ const PAGE: u32 = 500;
 const LARGEST_PAGE: u32 = 1000;
 
 impl Api {
-    pub(super) async fn create_sandbox(&self, principal: Principal, request: wire::CreateSandboxRequest) -> Result<wire::OperationResponse, Error> {
+    pub(super) async fn create_sandbox(
+        &self,
+        principal: Principal,
+        request: wire::CreateSandboxRequest,
+    ) -> Result<wire::OperationResponse, Error> {
         let engine_request = engine_request(principal, &request.request_id);
         let accepted = self.engine.create(engine_request, convert::create(request)?).await?;
         self.accepted(accepted).await
     }
 
-    pub(super) async fn get_sandbox(&self, _: Principal, request: wire::GetSandboxRequest) -> Result<wire::Sandbox, Error> {
+    pub(super) async fn get_sandbox(
+        &self,
+        _: Principal,
+        request: wire::GetSandboxRequest,
+    ) -> Result<wire::Sandbox, Error> {
         Ok(convert::sandbox(&self.select(request.sandbox, request.all).await?))
     }
 
-    pub(super) async fn list_sandboxes(&self, _: Principal, request: wire::ListSandboxesRequest) -> Result<wire::ListSandboxesResponse, Error> {
+    pub(super) async fn list_sandboxes(
+        &self,
+        _: Principal,
+        request: wire::ListSandboxesRequest,
+    ) -> Result<wire::ListSandboxesResponse, Error> {
         if request.page_size > LARGEST_PAGE {
-            return Err(Error::invalid("page_size", format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size)));
+            return Err(Error::invalid(
+                "page_size",
+                format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size),
+            ));
         }
         let size = if request.page_size == 0 { PAGE } else { request.page_size };
         let limit = usize::try_from(size).unwrap_or(usize::MAX);
@@ -34,7 +49,9 @@ impl Api {
             after: if request.page_token.is_empty() { None } else { Some(SandboxId::new(request.page_token)?) },
             limit,
         };
-        let wanted = |labels: &std::collections::BTreeMap<String, String>| request.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        let wanted = |labels: &std::collections::BTreeMap<String, String>| {
+            request.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
         let (mut sandboxes, mut next) = (Vec::new(), String::new());
         // Filters thin out what the store pages by, so several of its pages may make one of ours.
         loop {
@@ -60,19 +77,31 @@ impl Api {
         Ok(wire::ListSandboxesResponse { sandboxes, next_page_token: next })
     }
 
-    pub(super) async fn start_sandbox(&self, principal: Principal, request: wire::SandboxRequest) -> Result<wire::OperationResponse, Error> {
+    pub(super) async fn start_sandbox(
+        &self,
+        principal: Principal,
+        request: wire::SandboxRequest,
+    ) -> Result<wire::OperationResponse, Error> {
         let id = self.select(request.sandbox, false).await?.record.id;
         let accepted = self.engine.start(engine_request(principal, &request.request_id), id).await?;
         self.accepted(accepted).await
     }
 
-    pub(super) async fn stop_sandbox(&self, principal: Principal, request: wire::SandboxRequest) -> Result<wire::OperationResponse, Error> {
+    pub(super) async fn stop_sandbox(
+        &self,
+        principal: Principal,
+        request: wire::SandboxRequest,
+    ) -> Result<wire::OperationResponse, Error> {
         let id = self.select(request.sandbox, false).await?.record.id;
         let accepted = self.engine.stop(engine_request(principal, &request.request_id), id).await?;
         self.accepted(accepted).await
     }
 
-    pub(super) async fn delete_sandbox(&self, principal: Principal, request: wire::DeleteSandboxRequest) -> Result<wire::OperationResponse, Error> {
+    pub(super) async fn delete_sandbox(
+        &self,
+        principal: Principal,
+        request: wire::DeleteSandboxRequest,
+    ) -> Result<wire::OperationResponse, Error> {
         let id = self.select(request.sandbox, false).await?.record.id;
         let accepted = self.engine.delete(engine_request(principal, &request.request_id), id, request.force).await?;
         self.accepted(accepted).await
@@ -83,13 +112,22 @@ impl Api {
         // The row may be gone by now; then the answer is as it was.
         let sandbox = match self.view(&accepted.sandbox.id).await {
             Ok(view) => convert::sandbox(&view),
-            Err(_) => convert::sandbox(&chiton_lifecycle::SandboxView { record: accepted.sandbox, running: None, held: None, obligations: 0 }),
+            Err(_) => convert::sandbox(&chiton_lifecycle::SandboxView {
+                record: accepted.sandbox,
+                running: None,
+                held: None,
+                obligations: 0,
+            }),
         };
         let operation = accepted.operation.map(|operation| operation.to_string()).unwrap_or_default();
         Ok(wire::OperationResponse { sandbox: Some(sandbox), operation })
     }
 
-    pub(super) async fn plan_sandbox(&self, principal: Principal, request: wire::CreateSandboxRequest) -> Result<wire::PlanSandboxResponse, Error> {
+    pub(super) async fn plan_sandbox(
+        &self,
+        principal: Principal,
+        request: wire::CreateSandboxRequest,
+    ) -> Result<wire::PlanSandboxResponse, Error> {
         let Preview { plan, chain } = self.engine.plan(&principal, &convert::create(request)?).await?;
         let values = chiton_lifecycle::plan::explain(&plan, &plan.plan);
         let json = |value: &Option<serde_json::Value>| value.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -116,7 +154,11 @@ impl Api {
         })
     }
 
-    pub(super) async fn explain_sandbox(&self, _: Principal, request: wire::GetSandboxRequest) -> Result<wire::ExplainSandboxResponse, Error> {
+    pub(super) async fn explain_sandbox(
+        &self,
+        _: Principal,
+        request: wire::GetSandboxRequest,
+    ) -> Result<wire::ExplainSandboxResponse, Error> {
         let view = self.select(request.sandbox, request.all).await?;
         let (_, values) = self.engine.explain(&view.record.id).await?;
         Ok(wire::ExplainSandboxResponse {
@@ -125,7 +167,11 @@ impl Api {
         })
     }
 
-    pub(super) async fn get_timeline(&self, _: Principal, request: wire::GetSandboxRequest) -> Result<wire::GetTimelineResponse, Error> {
+    pub(super) async fn get_timeline(
+        &self,
+        _: Principal,
+        request: wire::GetSandboxRequest,
+    ) -> Result<wire::GetTimelineResponse, Error> {
         let view = self.select(request.sandbox, request.all).await?;
         let operations = self.engine.timeline(&view.record.id).await?;
         Ok(wire::GetTimelineResponse {

@@ -7,6 +7,7 @@ use chiton_model::{Error, Principal};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use chiton_proto::v1::gateway_server::Gateway;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
@@ -40,7 +41,11 @@ impl Api {
     }
 
     /// The sandbox that a request selects.
-    pub(super) async fn select(&self, selector: Option<wire::SandboxSelector>, all: bool) -> Result<SandboxView, Error> {
+    pub(super) async fn select(
+        &self,
+        selector: Option<wire::SandboxSelector>,
+        all: bool,
+    ) -> Result<SandboxView, Error> {
         let selector = super::convert::selector(selector)?;
         self.engine.get(&selector, all).await
     }
@@ -61,19 +66,25 @@ fn answer<T>(result: Result<T, Error>) -> Answer<T> {
     result.map(Response::new).map_err(|error| to_status(&error))
 }
 
-/// A method with one request message: authenticate, then hand on.
-macro_rules! unary {
+/// A method of the service: authenticate, then hand on to the method of the same name. Written out as `async_trait` writes
+/// it, because that macro does not look into this one.
+macro_rules! methods {
     ($($name:ident($request:ty) -> $response:ty;)+) => {
         $(
-            async fn $name(&self, request: Request<$request>) -> Answer<$response> {
-                let principal = self.enter(&request)?;
-                answer(self.$name(principal, request.into_inner()).await)
+            fn $name<'a, 'async_trait>(&'a self, request: Request<$request>) -> BoxFuture<'async_trait, Answer<$response>>
+            where
+                'a: 'async_trait,
+                Self: 'async_trait,
+            {
+                Box::pin(async move {
+                    let principal = self.enter(&request)?;
+                    answer(Api::$name(self, principal, request.into_inner()).await)
+                })
             }
         )+
     };
 }
 
-#[tonic::async_trait]
 impl Gateway for Api {
     type WatchSandboxesStream = Stream<wire::WatchSandboxesEvent>;
     type WaitOperationStream = Stream<wire::WaitOperationEvent>;
@@ -82,7 +93,7 @@ impl Gateway for Api {
     type ReadTarStream = Stream<agent::FileChunk>;
     type GetLogsStream = Stream<wire::LogChunk>;
 
-    unary! {
+    methods! {
         get_info(wire::GetInfoRequest) -> wire::GetInfoResponse;
         create_sandbox(wire::CreateSandboxRequest) -> wire::OperationResponse;
         get_sandbox(wire::GetSandboxRequest) -> wire::Sandbox;

@@ -21,7 +21,11 @@ pub(crate) fn detail(error: &Error) -> ErrorDetail {
             detail.by.clone_from(driver);
             detail.point.clone_from(point);
         }
-        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Conflict | ErrorKind::Deadline | ErrorKind::Internal => {}
+        ErrorKind::NotFound
+        | ErrorKind::AlreadyExists
+        | ErrorKind::Conflict
+        | ErrorKind::Deadline
+        | ErrorKind::Internal => {}
     }
     detail
 }

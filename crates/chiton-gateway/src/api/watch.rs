@@ -72,12 +72,16 @@ impl Api {
                     () = out.closed() => return Ok(()),
                 };
                 let event = match event {
-                    Ok(LifecycleEvent::Changed(record)) if only.as_ref().is_none_or(|id| *id == record.id) => match self.view(&record.id).await {
-                        Ok(view) => WatchEvent::Changed(convert::sandbox(&view)),
-                        // Gone by now: its removal is told next.
-                        Err(_) => continue,
-                    },
-                    Ok(LifecycleEvent::Removed(id)) if only.as_ref().is_none_or(|only| *only == id) => WatchEvent::Removed(id.to_string()),
+                    Ok(LifecycleEvent::Changed(record)) if only.as_ref().is_none_or(|id| *id == record.id) => {
+                        match self.view(&record.id).await {
+                            Ok(view) => WatchEvent::Changed(convert::sandbox(&view)),
+                            // Gone by now: its removal is told next.
+                            Err(_) => continue,
+                        }
+                    }
+                    Ok(LifecycleEvent::Removed(id)) if only.as_ref().is_none_or(|only| *only == id) => {
+                        WatchEvent::Removed(id.to_string())
+                    }
                     Ok(_) => continue,
                     Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return Ok(()),
@@ -138,9 +142,12 @@ impl Api {
 /// An event as a step of this operation.
 fn progress(id: &OperationId, event: LifecycleEvent) -> Option<WaitEvent> {
     match event {
-        LifecycleEvent::StepStarted { operation, step, .. } if operation == *id => Some(WaitEvent::StepStarted(step.to_string())),
+        LifecycleEvent::StepStarted { operation, step, .. } if operation == *id => {
+            Some(WaitEvent::StepStarted(step.to_string()))
+        }
         LifecycleEvent::StepEnded { operation, step, took, error, .. } if operation == *id => {
-            let timing = StepTiming { step, begin_us: 0, took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX), error };
+            let timing =
+                StepTiming { step, begin_us: 0, took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX), error };
             Some(WaitEvent::StepEnded(convert::step(&timing)))
         }
         LifecycleEvent::Progress { message, .. } => Some(WaitEvent::Progress(message)),

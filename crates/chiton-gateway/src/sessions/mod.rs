@@ -1,1 +1,40 @@
 //! Sessions with the agents inside sandboxes, which dial out to us.
+//!
+//! Each sandbox has a folder that only it can see, and in it a socket of ours: which socket an agent comes in by says
+//! which sandbox it is. The token it sends is the second factor, so that a folder shown to the wrong sandbox by mistake
+//! opens nothing. After the handshake we are the client on the agent's own connection.
+//!
+//! Either side may go and come back: a restarted gateway binds the sockets anew and the agents dial again.
+//!
+//! - [`Sessions`]: the hub; everything the gateway asks goes through it
+//! - [`Tokens`]: what the hub asks the store
+//! - `socket`: binding, also where the path is too long for an address
+//! - `accept`: the handshake, bounded in time, size and number
+//! - `link`: one accepted connection, idle until its first call
+
+mod accept;
+mod hub;
+mod link;
+mod socket;
+
+use async_trait::async_trait;
+use chiton_model::SandboxId;
+
+pub use hub::{SessionError, Sessions};
+
+/// A client for the agent of one sandbox.
+pub type AgentClient = chiton_proto::agent::v1::agent_client::AgentClient<tonic::transport::Channel>;
+
+/// Which token is a sandbox's.
+#[async_trait]
+pub trait Tokens: Send + Sync + 'static {
+    /// Whether the digest is that of the sandbox's token; no when the sandbox has none or is gone. To be compared by
+    /// [`same_digest`].
+    async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool;
+}
+
+/// Compares two digests in a time that does not depend on where they differ.
+pub fn same_digest(left: &[u8; 32], right: &[u8; 32]) -> bool {
+    // Through `black_box`, so that the compiler does not find a way to stop early.
+    std::hint::black_box(left.iter().zip(right).fold(0, |difference, (left, right)| difference | (left ^ right))) == 0
+}

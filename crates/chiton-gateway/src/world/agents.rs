@@ -21,7 +21,10 @@ pub(crate) struct AgentSessions {
 impl Agents for AgentSessions {
     fn open<'a>(&'a self, driver: &'a DriverId, sandbox: &'a SandboxId) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let folder = self.folders.get(driver).ok_or_else(|| Error::internal(format!("driver {driver} has no agent folder")))?;
+            let folder = self
+                .folders
+                .get(driver)
+                .ok_or_else(|| Error::internal(format!("driver {driver} has no agent folder")))?;
             let folder = folder(sandbox);
             // The driver fills it later; the socket has to be there when the agent begins to dial.
             std::fs::create_dir_all(&folder)

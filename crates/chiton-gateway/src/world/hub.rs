@@ -35,17 +35,27 @@ impl Audience for Hub {
             LifecycleEvent::StepEnded { operation, sandbox, step, took, error } => {
                 self.metrics.step(step, *took, error.is_some());
                 match error {
-                    Some(error) => tracing::warn!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, %error, "step failed"),
-                    None => tracing::debug!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, "step"),
+                    Some(error) => {
+                        tracing::warn!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, %error, "step failed")
+                    }
+                    None => {
+                        tracing::debug!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, "step")
+                    }
                 }
             }
             LifecycleEvent::Obligation { id, open, message } => {
                 self.metrics.obligation(*open);
                 tracing::warn!(obligation = %id, open, %message, "obligation");
             }
-            LifecycleEvent::Audit { action, subject, by, message } => tracing::warn!(action, %subject, %by, %message, "audit"),
-            LifecycleEvent::Unowned(observed) => tracing::warn!(id = %observed.id, epoch = %observed.epoch, "an object that no sandbox owns"),
-            LifecycleEvent::Changed(record) => tracing::debug!(sandbox = %record.id, phase = %record.phase, "sandbox changed"),
+            LifecycleEvent::Audit { action, subject, by, message } => {
+                tracing::warn!(action, %subject, %by, %message, "audit")
+            }
+            LifecycleEvent::Unowned(observed) => {
+                tracing::warn!(id = %observed.id, epoch = %observed.epoch, "an object that no sandbox owns")
+            }
+            LifecycleEvent::Changed(record) => {
+                tracing::debug!(sandbox = %record.id, phase = %record.phase, "sandbox changed")
+            }
             LifecycleEvent::Removed(id) => tracing::debug!(sandbox = %id, "sandbox removed"),
             LifecycleEvent::StepStarted { .. } | LifecycleEvent::Progress { .. } => {}
         }

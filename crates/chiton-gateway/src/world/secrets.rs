@@ -46,9 +46,20 @@ impl Secrets for SecretStore {
         let allowed = |set: &BTreeSet<String>, name: &str| set.contains("*") || set.contains(name);
         // One answer for "unknown" and "not allowed", so that nobody can find out which secrets exist.
         match self.0.get(reference) {
-            Some(rule) if allowed(&rule.workspaces, workspace.as_str()) && allowed(&rule.principals, &principal.subject) => Ok(()),
-            _ => Err(Error::refused("policy", format!("secret {reference:?} is not one that {} may use in workspace {:?}", principal.subject, workspace.as_str()))
-                .cure("ask the operator to define it and to allow it: [secrets.NAME] allow")),
+            Some(rule)
+                if allowed(&rule.workspaces, workspace.as_str()) && allowed(&rule.principals, &principal.subject) =>
+            {
+                Ok(())
+            }
+            _ => Err(Error::refused(
+                "policy",
+                format!(
+                    "secret {reference:?} is not one that {} may use in workspace {:?}",
+                    principal.subject,
+                    workspace.as_str()
+                ),
+            )
+            .cure("ask the operator to define it and to allow it: [secrets.NAME] allow")),
         }
     }
 
@@ -60,7 +71,9 @@ impl Secrets for SecretStore {
             };
             let rule = self.0.get(reference).ok_or_else(|| unreadable("it is not configured".to_owned()))?;
             match &rule.source {
-                SecretSource::Env(name) => std::env::var(name).map_err(|_| unreadable(format!("the gateway has no variable {name:?}"))),
+                SecretSource::Env(name) => {
+                    std::env::var(name).map_err(|_| unreadable(format!("the gateway has no variable {name:?}")))
+                }
                 SecretSource::File(path) => {
                     let size = tokio::fs::metadata(path).await.map_err(|error| unreadable(error.to_string()))?.len();
                     if size > LARGEST {

@@ -48,7 +48,8 @@ pub(crate) struct HookThreads(Option<Runtime>);
 
 impl HookThreads {
     pub(crate) fn start() -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(HOOK_THREADS).thread_name("hook").enable_all().build()?;
+        let runtime =
+            Builder::new_multi_thread().worker_threads(HOOK_THREADS).thread_name("hook").enable_all().build()?;
         Ok(Self(Some(runtime)))
     }
 

@@ -1,0 +1,119 @@
+//! Files in and out of the sandbox.
+//!
+//! All paths are those of the sandbox, and the agent has no more rights there than its programs. What is guarded is the
+//! caller's intent: a write goes to the named place and nowhere else, readers see whole files only, and an archive stays
+//! in its folder.
+
+mod pack;
+mod plain;
+mod replace;
+mod unpack;
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+pub use pack::read_tar;
+pub use plain::{read_file, stat, write_file};
+pub use unpack::write_tar;
+
+/// Longest path, in bytes (the kernel's `PATH_MAX`).
+const PATH_BYTES: usize = 4096;
+/// One piece of a file on the wire.
+const CHUNK: usize = 64 * 1024;
+/// Pieces that wait for a slow side.
+const PIECES: usize = 4;
+
+/// What arrives at a file thread.
+enum Piece {
+    Data(Bytes),
+    /// Everything was sent.
+    Finish,
+}
+
+/// A checked path: absolute, without `..`, of bearable length.
+fn path(text: &str) -> Result<PathBuf, Status> {
+    let problem = if text.len() > PATH_BYTES {
+        "is longer than 4096 bytes"
+    } else if text.contains('\0') {
+        "holds a zero byte"
+    } else if !text.starts_with('/') {
+        "is not absolute"
+    } else if Path::new(text).components().any(|part| part == Component::ParentDir) {
+        "holds \"..\""
+    } else {
+        return Ok(PathBuf::from(text));
+    };
+    let shown: String = text.chars().take(100).collect();
+    Err(Status::invalid_argument(format!("the path {shown:?} {problem}; give an absolute path inside the sandbox")))
+}
+
+/// An operating system's error about a path as what the caller can do about it.
+fn failed(what: &str, path: &Path, error: &io::Error) -> Status {
+    let text = format!("{} could not be {what}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::NotFound => Status::not_found(text),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Status::permission_denied(text),
+        io::ErrorKind::AlreadyExists => Status::already_exists(text),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Status::resource_exhausted(text)
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty => {
+            Status::failed_precondition(text)
+        }
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => Status::invalid_argument(text),
+        _ if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EXDEV)) => Status::failed_precondition(text),
+        _ => Status::internal(text),
+    }
+}
+
+/// The reading side of an upload in a file thread.
+struct Pieces {
+    from: mpsc::Receiver<Piece>,
+    rest: Bytes,
+    finished: bool,
+}
+
+impl Pieces {
+    fn new(from: mpsc::Receiver<Piece>) -> Self {
+        Self { from, rest: Bytes::new(), finished: false }
+    }
+
+    /// Takes everything that was not read yet and says whether the upload was finished.
+    fn finish(&mut self) -> bool {
+        while !self.finished {
+            match self.from.blocking_recv() {
+                Some(Piece::Data(_)) => {}
+                Some(Piece::Finish) => self.finished = true,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl io::Read for Pieces {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() && !self.finished {
+            match self.from.blocking_recv() {
+                Some(Piece::Data(bytes)) => self.rest = bytes,
+                Some(Piece::Finish) => self.finished = true,
+                None => {
+                    let text = "the upload broke off before its end; nothing of its last file was kept";
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+                }
+            }
+        }
+        let length = self.rest.len().min(into.len());
+        into[..length].copy_from_slice(&self.rest.split_to(length));
+        Ok(length)
+    }
+}
+
+/// What a broken-off upload answers, if anybody still listens.
+fn unfinished() -> Status {
+    Status::invalid_argument("the upload ended without `finish`; nothing was kept, send it again")
+}

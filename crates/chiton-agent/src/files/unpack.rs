@@ -1,0 +1,292 @@
+//! A tar stream into a folder.
+//!
+//! Whoever made the archive is not trusted to stay in the folder. Every name is resolved by the kernel below the folder's
+//! descriptor (`openat2` with `RESOLVE_BENEATH`), so that no link, old or new, and no race leads out of it; on kernels
+//! without that call, links in the middle of a path are not followed at all.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use chiton_agent_proto::v1::write_tar_request::Input;
+use chiton_agent_proto::v1::{WriteTarRequest, WriteTarResponse, WriteTarStart};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, chmodat, futimens, mkdirat, openat, openat2,
+};
+use rustix::io::Errno;
+use tar::{Archive, Entry, EntryType};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::plain::copy;
+use super::replace::{Temporary, dress, existing, is_file, is_folder, open_folder};
+use super::{PATH_BYTES, PIECES, Piece, Pieces, failed, path, unfinished};
+use crate::blocking::Blocking;
+
+/// Unpacks a tar stream below a folder.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a malformed path, stream or archive and for an entry that would leave the folder,
+/// `FAILED_PRECONDITION` when something of another kind is in an entry's place, else what writing reports. Entries before
+/// the one that failed stay; no entry is ever there in part.
+pub async fn write_tar(blocking: &Blocking, mut input: Streaming<WriteTarRequest>) -> Result<WriteTarResponse, Status> {
+    let Some(WriteTarRequest { input: Some(Input::Start(WriteTarStart { path: text, outside_links })) }) =
+        input.message().await?
+    else {
+        return Err(Status::invalid_argument("the first message of a tar write must be its start"));
+    };
+    let path = path(&text)?;
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let mut result = blocking.start(move || unpack(&path, outside_links, Pieces::new(receiver))).await?;
+    let gone = |_| Status::internal("the agent's file thread ended without a result");
+    loop {
+        let message = tokio::select! {
+            // It ends early only when it failed.
+            early = &mut result => return early.map_err(gone)?,
+            message = input.message() => message?,
+        };
+        let piece = match message.map(|message| message.input) {
+            None => return Err(unfinished()),
+            Some(Some(Input::Data(bytes))) => Piece::Data(bytes),
+            Some(Some(Input::Finish(true))) => Piece::Finish,
+            Some(_) => {
+                return Err(Status::invalid_argument("after its start a tar write takes data, then finish = true"));
+            }
+        };
+        let last = matches!(piece, Piece::Finish);
+        // A thread that failed takes no more; its result says why.
+        if sender.send(piece).await.is_err() || last {
+            return result.await.map_err(gone)?;
+        }
+    }
+}
+
+fn unpack(root: &Path, outside_links: bool, mut from: Pieces) -> Result<WriteTarResponse, Status> {
+    match std::fs::create_dir(root) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("made", root, &error)),
+    }
+    let folder = open_folder(root).map_err(|error| failed("entered", root, &error))?;
+    let mut target = Target { root, folder, outside_links, modes: Vec::new() };
+    let mut entries = 0;
+    let mut archive = Archive::new(&mut from);
+    let malformed = |error: io::Error| Status::invalid_argument(format!("the tar stream is broken: {error}"));
+    for entry in archive.entries().map_err(malformed)? {
+        target.write(entry.map_err(malformed)?)?;
+        entries += 1;
+    }
+    if !from.finish() {
+        return Err(unfinished());
+    }
+    target.seal()?;
+    Ok(WriteTarResponse { entries })
+}
+
+struct Target<'a> {
+    root: &'a Path,
+    folder: OwnedFd,
+    outside_links: bool,
+    /// Folders that must not get their mode before their content is in them.
+    modes: Vec<(PathBuf, u32)>,
+}
+
+impl Target<'_> {
+    fn write(&mut self, mut entry: Entry<'_, &mut Pieces>) -> Result<(), Status> {
+        let name =
+            entry.path().map_err(|error| Status::invalid_argument(format!("the tar stream is broken: {error}")))?;
+        let name = relative(&name)?;
+        let kind = entry.header().entry_type();
+        let mode = entry.header().mode().unwrap_or(0o644);
+        let refused = |why: &str| Err(Status::invalid_argument(format!("the tar entry {} {why}", name.display())));
+        let broken = |error: io::Error| self.failed(&name, &error);
+        let (Some(parent), Some(file)) = (name.parent(), name.file_name().map(Path::new)) else {
+            // The folder itself.
+            return if kind == EntryType::Directory { Ok(()) } else { refused("has no name") };
+        };
+        match kind {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let folder = self.folder(parent).map_err(broken)?;
+                write_file(&folder, file, mode & 0o777, &mut entry).map_err(broken)
+            }
+            EntryType::Directory => {
+                self.folder(&name).map_err(broken)?;
+                let mode = mode & 0o1777;
+                // What its owner can write to needs no delay, and a large archive no long list.
+                if mode & 0o700 == 0o700 {
+                    return self.set_mode(&name, mode);
+                }
+                self.modes.push((name, mode));
+                Ok(())
+            }
+            EntryType::Symlink => {
+                let link = entry.link_name().ok().flatten().map(PathBuf::from).unwrap_or_default();
+                if link.as_os_str().is_empty() {
+                    return refused("is a symbolic link to nothing");
+                }
+                if !self.outside_links && !self.inside(parent, &link) {
+                    return refused(&format!(
+                        "is a symbolic link to {}, outside {}; leave it out or allow outside links",
+                        link.display(),
+                        self.root.display()
+                    ));
+                }
+                let folder = self.folder(parent).map_err(broken)?;
+                make_room(&folder, file).map_err(broken)?;
+                Temporary::symlink(&folder, &link).and_then(|link| link.publish(file)).map_err(broken)
+            }
+            EntryType::Link => {
+                let link = entry.link_name().ok().flatten().map(PathBuf::from).unwrap_or_default();
+                let link = relative(&link)?;
+                let (Some(from), Some(old)) = (link.parent(), link.file_name().map(Path::new)) else {
+                    return refused("is a hard link to a folder");
+                };
+                let from = self.open(from).map_err(broken)?;
+                if !existing(&from, old).map_err(broken)?.as_ref().is_some_and(is_file) {
+                    return refused("is a hard link to something that is not a regular file of this folder");
+                }
+                let folder = self.folder(parent).map_err(broken)?;
+                make_room(&folder, file).map_err(broken)?;
+                Temporary::hard_link(&folder, &from, old).and_then(|link| link.publish(file)).map_err(broken)
+            }
+            // Says something about all entries, none of which we need.
+            EntryType::XGlobalHeader => Ok(()),
+            EntryType::Block | EntryType::Char => refused("is a device; devices are not unpacked"),
+            EntryType::Fifo => refused("is a pipe; pipes are not unpacked"),
+            _ => refused("is of an unknown kind"),
+        }
+    }
+
+    /// Whether a link's target, by its words alone, stays in the folder.
+    fn inside(&self, parent: &Path, link: &Path) -> bool {
+        let (start, link) = match link.strip_prefix(self.root) {
+            Ok(rest) if link.is_absolute() => (0, rest),
+            _ if link.is_absolute() => return false,
+            _ => (parent.components().count(), link),
+        };
+        let mut depth = start;
+        for part in link.components() {
+            match part {
+                Component::ParentDir if depth == 0 => return false,
+                Component::ParentDir => depth -= 1,
+                Component::Normal(_) => depth += 1,
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Opens an existing folder below the root.
+    fn open(&self, name: &Path) -> io::Result<OwnedFd> {
+        if name.as_os_str().is_empty() {
+            return self.folder.as_fd().try_clone_to_owned();
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&self.folder, name, flags, Mode::empty(), resolve) {
+            Err(Errno::NOSYS | Errno::PERM) => {}
+            result => return Ok(result?),
+        }
+        let mut folder = self.folder.as_fd().try_clone_to_owned()?;
+        for part in name {
+            folder = openat(&folder, part, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+
+    /// Opens a folder below the root and makes what is missing of it.
+    fn folder(&self, name: &Path) -> io::Result<OwnedFd> {
+        match self.open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        let mut reached = PathBuf::new();
+        let mut folder = self.open(&reached)?;
+        for part in name {
+            reached.push::<&OsStr>(part);
+            folder = match self.open(&reached) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match mkdirat(&folder, part, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    self.open(&reached)?
+                }
+                result => result?,
+            };
+        }
+        Ok(folder)
+    }
+
+    /// Sets the modes that waited, deepest first.
+    fn seal(&mut self) -> Result<(), Status> {
+        while let Some((name, mode)) = self.modes.pop() {
+            self.set_mode(&name, mode)?;
+        }
+        Ok(())
+    }
+
+    fn set_mode(&self, name: &Path, mode: u32) -> Result<(), Status> {
+        let set = self.open(name).and_then(|folder| {
+            // By "." below it, because a descriptor that is only a path takes no fchmod.
+            Ok(chmodat(&folder, ".", Mode::from_raw_mode(mode), AtFlags::empty())?)
+        });
+        set.map_err(|error| self.failed(name, &error))
+    }
+
+    fn failed(&self, name: &Path, error: &io::Error) -> Status {
+        if error.raw_os_error() == Some(libc::EXDEV) {
+            let text = format!("the tar entry {} leads out of {} through a link", name.display(), self.root.display());
+            return Status::invalid_argument(text);
+        }
+        failed("unpacked", &self.root.join(name), error)
+    }
+}
+
+/// An entry's name without `.`, refused when it is absolute, holds `..` or is too long.
+fn relative(name: &Path) -> Result<PathBuf, Status> {
+    let refused = |why: &str| {
+        let shown: String = name.display().to_string().chars().take(100).collect();
+        Err(Status::invalid_argument(format!("the tar entry {shown:?} {why}; nothing of it was written")))
+    };
+    if name.as_os_str().len() > PATH_BYTES {
+        return refused("has a name longer than 4096 bytes");
+    }
+    let mut clean = PathBuf::new();
+    for part in name.components() {
+        match part {
+            Component::Normal(part) if part.as_encoded_bytes().contains(&0) => return refused("holds a zero byte"),
+            Component::Normal(part) => clean.push(part),
+            Component::CurDir => {}
+            Component::ParentDir => return refused("holds \"..\""),
+            Component::RootDir | Component::Prefix(_) => return refused("has an absolute name"),
+        }
+    }
+    Ok(clean)
+}
+
+/// A folder is never replaced by something else.
+fn make_room(folder: &OwnedFd, name: &Path) -> io::Result<()> {
+    if existing(folder, name)?.as_ref().is_some_and(is_folder) {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    Ok(())
+}
+
+fn write_file(folder: &OwnedFd, name: &Path, mode: u32, entry: &mut Entry<'_, &mut Pieces>) -> io::Result<()> {
+    make_room(folder, name)?;
+    let (temporary, mut file): (_, File) = Temporary::file(folder)?;
+    let size = entry.size();
+    if copy(&mut entry.take(size), &mut file)? != size {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of it"));
+    }
+    dress(&file, mode, None)?;
+    if let Ok(seconds) = entry.header().mtime().map_or(Ok(0), i64::try_from) {
+        let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        // A file system that cannot hold the time still holds the file.
+        let _ = futimens(&file, &Timestamps { last_access: time, last_modification: time });
+    }
+    temporary.publish(name)
+}

@@ -1,0 +1,222 @@
+//! The hub: which sandbox has which session.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chiton_model::SandboxId;
+use parking_lot::Mutex;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::link::Link;
+use super::{AgentClient, Tokens, accept, socket};
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Nobody listens for this sandbox.
+    #[error("sandbox {0} has no agent socket on this gateway; it was not started here or is gone")]
+    Unknown(SandboxId),
+    /// The agent is not there.
+    #[error("the agent of sandbox {0} is not connected; it dials by itself, try again in a moment")]
+    Disconnected(SandboxId),
+    /// The socket could not be made.
+    #[error("the agent socket in {folder} could not be made: {source}; the folder must exist and be writable")]
+    Bind {
+        /// The sandbox's folder.
+        folder: PathBuf,
+        /// What the system reports.
+        source: io::Error,
+    },
+}
+
+/// All sessions of a gateway. Cheap to clone; when the last clone is dropped, sockets and connections close.
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
+    tokens: Arc<dyn Tokens>,
+    doors: Mutex<HashMap<SandboxId, Listening>>,
+}
+
+struct Listening {
+    door: Arc<Door>,
+    // In this order: no new agent, then no socket.
+    _accepting: DropGuard,
+    _socket: socket::Socket,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for listening in self.doors.get_mut().values() {
+            listening.door.close();
+        }
+    }
+}
+
+impl Sessions {
+    /// A hub that asks `tokens` whether an agent belongs to its sandbox.
+    pub fn new(tokens: Arc<dyn Tokens>) -> Self {
+        Self(Arc::new(Inner { tokens, doors: Mutex::default() }))
+    }
+
+    /// Binds `<folder>/agent.sock` for the agents of a sandbox. Done again, it binds anew (the folder may have been made
+    /// anew) and keeps the session. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SessionError::Bind`].
+    pub fn listen(&self, sandbox: &SandboxId, folder: &Path) -> Result<(), SessionError> {
+        let bound = socket::bind_in(folder);
+        let (listener, socket) = bound.map_err(|source| SessionError::Bind { folder: folder.to_owned(), source })?;
+        let mut doors = self.0.doors.lock();
+        let door = doors.get(sandbox).map_or_else(|| Arc::new(Door::new(sandbox.clone())), |old| Arc::clone(&old.door));
+        let stop = CancellationToken::new();
+        tokio::spawn(accept::serve(listener, Arc::clone(&door), Arc::clone(&self.0.tokens), stop.clone()));
+        doors.insert(sandbox.clone(), Listening { door, _accepting: stop.drop_guard(), _socket: socket });
+        Ok(())
+    }
+
+    /// Resolves when the agent of this start of the sandbox is connected; from then on agents of other starts are refused.
+    /// Has no deadline of its own.
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`], also when the sandbox is forgotten meanwhile.
+    pub async fn wait_connected(&self, sandbox: &SandboxId, attempt: &str) -> Result<(), SessionError> {
+        let unknown = || SessionError::Unknown(sandbox.clone());
+        let mut changes = {
+            let door = self.door(sandbox).ok_or_else(unknown)?;
+            door.expect(attempt);
+            door.connected.subscribe()
+        };
+        let met = changes.wait_for(|state| state.closed || state.attempt.as_deref() == Some(attempt)).await;
+        if met.is_ok_and(|state| !state.closed) { Ok(()) } else { Err(unknown()) }
+    }
+
+    /// Resolves when no agent of this start is connected (any more).
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`], also when the sandbox is forgotten meanwhile.
+    pub async fn wait_disconnected(&self, sandbox: &SandboxId, attempt: &str) -> Result<(), SessionError> {
+        let unknown = || SessionError::Unknown(sandbox.clone());
+        let mut changes = self.door(sandbox).ok_or_else(unknown)?.connected.subscribe();
+        let met = changes.wait_for(|state| state.closed || state.attempt.as_deref() != Some(attempt)).await;
+        if met.is_ok_and(|state| !state.closed) { Ok(()) } else { Err(unknown()) }
+    }
+
+    /// Which start of the sandbox is connected now.
+    pub fn connected_attempt(&self, sandbox: &SandboxId) -> Option<String> {
+        self.door(sandbox)?.connected.borrow().attempt.as_deref().map(str::to_owned)
+    }
+
+    /// A client for the sandbox's agent. Calls on it fail with `UNAVAILABLE` once its connection has ended; then ask again.
+    /// To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`], [`SessionError::Disconnected`].
+    pub fn client(&self, sandbox: &SandboxId) -> Result<AgentClient, SessionError> {
+        let door = self.door(sandbox).ok_or_else(|| SessionError::Unknown(sandbox.clone()))?;
+        door.client().ok_or_else(|| SessionError::Disconnected(sandbox.clone()))
+    }
+
+    /// Ends the sandbox's session, calls under way too, and removes its socket.
+    pub fn forget(&self, sandbox: &SandboxId) {
+        if let Some(listening) = self.0.doors.lock().remove(sandbox) {
+            listening.door.close();
+        }
+    }
+
+    fn door(&self, sandbox: &SandboxId) -> Option<Arc<Door>> {
+        self.0.doors.lock().get(sandbox).map(|listening| Arc::clone(&listening.door))
+    }
+}
+
+/// What outsiders may watch.
+#[derive(Default)]
+struct Connected {
+    attempt: Option<Arc<str>>,
+    closed: bool,
+}
+
+/// One sandbox's entrance: its session, if there is one, and whom it waits for.
+pub(super) struct Door {
+    pub(super) sandbox: SandboxId,
+    connected: watch::Sender<Connected>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts sessions, so that the end of an old one does not end its successor.
+    number: u64,
+    session: Option<Session>,
+    expected: Option<Arc<str>>,
+}
+
+struct Session {
+    link: Link,
+    // Cuts the connection when the session is replaced or ended.
+    _cut: DropGuard,
+}
+
+impl Door {
+    fn new(sandbox: SandboxId) -> Self {
+        Self { sandbox, connected: watch::Sender::default(), state: Mutex::default() }
+    }
+
+    fn expect(&self, attempt: &str) {
+        self.state.lock().expected = Some(attempt.into());
+    }
+
+    /// Whether an agent of this start may come in.
+    pub(super) fn awaits(&self, attempt: &str) -> bool {
+        self.state.lock().expected.as_deref().is_none_or(|expected| expected == attempt)
+    }
+
+    fn client(&self) -> Option<AgentClient> {
+        self.state.lock().session.as_ref().and_then(|session| session.link.client())
+    }
+
+    /// Makes the connection this sandbox's session, in the place of any before it; false when it came too late.
+    pub(super) fn enter(self: &Arc<Self>, attempt: &str, stream: UnixStream) -> bool {
+        let mut state = self.state.lock();
+        let expected = state.expected.as_deref().is_none_or(|expected| expected == attempt);
+        if !expected || self.connected.borrow().closed {
+            return false;
+        }
+        let cut = CancellationToken::new();
+        let (link, ended) = Link::new(stream, cut.clone());
+        state.number += 1;
+        let number = state.number;
+        state.session = Some(Session { link, _cut: cut.drop_guard() });
+        // Still under the lock: watchers see changes in their order.
+        self.connected.send_modify(|connected| connected.attempt = Some(attempt.into()));
+        drop(state);
+        tracing::debug!(sandbox = %self.sandbox, attempt, "agent connected");
+        let door = Arc::downgrade(self);
+        tokio::spawn(async move {
+            ended.await;
+            if let Some(door) = door.upgrade() {
+                door.ended(number);
+            }
+        });
+        true
+    }
+
+    fn ended(&self, number: u64) {
+        let mut state = self.state.lock();
+        if state.number == number {
+            state.session = None;
+            self.connected.send_modify(|connected| connected.attempt = None);
+            tracing::debug!(sandbox = %self.sandbox, "agent disconnected");
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.state.lock();
+        state.session = None;
+        self.connected.send_modify(|connected| *connected = Connected { attempt: None, closed: true });
+    }
+}
