@@ -27,6 +27,7 @@ impl Engine {
         let inner = &self.inner;
         let one = |error: Error| StartupError(vec![error]);
         inner.book.load(inner.journal.obligations().await.map_err(|error| one(store_error(error)))?);
+        inner.check_epoch().await.map_err(one)?;
         inner.adopt().await.map_err(one)?;
         let open = inner.journal.open_operations().await.map_err(|error| one(store_error(error)))?;
         let live = inner
@@ -47,6 +48,31 @@ impl Engine {
 }
 
 impl Inner {
+    /// A backend object of this life of the store with a later commit than the store's last one: the store is an older copy
+    /// of itself. Its objects belong to the original, so a new life begins and they are held (rule 2a).
+    async fn check_epoch(&self) -> Result<(), Error> {
+        let info = self.journal.info();
+        for (id, driver) in &self.drivers {
+            let objects = match self.look(driver, driver.list()).await {
+                Ok(objects) => objects,
+                Err(error) => {
+                    tracing::warn!(driver = %id, %error, "it cannot be listed at start-up");
+                    continue;
+                }
+            };
+            let later = objects.iter().find(|object| {
+                object.gateway == info.gateway && object.epoch == info.epoch && object.commit > info.last_commit
+            });
+            if let Some(object) = later {
+                let epoch = self.journal.renew_epoch().await.map_err(store_error)?;
+                tracing::error!(driver = %id, sandbox = %object.id, commit = object.commit, last = info.last_commit, %epoch,
+                    "this store is older than what it made: a new life begins, and what it made is held");
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// Holds, or refuses to serve, what needs something that is not there.
     async fn check_pieces(&self, live: &[SandboxRecord]) -> Result<(), StartupError> {
         let epoch = self.journal.info().epoch;

@@ -145,6 +145,10 @@ pub trait Journal: Send + Sync + 'static {
     /// Makes changes durable. On an error nothing was stored.
     async fn commit(&self, commit: Commit) -> Result<u64, JournalError>;
 
+    /// Begins a new life of the store: objects of the old one may be another store's. Marks of the old one are no longer
+    /// trusted.
+    async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError>;
+
     /// Where the mark log ends now; an operation's record keeps it.
     fn mark_position(&self) -> MarkPosition;
 

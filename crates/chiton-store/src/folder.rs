@@ -1,0 +1,54 @@
+//! The data folder: ours alone, and locked.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::StoreError;
+
+/// The folder, locked as long as this lives.
+pub(crate) struct DataFolder {
+    pub(crate) path: PathBuf,
+    _lock: File,
+}
+
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+impl DataFolder {
+    /// Makes the folder if it is not there, and locks it.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        make(path)?;
+        make(&path.join("marks"))?;
+        let lock = path.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(io(&lock))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            // Who has it is a courtesy; the lock is what counts.
+            drop(file.read_to_string(&mut holder));
+            return Err(StoreError::Locked { folder: path.to_owned(), holder: holder.trim().parse().ok() });
+        }
+        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)).map(drop)).map_err(io(&lock))?;
+        file.write_all(std::process::id().to_string().as_bytes()).map_err(io(&lock))?;
+        Ok(Self { path: path.to_owned(), _lock: file })
+    }
+}
+
+fn make(path: &Path) -> Result<(), StoreError> {
+    if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))
+}

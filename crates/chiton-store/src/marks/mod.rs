@@ -1,0 +1,13 @@
+//! The mark log: segments of records, each written by one `write(2)`, none fsynced.
+//!
+//! A record is 4 bytes of length (of what follows, little endian), 8 bytes of sequence number, the mark as JSON, and 4 bytes
+//! of CRC-32 over number and mark. A segment begins with a record of its own, numbered with the sequence number of the first
+//! mark after it, that holds its random id, the boot and the store's epoch.
+
+mod log;
+mod record;
+mod trust;
+
+pub(crate) use log::MarkLog;
+#[cfg(test)]
+pub(crate) use record::encode;

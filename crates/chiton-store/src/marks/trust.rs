@@ -1,0 +1,101 @@
+//! Which marks can be trusted after a crash.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chiton_lifecycle::journal::{Mark, MarkPosition};
+
+use super::record::{Header, take};
+
+/// A segment as it was found.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) index: u64,
+    /// None when its begin is damaged.
+    header: Option<Header>,
+    first: u64,
+    /// The sequence number after its last sound mark.
+    pub(crate) next: u64,
+    marks: Vec<Mark>,
+    /// Every byte belongs to a sound record in order, and the disk has it.
+    sound: bool,
+}
+
+impl Segment {
+    /// Whether an operation that recorded this position began in it.
+    pub(crate) fn is(&self, position: &MarkPosition) -> bool {
+        self.header.as_ref().is_some_and(|header| header.id == position.log)
+    }
+
+    /// Frees the memory of its marks.
+    pub(crate) fn forget(&mut self) {
+        self.marks = Vec::new();
+        self.sound = false;
+    }
+}
+
+/// The segment files in order.
+pub(crate) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let index = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_suffix(".log"))
+            .and_then(|name| name.parse().ok());
+        if let Some(index) = index {
+            files.push((index, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads every segment.
+pub(crate) fn read_segments(folder: &Path) -> io::Result<Vec<Segment>> {
+    list(folder)?.into_iter().map(|(index, path)| read_segment(index, &path)).collect()
+}
+
+fn read_segment(index: u64, path: &Path) -> io::Result<Segment> {
+    let bytes = fs::read(path)?;
+    // Marks that only the page cache has would be trusted now and gone after the next power loss.
+    let synced = File::open(path)?.sync_data().is_ok();
+    let mut rest = bytes.as_slice();
+    let header = take(&mut rest).and_then(|(first, body)| Some((first, serde_json::from_slice::<Header>(body).ok()?)));
+    let Some((first, header)) = header else {
+        return Ok(Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), sound: false });
+    };
+    let (mut next, mut marks, mut sound) = (first, Vec::new(), synced);
+    while !rest.is_empty() {
+        let record = take(&mut rest).filter(|(sequence, _)| *sequence == next);
+        let Some(mark) = record.and_then(|(_, body)| serde_json::from_slice(body).ok()) else {
+            sound = false;
+            break;
+        };
+        marks.push(mark);
+        next += 1;
+    }
+    Ok(Segment { index, header: Some(header), first, next, marks, sound })
+}
+
+/// The marks from a position to the end, if every rule of trust holds.
+pub(crate) fn trusted(segments: &[Segment], position: &MarkPosition, boot: &str, epoch: &str) -> Option<Vec<Mark>> {
+    let begin = segments.iter().position(|segment| segment.is(position))?;
+    if position.boot != boot || position.sequence < segments[begin].first || position.sequence > segments[begin].next {
+        return None;
+    }
+    let mut marks = Vec::new();
+    let mut next = segments[begin].first;
+    for segment in &segments[begin..] {
+        let header = segment.header.as_ref()?;
+        if !segment.sound || segment.first != next || header.boot != boot || header.epoch != epoch {
+            return None;
+        }
+        next = segment.next;
+        marks.extend(segment.marks.iter().cloned());
+    }
+    let skip = usize::try_from(position.sequence - segments[begin].first).ok()?;
+    Some(marks.split_off(skip.min(marks.len())))
+}

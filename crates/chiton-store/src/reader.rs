@@ -1,0 +1,79 @@
+//! Look-ups: short, on connections of their own, which never wait for the writer.
+
+use std::path::{Path, PathBuf};
+
+use chiton_lifecycle::journal::JournalError;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, Params, Row};
+use serde::de::DeserializeOwned;
+
+use crate::rows::failed;
+use crate::schema::configure;
+
+/// Idle connections that are kept.
+const KEEP: usize = 8;
+
+/// Connections for reading.
+pub(crate) struct Readers {
+    file: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(crate) fn new(file: &Path) -> Self {
+        Self { file: file.to_owned(), idle: Mutex::default() }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        let idle = self.idle.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => Connection::open_with_flags(
+                &self.file,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )
+            .and_then(|connection| configure(&connection).map(|()| connection))
+            .map_err(|error| failed(&error))?,
+        };
+        let found = look(&connection).map_err(|error| failed(&error));
+        let mut idle = self.idle.lock();
+        if idle.len() < KEEP {
+            idle.push(connection);
+        }
+        found
+    }
+
+    /// All rows of a query.
+    pub(crate) fn rows<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        take: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, JournalError> {
+        self.with(|connection| connection.prepare_cached(sql)?.query_map(values, take)?.collect())
+    }
+
+    /// Documents of a query whose first column is what the row is called, and whose second is the document.
+    pub(crate) fn documents<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        values: impl Params,
+    ) -> Result<Vec<T>, JournalError> {
+        let rows = self.rows(sql, values, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        rows.into_iter().map(|(name, doc)| decode(&name, &doc)).collect()
+    }
+
+    /// The first of them.
+    pub(crate) fn document<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        values: impl Params,
+    ) -> Result<Option<T>, JournalError> {
+        Ok(self.documents(sql, values)?.into_iter().next())
+    }
+}
+
+/// A document as its record. One that does not fit is named, not skipped.
+pub(crate) fn decode<T: DeserializeOwned>(name: &str, doc: &str) -> Result<T, JournalError> {
+    serde_json::from_str(doc).map_err(|error| JournalError::Unreadable(format!("{name}: {error}")))
+}

@@ -1,0 +1,267 @@
+//! Commits as rows: encoded by the caller's thread, applied by the writer's.
+
+use chiton_lifecycle::journal::{Check, Commit, JournalError, Subject, Write};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
+
+/// A change, encoded.
+pub(crate) enum Row {
+    Sandbox {
+        id: String,
+        workspace: String,
+        name: String,
+        held: bool,
+        number: i64,
+        expires_at: Option<i64>,
+        doc: String,
+    },
+    NoSandbox {
+        id: String,
+        subject: String,
+    },
+    ReleaseName {
+        id: String,
+    },
+    Config {
+        digest: String,
+        doc: String,
+    },
+    Operation {
+        id: String,
+        subject: String,
+        sandbox: Option<String>,
+        open: bool,
+        number: i64,
+        ended_at: Option<i64>,
+        doc: String,
+    },
+    State {
+        subject: String,
+        extension: String,
+        key: String,
+        doc: String,
+    },
+    NoState {
+        subject: String,
+        extension: String,
+    },
+    Obligation {
+        id: String,
+        subject: String,
+        opened_at: i64,
+        doc: String,
+    },
+    NoObligation {
+        id: String,
+    },
+    Workspace {
+        workspace: String,
+        driver: String,
+        ready: bool,
+        doc: String,
+    },
+    NoWorkspace {
+        workspace: String,
+        driver: String,
+    },
+    Request {
+        principal: String,
+        method: String,
+        request_id: String,
+        expires_at: i64,
+        doc: String,
+    },
+    Audit {
+        doc: String,
+    },
+}
+
+/// SQLite's integers are signed; commit numbers never come near the limit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn doc<T: Serialize>(value: &T) -> Result<String, JournalError> {
+    serde_json::to_string(value)
+        .map_err(|error| JournalError::Failed(format!("a record could not be encoded: {error}")))
+}
+
+/// Encodes a commit's changes.
+pub(crate) fn encode(commit: &Commit) -> Result<Vec<Row>, JournalError> {
+    commit.writes.iter().map(row).collect()
+}
+
+fn row(write: &Write) -> Result<Row, JournalError> {
+    Ok(match write {
+        Write::PutSandbox(record) => Row::Sandbox {
+            id: record.id.to_string(),
+            workspace: record.workspace.to_string(),
+            name: record.name.to_string(),
+            held: record.name_held,
+            number: signed(record.commit),
+            // A row that owes something is kept however old it is.
+            expires_at: record.expires_at.filter(|_| record.debts.is_empty()).map(|at| at.as_second()),
+            doc: doc(record)?,
+        },
+        Write::RemoveSandbox(id) => {
+            Row::NoSandbox { id: id.to_string(), subject: Subject::Sandbox(id.clone()).to_string() }
+        }
+        Write::ReleaseName(id) => Row::ReleaseName { id: id.to_string() },
+        Write::PutConfig { digest, document } => Row::Config { digest: digest.clone(), doc: doc(document)? },
+        Write::PutOperation(record) => Row::Operation {
+            id: record.id.to_string(),
+            subject: record.subject.to_string(),
+            sandbox: record.subject.sandbox().map(ToString::to_string),
+            open: record.outcome.is_none(),
+            number: signed(record.commit),
+            ended_at: record.ended_at.map(|at| at.as_second()),
+            doc: doc(record)?,
+        },
+        Write::PutState(subject, extension, state) => Row::State {
+            subject: subject.to_string(),
+            extension: extension.to_string(),
+            key: doc(subject)?,
+            doc: doc(state)?,
+        },
+        Write::RemoveState(subject, extension) => {
+            Row::NoState { subject: subject.to_string(), extension: extension.to_string() }
+        }
+        Write::PutObligation(record) => Row::Obligation {
+            id: record.id.clone(),
+            subject: record.subject.to_string(),
+            opened_at: record.opened_at.as_microsecond(),
+            doc: doc(record)?,
+        },
+        Write::RemoveObligation(id) => Row::NoObligation { id: id.clone() },
+        Write::PutWorkspace(record) => Row::Workspace {
+            workspace: record.key.workspace.to_string(),
+            driver: record.key.driver.to_string(),
+            ready: record.ready,
+            doc: doc(record)?,
+        },
+        Write::RemoveWorkspace(key) => {
+            Row::NoWorkspace { workspace: key.workspace.to_string(), driver: key.driver.to_string() }
+        }
+        Write::PutRequest(record) => Row::Request {
+            principal: record.key.principal.clone(),
+            method: record.key.method.clone(),
+            request_id: record.key.request_id.clone(),
+            expires_at: record.expires_at.as_second(),
+            doc: doc(record)?,
+        },
+        Write::Audit(record) => Row::Audit { doc: doc(record)? },
+    })
+}
+
+/// A failure of SQLite as the journal's.
+pub(crate) fn failed(error: &rusqlite::Error) -> JournalError {
+    JournalError::Failed(error.to_string())
+}
+
+/// Applies checks and changes inside a transaction.
+pub(crate) fn apply(connection: &Connection, checks: &[Check], rows: &[Row]) -> Result<(), JournalError> {
+    // Names that the commit frees count as free for its own checks.
+    for row in rows {
+        if let Row::ReleaseName { id } = row {
+            release_name(connection, id).map_err(|error| failed(&error))?;
+        }
+    }
+    for check in checks {
+        verify(connection, check)?;
+    }
+    for row in rows {
+        put(connection, row).map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+fn verify(connection: &Connection, check: &Check) -> Result<(), JournalError> {
+    match check {
+        Check::NameFree(workspace, name) => {
+            let holder: Option<String> = connection
+                .prepare_cached("SELECT id FROM sandbox WHERE workspace = ?1 AND name = ?2 AND name_held = 1")
+                .and_then(|mut query| query.query_row([workspace.as_str(), name.as_str()], |row| row.get(0)).optional())
+                .map_err(|error| failed(&error))?;
+            match holder {
+                None => Ok(()),
+                Some(id) => Err(id.try_into().map_or_else(
+                    |error: chiton_model::Error| JournalError::Unreadable(error.message),
+                    |holder| JournalError::NameHeld { holder },
+                )),
+            }
+        }
+        Check::WorkspaceReady(key) => {
+            let ready: Option<bool> = connection
+                .prepare_cached("SELECT ready FROM workspace WHERE workspace = ?1 AND driver = ?2")
+                .and_then(|mut query| {
+                    query.query_row([key.workspace.as_str(), key.driver.as_str()], |row| row.get(0)).optional()
+                })
+                .map_err(|error| failed(&error))?;
+            if ready == Some(true) { Ok(()) } else { Err(JournalError::WorkspaceGone) }
+        }
+        Check::WorkspaceUnused(workspace) => {
+            let count: i64 = connection
+                .prepare_cached("SELECT COUNT(*) FROM sandbox WHERE workspace = ?1")
+                .and_then(|mut query| query.query_row([workspace.as_str()], |row| row.get(0)))
+                .map_err(|error| failed(&error))?;
+            if count == 0 { Ok(()) } else { Err(JournalError::WorkspaceInUse(count.unsigned_abs())) }
+        }
+    }
+}
+
+/// The row's column and its document let go of the name together.
+fn release_name(connection: &Connection, id: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE sandbox SET name_held = 0, doc = json_set(doc, '$.name_held', json('false')) WHERE id = ?1",
+        )?
+        .execute([id])
+        .map(drop)
+}
+
+fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(drop);
+    match row {
+        Row::Sandbox { id, workspace, name, held, number, expires_at, doc } => run(
+            "INSERT OR REPLACE INTO sandbox (id, workspace, name, name_held, number, expires_at, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![id, workspace, name, held, number, expires_at, doc],
+        ),
+        Row::NoSandbox { id, subject } => {
+            run("DELETE FROM sandbox WHERE id = ?1", params![id])?;
+            run("DELETE FROM state WHERE subject = ?1", params![subject])
+        }
+        // Applied before the checks.
+        Row::ReleaseName { .. } => Ok(()),
+        Row::Config { digest, doc } => {
+            run("INSERT OR IGNORE INTO config (digest, doc) VALUES (?1, ?2)", params![digest, doc])
+        }
+        Row::Operation { id, subject, sandbox, open, number, ended_at, doc } => run(
+            "INSERT OR REPLACE INTO operation (id, subject, sandbox, open, number, ended_at, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![id, subject, sandbox, open, number, ended_at, doc],
+        ),
+        Row::State { subject, extension, key, doc } => run(
+            "INSERT OR REPLACE INTO state (subject, extension, key, doc) VALUES (?1, ?2, ?3, ?4)",
+            params![subject, extension, key, doc],
+        ),
+        Row::NoState { subject, extension } => {
+            run("DELETE FROM state WHERE subject = ?1 AND extension = ?2", params![subject, extension])
+        }
+        Row::Obligation { id, subject, opened_at, doc } => run(
+            "INSERT OR REPLACE INTO obligation (id, subject, opened_at, doc) VALUES (?1, ?2, ?3, ?4)",
+            params![id, subject, opened_at, doc],
+        ),
+        Row::NoObligation { id } => run("DELETE FROM obligation WHERE id = ?1", params![id]),
+        Row::Workspace { workspace, driver, ready, doc } => run(
+            "INSERT OR REPLACE INTO workspace (workspace, driver, ready, doc) VALUES (?1, ?2, ?3, ?4)",
+            params![workspace, driver, ready, doc],
+        ),
+        Row::NoWorkspace { workspace, driver } => {
+            run("DELETE FROM workspace WHERE workspace = ?1 AND driver = ?2", params![workspace, driver])
+        }
+        Row::Request { principal, method, request_id, expires_at, doc } => run(
+            "INSERT OR REPLACE INTO request (principal, method, request_id, expires_at, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![principal, method, request_id, expires_at, doc],
+        ),
+        Row::Audit { doc } => run("INSERT INTO audit (doc) VALUES (?1)", params![doc]),
+    }
+}

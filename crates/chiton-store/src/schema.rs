@@ -1,0 +1,67 @@
+//! Tables and migrations. `PRAGMA user_version` is the schema's version; each migration takes it one further.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::StoreError;
+
+/// The schema version that this build writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sandbox (
+    id TEXT PRIMARY KEY, workspace TEXT NOT NULL, name TEXT NOT NULL, name_held INTEGER NOT NULL,
+    number INTEGER NOT NULL, expires_at INTEGER, doc TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX sandbox_name ON sandbox (workspace, name) WHERE name_held = 1;
+CREATE INDEX sandbox_named ON sandbox (workspace, name, number);
+CREATE INDEX sandbox_expiry ON sandbox (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE operation (
+    id TEXT PRIMARY KEY, subject TEXT NOT NULL, sandbox TEXT, open INTEGER NOT NULL, number INTEGER NOT NULL,
+    ended_at INTEGER, doc TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX operation_subject ON operation (subject, number);
+CREATE INDEX operation_open ON operation (number) WHERE open = 1;
+CREATE TABLE state (subject TEXT NOT NULL, extension TEXT NOT NULL, key TEXT NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (subject, extension)) WITHOUT ROWID;
+CREATE INDEX state_extension ON state (extension);
+CREATE TABLE config (digest TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE obligation (id TEXT PRIMARY KEY, subject TEXT NOT NULL, opened_at INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE workspace (workspace TEXT NOT NULL, driver TEXT NOT NULL, ready INTEGER NOT NULL, doc TEXT NOT NULL, PRIMARY KEY (workspace, driver)) WITHOUT ROWID;
+CREATE TABLE request (
+    principal TEXT NOT NULL, method TEXT NOT NULL, request_id TEXT NOT NULL, expires_at INTEGER NOT NULL, doc TEXT NOT NULL,
+    PRIMARY KEY (principal, method, request_id)
+) WITHOUT ROWID;
+CREATE INDEX request_expiry ON request (expires_at);
+CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, doc TEXT NOT NULL);
+"];
+
+/// Settings of every connection: readers do not wait for the writer, and a commit is on disk when it returns.
+pub(crate) fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// Brings the tables up to date, or refuses a store that a newer version wrote.
+pub(crate) fn migrate(connection: &mut Connection, folder: &Path) -> Result<(), StoreError> {
+    let database =
+        |error: rusqlite::Error| StoreError::Database { folder: folder.to_owned(), message: error.to_string() };
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(database)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::Newer { folder: folder.to_owned(), found, known: SCHEMA_VERSION });
+    }
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction().map_err(database)?;
+    for migration in &MIGRATIONS[usize::try_from(found).unwrap_or(0)..] {
+        transaction.execute_batch(migration).map_err(database)?;
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(database)?;
+    transaction.commit().map_err(database)
+}

@@ -1,0 +1,278 @@
+//! The store as the engine sees it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use chiton_lifecycle::journal::{
+    Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation, OperationRecord,
+    RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord, Write,
+};
+use chiton_model::{ExtensionName, GatewayId, OperationId, SandboxId, SandboxName, StoreEpoch, WorkspaceName};
+use futures::channel::oneshot;
+use parking_lot::RwLock;
+use rusqlite::{Connection, params};
+use serde_json::Value;
+
+use crate::folder::{DataFolder, io};
+use crate::identity::{self, Identity};
+use crate::marks::MarkLog;
+use crate::reader::{Readers, decode};
+use crate::rows::encode;
+use crate::schema::{configure, migrate};
+use crate::writer::{Fatal, Job, Pending, Writer};
+use crate::{MachineFacts, StoreError};
+
+/// What a store is opened with.
+pub struct StoreOptions {
+    /// The data folder; made if it is not there.
+    pub folder: PathBuf,
+    /// Facts about the machine.
+    pub machine: MachineFacts,
+    /// Called when what was promised can no longer be trusted. Must not return to business as usual: ends the process.
+    pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl StoreOptions {
+    /// A store in this folder on this machine, which ends the process when its fsync fails.
+    ///
+    /// # Errors
+    /// When the kernel's boot id cannot be read.
+    pub fn new(folder: PathBuf) -> std::io::Result<Self> {
+        let fatal = Arc::new(|why: &str| {
+            tracing::error!(why, "the store cannot go on");
+            std::process::abort();
+        });
+        Ok(Self { folder, machine: MachineFacts::read()?, fatal })
+    }
+}
+
+/// The embedded store.
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+    marks: MarkLog,
+    gateway: GatewayId,
+    epoch: RwLock<StoreEpoch>,
+    last: Arc<AtomicU64>,
+    next: AtomicU64,
+    // Last: the folder stays locked until everything else is closed.
+    folder: DataFolder,
+}
+
+impl SqliteStore {
+    /// Opens a store.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why and names the folder.
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        let folder = DataFolder::open(&options.folder)?;
+        let file = folder.path.join("chiton.db");
+        let database = |error: rusqlite::Error| StoreError::Database {
+            folder: options.folder.clone(),
+            message: error.to_string(),
+        };
+        let mut connection = Connection::open(&file).map_err(database)?;
+        configure(&connection).map_err(database)?;
+        migrate(&mut connection, &folder.path)?;
+        let Identity { gateway, epoch, last_commit } =
+            identity::establish(&mut connection, &folder.path, &file, &options.machine)?;
+        let marks = MarkLog::open(&folder.path.join("marks"), &options.machine.boot, epoch.as_str())?;
+        let last = Arc::new(AtomicU64::new(last_commit));
+        let fatal: Fatal = options.fatal;
+        let writer = Writer::start(connection, Arc::clone(&last), fatal).map_err(io(&file))?;
+        Ok(Self {
+            writer,
+            readers: Readers::new(&file),
+            marks,
+            gateway,
+            epoch: RwLock::new(epoch),
+            last,
+            next: AtomicU64::new(last_commit + 1),
+            folder,
+        })
+    }
+
+    /// How many transactions were committed since it was opened; commits that shared one count once.
+    pub fn transactions(&self) -> u64 {
+        self.writer.transactions.load(Ordering::Relaxed)
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder.path
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, JournalError>>) -> Job,
+    ) -> Result<T, JournalError> {
+        let (answer, result) = oneshot::channel();
+        self.writer.send(job(answer))?;
+        result.await.unwrap_or_else(|_| Err(JournalError::Failed("the store's writer has ended".to_owned())))
+    }
+}
+
+#[async_trait]
+impl Journal for SqliteStore {
+    fn info(&self) -> StoreInfo {
+        StoreInfo {
+            gateway: self.gateway.clone(),
+            epoch: self.epoch.read().clone(),
+            last_commit: self.last.load(Ordering::Acquire),
+        }
+    }
+
+    fn next_commit(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<u64, JournalError> {
+        let rows = encode(&commit)?;
+        let number = if commit.number == 0 { self.next_commit() } else { commit.number };
+        // Known as open before it is stored: its segment must not go in between.
+        let operations: Vec<(String, bool)> = commit
+            .writes
+            .iter()
+            .filter_map(|write| match write {
+                Write::PutOperation(record) => Some((record.id.to_string(), record.outcome.is_none())),
+                _ => None,
+            })
+            .collect();
+        for (operation, _) in operations.iter().filter(|(_, open)| *open) {
+            self.marks.opened(operation);
+        }
+        let result = self.ask(|answer| Job::Commit(Pending { number, checks: commit.checks, rows, answer })).await;
+        for (operation, open) in operations {
+            if !open && result.is_ok() {
+                self.marks.closed(&operation);
+            }
+        }
+        result
+    }
+
+    async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError> {
+        let epoch = identity::fresh_epoch();
+        self.ask(|answer| Job::Epoch(epoch.to_string(), answer)).await?;
+        self.marks.renew(epoch.as_str())?;
+        self.epoch.write().clone_from(&epoch);
+        Ok(epoch)
+    }
+
+    fn mark_position(&self) -> MarkPosition {
+        self.marks.position()
+    }
+
+    fn mark(&self, mark: &Mark) -> Result<(), JournalError> {
+        self.marks.append(mark)
+    }
+
+    async fn mark_durable(&self, mark: &Mark) -> Result<(), JournalError> {
+        self.marks.append_durable(mark)
+    }
+
+    async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
+        let open: Vec<OperationRecord> =
+            self.readers.documents("SELECT id, doc FROM operation WHERE open = 1 ORDER BY number", [])?;
+        let epoch = self.epoch.read().clone();
+        let found = open
+            .into_iter()
+            .map(|operation| {
+                let marks = self.marks.since(operation.id.as_str(), &operation.marks, epoch.as_str());
+                OpenOperation { marks: marks.filter(|_| operation.epoch == epoch), operation }
+            })
+            .collect();
+        self.marks.forget_old();
+        Ok(found)
+    }
+
+    async fn sandbox(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, JournalError> {
+        self.readers.document("SELECT id, doc FROM sandbox WHERE id = ?1", [id.as_str()])
+    }
+
+    async fn sandbox_by_name(
+        &self,
+        workspace: &WorkspaceName,
+        name: &SandboxName,
+    ) -> Result<Option<SandboxRecord>, JournalError> {
+        self.readers.document(
+            "SELECT id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC LIMIT 1",
+            [workspace.as_str(), name.as_str()],
+        )
+    }
+
+    async fn sandboxes(&self, query: &SandboxQuery) -> Result<Vec<SandboxRecord>, JournalError> {
+        let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit).unwrap_or(-1) };
+        self.readers.documents(
+            "SELECT id, doc FROM sandbox WHERE id > ?1 AND (?2 IS NULL OR workspace = ?2) AND (?3 OR name_held = 1) ORDER BY id LIMIT ?4",
+            params![
+                query.after.as_ref().map_or("", SandboxId::as_str),
+                query.workspace.as_ref().map(WorkspaceName::as_str),
+                query.all,
+                limit
+            ],
+        )
+    }
+
+    async fn operation(&self, id: &OperationId) -> Result<Option<OperationRecord>, JournalError> {
+        self.readers.document("SELECT id, doc FROM operation WHERE id = ?1", [id.as_str()])
+    }
+
+    async fn operations(&self, subject: &Subject) -> Result<Vec<OperationRecord>, JournalError> {
+        self.readers
+            .documents("SELECT id, doc FROM operation WHERE subject = ?1 ORDER BY number", [subject.to_string()])
+    }
+
+    async fn request(&self, key: &RequestKey) -> Result<Option<RequestRecord>, JournalError> {
+        self.readers.document(
+            "SELECT request_id, doc FROM request WHERE principal = ?1 AND method = ?2 AND request_id = ?3",
+            [&key.principal, &key.method, &key.request_id],
+        )
+    }
+
+    async fn states_of(&self, subject: &Subject) -> Result<Vec<(ExtensionName, ExtensionState)>, JournalError> {
+        let rows = self.readers.rows(
+            "SELECT extension, doc FROM state WHERE subject = ?1 ORDER BY extension",
+            [subject.to_string()],
+            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+        )?;
+        rows.into_iter().map(|(name, doc)| Ok((extension(&name)?, decode(&name, &doc)?))).collect()
+    }
+
+    async fn states_by(&self, name: &ExtensionName) -> Result<Vec<(Subject, ExtensionState)>, JournalError> {
+        let rows = self.readers.rows(
+            "SELECT key, doc FROM state WHERE extension = ?1 ORDER BY subject",
+            [name.as_str()],
+            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+        )?;
+        rows.into_iter().map(|(key, doc)| Ok((decode("a state's subject", &key)?, decode(&key, &doc)?))).collect()
+    }
+
+    async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError> {
+        let rows = self.readers.rows("SELECT key, extension FROM state ORDER BY subject, extension", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
+        rows.into_iter().map(|(key, name)| Ok((decode("a state's subject", &key)?, extension(&name)?))).collect()
+    }
+
+    async fn obligations(&self) -> Result<Vec<Obligation>, JournalError> {
+        self.readers.documents("SELECT id, doc FROM obligation ORDER BY opened_at, id", [])
+    }
+
+    async fn config(&self, digest: &str) -> Result<Option<Value>, JournalError> {
+        self.readers.document("SELECT digest, doc FROM config WHERE digest = ?1", [digest])
+    }
+
+    async fn workspaces(&self) -> Result<Vec<WorkspaceRecord>, JournalError> {
+        self.readers.documents("SELECT workspace || '/' || driver, doc FROM workspace ORDER BY workspace, driver", [])
+    }
+
+    async fn expire(&self, now: jiff::Timestamp) -> Result<Vec<SandboxId>, JournalError> {
+        self.ask(|answer| Job::Expire(now.as_second(), answer)).await
+    }
+}
+
+fn extension(name: &str) -> Result<ExtensionName, JournalError> {
+    ExtensionName::new(name).map_err(|error| JournalError::Unreadable(error.message))
+}
