@@ -77,11 +77,8 @@ impl ScriptedAgents {
     pub(crate) fn launched(&self, sandbox: &SandboxId, attempt: &str) {
         let started = self.world.elapsed();
         let mut state = self.state.lock();
-        let behaviour = state
-            .script
-            .pop_front()
-            .or(state.standing)
-            .unwrap_or(AgentBehaviour::After(Duration::from_millis(1)));
+        let behaviour =
+            state.script.pop_front().or(state.standing).unwrap_or(AgentBehaviour::After(Duration::from_millis(1)));
         state.agents.insert(sandbox.clone(), Agent { attempt: attempt.to_owned(), started, behaviour });
         drop(state);
         self.signal.notify();

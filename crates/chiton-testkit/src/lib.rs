@@ -30,8 +30,8 @@ mod world;
 pub use agents::{AgentBehaviour, ScriptedAgents};
 pub use audience::RecordingAudience;
 pub use driver::{
-    Behaviour, Call, DriverSpec, ObjectView, ScriptedDevice, ScriptedDriver, ScriptedMount, ScriptedNetwork, ScriptedPlan,
-    ScriptedPlatform, ScriptedResources, ScriptedSealed,
+    Behaviour, Call, DriverSpec, ObjectView, ScriptedDevice, ScriptedDriver, ScriptedMount, ScriptedNetwork,
+    ScriptedPlan, ScriptedPlatform, ScriptedResources, ScriptedSealed,
 };
 pub use extension::{Act, ExtensionScript, ScriptedConfig, ScriptedExtension};
 pub use journal::{Backup, JournalHandle, MarkLoss, MemoryJournal};

@@ -1,6 +1,6 @@
 //! A small seeded generator whose stream never changes, so that a printed seed replays in any later build.
 //!
-//! Algorithm: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+//! Algorithm: `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Rng {
     pub fn below(&mut self, limit: usize) -> usize {
         assert!(limit > 0, "a choice needs at least one option");
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % limit).unwrap_or(0)
+        usize::try_from(self.draw() % limit).unwrap_or(0)
     }
 
     /// True in one of `n` cases.
@@ -42,13 +42,13 @@ impl Rng {
 
     /// Whole milliseconds below the limit.
     pub fn millis(&mut self, limit: u64) -> Duration {
-        Duration::from_millis(self.next() % limit.max(1))
+        Duration::from_millis(self.draw() % limit.max(1))
     }
 
     /// Fills a buffer.
     pub fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
+            let bytes = self.draw().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);
         }
     }

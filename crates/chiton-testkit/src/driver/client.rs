@@ -145,9 +145,9 @@ impl ScriptedDriver {
 
     /// Sends the change on its way and waits for it. It is the platform's now: it takes hold whoever still waits.
     async fn land(&self, call: u64, after: Duration, about: &About, change: Change) -> CallResult<()> {
-        self.launch(call, after, about, change).await.unwrap_or_else(|_| {
-            Err(CallError::Failed(Error::conflict("scripted: a delete ended the call".to_owned())))
-        })
+        self.launch(call, after, about, change)
+            .await
+            .unwrap_or_else(|_| Err(CallError::Failed(Error::conflict("scripted: a delete ended the call".to_owned()))))
     }
 
     fn launch(&self, call: u64, after: Duration, about: &About, change: Change) -> oneshot::Receiver<CallResult<()>> {
@@ -196,13 +196,19 @@ impl ScriptedDriver {
 
     fn check_call(&self, call: &CreateCall) {
         if plan::unfilled(&call.plan) {
-            self.platform.0.ledger.violation(format!("driver: the plan for {} has unfilled slots", call.identity.sandbox));
+            self.platform
+                .0
+                .ledger
+                .violation(format!("driver: the plan for {} has unfilled slots", call.identity.sandbox));
         }
         if let Err(error) = serde_json::from_value::<ScriptedPlan>(call.plan.clone()) {
             self.platform.0.ledger.violation(format!("driver: not a plan of ours: {error}"));
         }
         if self.capabilities().agent != call.agent.is_some() {
-            self.platform.0.ledger.violation("driver: agent credentials for a driver without agents, or none for one with");
+            self.platform
+                .0
+                .ledger
+                .violation("driver: agent credentials for a driver without agents, or none for one with");
         }
     }
 }
@@ -291,9 +297,8 @@ impl ComputeDriver for ScriptedDriver {
     }
 
     async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>> {
-        let find = |platform: &ScriptedPlatform| {
-            platform.0.state.lock().objects.get(id).map(|object| object.observed.clone())
-        };
+        let find =
+            |platform: &ScriptedPlatform| platform.0.state.lock().objects.get(id).map(|object| object.observed.clone());
         self.look(Call::Get, of_id(id), find).await
     }
 

@@ -14,8 +14,6 @@ mod tests;
 mod watch;
 
 pub use client::ScriptedDriver;
-pub use plan::{
-    ScriptedDevice, ScriptedMount, ScriptedNetwork, ScriptedPlan, ScriptedResources, ScriptedSealed,
-};
+pub use plan::{ScriptedDevice, ScriptedMount, ScriptedNetwork, ScriptedPlan, ScriptedResources, ScriptedSealed};
 pub use platform::{ObjectView, ScriptedPlatform};
 pub use script::{Behaviour, Call, DriverSpec};

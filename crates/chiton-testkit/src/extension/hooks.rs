@@ -29,7 +29,7 @@ fn ran(ran: Ran, reason: Option<String>) -> Told {
     Told { ran: Some(ran), reason }
 }
 
-fn because(reason: impl ToString) -> Told {
+fn because(reason: &str) -> Told {
     Told { ran: None, reason: Some(reason.to_string()) }
 }
 
@@ -87,22 +87,22 @@ impl Extension for ScriptedExtension {
     }
 
     async fn before_start(&self, cx: &HookContext, reason: StartReason) -> StepResult {
-        self.run(cx, about(cx), because(reason), Deed::Acquire(&["start"])).await.map(drop)
+        self.run(cx, about(cx), because(reason.as_str()), Deed::Acquire(&["start"])).await.map(drop)
     }
 
     async fn after_ready(&self, cx: &HookContext, reason: StartReason) -> StepResult {
-        self.run(cx, about(cx), because(reason), Deed::Acquire(&["ready"])).await.map(drop)
+        self.run(cx, about(cx), because(reason.as_str()), Deed::Acquire(&["ready"])).await.map(drop)
     }
 
     async fn approve_stop(&self, cx: &HookContext, reason: StopReason) -> StepResult<Approval> {
-        match self.run(cx, about(cx), because(reason), Deed::Nothing).await? {
+        match self.run(cx, about(cx), because(reason.as_str()), Deed::Nothing).await? {
             Act::Veto(why) => Ok(Approval::Veto(why)),
             _ => Ok(Approval::Approve),
         }
     }
 
     async fn before_stop(&self, cx: &HookContext, reason: StopReason) -> StepResult {
-        self.run(cx, about(cx), because(reason), Deed::Nothing).await.map(drop)
+        self.run(cx, about(cx), because(reason.as_str()), Deed::Nothing).await.map(drop)
     }
 
     async fn after_stop(&self, cx: &HookContext, told: Ran, reason: StopReason) -> StepResult {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{
-    AuditRecord, Check, Commit, ExtensionState, JournalError, Mark, MarkEvent, MarkPosition, Obligation, ObligationStatus,
-    OpenOperation, OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject,
-    WorkspaceKey, WorkspaceRecord, Write,
+    AuditRecord, Check, Commit, ExtensionState, JournalError, Mark, MarkEvent, MarkPosition, Obligation,
+    ObligationStatus, OpenOperation, OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord,
+    StoreInfo, Subject, WorkspaceKey, WorkspaceRecord, Write,
 };
 use chiton_model::{ExtensionName, GatewayId, OperationId, SandboxId, StoreEpoch};
 use jiff::Timestamp;
@@ -119,11 +119,11 @@ impl Disk {
     }
 
     pub(super) fn mark(&mut self, mark: &Mark, synced: bool) -> Result<Mark, Refusal> {
-        let Some(operation) = self.operations.get(&mark.operation) else {
-            return breach(format!("a mark of operation {} before its intent was committed", mark.operation));
-        };
         let kept: Mark = through_json(mark)?;
-        if synced && let MarkEvent::State { extension, state } = &kept.event {
+        if synced
+            && let MarkEvent::State { extension, state } = &kept.event
+            && let Some(operation) = self.operations.get(&mark.operation)
+        {
             // A durable state outlives the log, so it goes where commits go.
             let key = (operation.subject.clone(), extension.clone());
             match state {
@@ -257,7 +257,11 @@ impl Disk {
             }
         }
         let rival = self.sandboxes.values().find(|other| {
-            other.name_held && row.name_held && other.id != row.id && other.workspace == row.workspace && other.name == row.name
+            other.name_held
+                && row.name_held
+                && other.id != row.id
+                && other.workspace == row.workspace
+                && other.name == row.name
         });
         if let Some(other) = rival {
             return Err(JournalError::NameHeld { holder: other.id.clone() }.into());
@@ -342,7 +346,9 @@ impl Disk {
         let expired: Vec<SandboxId> = self
             .sandboxes
             .values()
-            .filter(|row| row.expires_at.is_some_and(|at| at <= now) && row.debts.is_empty() && !owing.contains(&row.id))
+            .filter(|row| {
+                row.expires_at.is_some_and(|at| at <= now) && row.debts.is_empty() && !owing.contains(&row.id)
+            })
             .map(|row| row.id.clone())
             .collect();
         for id in &expired {
@@ -365,5 +371,9 @@ fn through_json<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(r
     let text = serde_json::to_string(record).map_err(|error| Refusal::Breach(format!("not writable: {error}")))?;
     let read: T =
         serde_json::from_str(&text).map_err(|error| Refusal::Breach(format!("not readable: {error} in {text}")))?;
-    if read == *record { Ok(read) } else { breach(format!("a record changes by being stored: {record:?} → {read:?}")) }
+    if read == *record {
+        Ok(read)
+    } else {
+        breach(format!("a record changes by being stored: {record:?} → {read:?}"))
+    }
 }

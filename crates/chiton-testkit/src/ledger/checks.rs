@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chiton_lifecycle::journal::{Obligation, SandboxRecord, Subject, WorkspaceRecord};
-use chiton_model::{SandboxId, SandboxPhase};
+use chiton_model::{ConditionStatus, SandboxId, SandboxPhase};
 
 use super::Ledger;
 use crate::driver::ObjectView;
@@ -32,6 +32,11 @@ fn runs(phase: SandboxPhase) -> bool {
     matches!(phase, SandboxPhase::Ready | SandboxPhase::Starting | SandboxPhase::Provisioning | SandboxPhase::Stopping)
 }
 
+/// The row says that its stop is not confirmed: what may still run keeps what it was given.
+fn unconfirmed(row: &SandboxRecord) -> bool {
+    row.conditions.iter().any(|fact| fact.kind == "StopUnconfirmed" && fact.status == ConditionStatus::True)
+}
+
 impl Ledger {
     /// Every effect is owned by a live row, was undone, or is listed as an obligation. To be asked once all is quiet.
     pub fn balance(&self, truth: &Truth) -> Result<(), String> {
@@ -41,14 +46,14 @@ impl Ledger {
                 .iter()
                 .any(|obligation| obligation.subject == subject && obligation.debt.extension == extension);
             let slot = key.rsplit('/').next().unwrap_or_default();
-            let owned = match &subject {
+            let has_owner = match &subject {
                 Subject::Sandbox(id) => truth.rows.get(id).is_some_and(|row| match slot {
-                    "start" | "ready" => runs(row.phase),
+                    "start" | "ready" => runs(row.phase) || unconfirmed(row),
                     _ => lives(row.phase),
                 }),
                 Subject::Workspace(workspace) => truth.workspaces.iter().any(|row| row.key == *workspace && row.ready),
             };
-            if !owned && !owed {
+            if !has_owner && !owed {
                 return Err(format!("{extension} holds {key}: no live row owns it and no obligation lists it"));
             }
         }
@@ -59,7 +64,7 @@ impl Ledger {
             if !lives(row.phase) {
                 return Err(format!("object {id} exists although its row is {}", row.phase));
             }
-            if object.running() && !runs(row.phase) {
+            if object.running() && !runs(row.phase) && !unconfirmed(row) {
                 return Err(format!("object {id} runs although its row is {}", row.phase));
             }
         }

@@ -21,7 +21,7 @@ pub use run::Halt;
 use crate::rng::Rng;
 
 /// Sleeps that end later than this never end: a hang, not a plan.
-const NEVER: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+const NEVER: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// The wall clock when a world begins: 2026-01-01T00:00:00Z.
 const DAWN: i64 = 1_767_225_600;
@@ -102,7 +102,7 @@ impl VirtualWorld {
     /// A world whose every choice follows from the seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let (scheduler, entropy) = (Rng::new(rng.next()), Rng::new(rng.next()));
+        let (scheduler, entropy) = (Rng::new(rng.draw()), Rng::new(rng.draw()));
         Self(Arc::new(Inner {
             seed,
             state: Mutex::new(State {
@@ -146,7 +146,10 @@ impl VirtualWorld {
     pub fn wall(&self) -> Timestamp {
         let state = self.0.state.lock();
         let elapsed = SignedDuration::try_from(state.now).unwrap_or(SignedDuration::MAX);
-        Timestamp::from_second(DAWN).unwrap_or_default().saturating_add(elapsed.saturating_add(state.skew)).unwrap_or_default()
+        Timestamp::from_second(DAWN)
+            .unwrap_or_default()
+            .saturating_add(elapsed.saturating_add(state.skew))
+            .unwrap_or_default()
     }
 
     /// Makes the wall clock jump, for good.

@@ -12,7 +12,7 @@ use super::{Kind, Notify, VirtualWorld};
 pub(super) const MAIN: u64 = 0;
 
 /// How long a driving future may take before the world calls it hopeless. Longer than every back-off and expiry.
-const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+const PATIENCE: Duration = Duration::from_hours(7 * 24);
 
 /// So many polls without time moving mean that tasks wake each other in a circle.
 const CIRCLE: u64 = 500_000;
@@ -41,7 +41,9 @@ impl VirtualWorld {
             Ok(value) => value,
             Err(Halt::Crashed) => panic!("seed {}: the gateway was killed before the future was done", self.seed()),
             Err(Halt::Stuck(report)) => panic!("seed {}: {report}", self.seed()),
-            Err(Halt::TimeUp) => panic!("seed {}: the future was not done within {PATIENCE:?} of virtual time", self.seed()),
+            Err(Halt::TimeUp) => {
+                panic!("seed {}: the future was not done within {PATIENCE:?} of virtual time", self.seed())
+            }
         }
     }
 
@@ -73,11 +75,7 @@ impl VirtualWorld {
         self.run_until_idle(Duration::ZERO)
     }
 
-    fn drive<T>(
-        &self,
-        limit: Duration,
-        mut main: impl FnMut(&Self, &mut Context<'_>) -> Poll<T>,
-    ) -> Result<T, Halt> {
+    fn drive<T>(&self, limit: Duration, mut main: impl FnMut(&Self, &mut Context<'_>) -> Poll<T>) -> Result<T, Halt> {
         let waker = Waker::from(Arc::new(Notify { task: MAIN, world: Arc::downgrade(&self.0) }));
         {
             let mut state = self.0.state.lock();
