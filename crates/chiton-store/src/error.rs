@@ -39,7 +39,7 @@ pub enum StoreError {
     Database {
         /// The folder.
         folder: PathBuf,
-        /// What SQLite said.
+        /// What `SQLite` said.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The durable record of a gateway: SQLite with one writer and group commit, and the mark log beside it.
+//! The durable record of a gateway: `SQLite` with one writer and group commit, and the mark log beside it.
 //!
 //! A create costs two durable commits whatever the chain's length. That is possible because what happens between the two
 //! goes to the mark log: append-only, one `write(2)` per record, never fsynced. Such a mark outlives the process, which is

@@ -76,7 +76,7 @@ pub(crate) enum Row {
     },
 }
 
-/// SQLite's integers are signed; commit numbers never come near the limit.
+/// `SQLite`'s integers are signed; commit numbers never come near the limit.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -100,7 +100,7 @@ fn row(write: &Write) -> Result<Row, JournalError> {
             held: record.name_held,
             number: signed(record.commit),
             // A row that owes something is kept however old it is.
-            expires_at: record.expires_at.filter(|_| record.debts.is_empty()).map(|at| at.as_second()),
+            expires_at: record.expires_at.filter(|_| record.debts.is_empty()).map(jiff::Timestamp::as_second),
             doc: doc(record)?,
         },
         Write::RemoveSandbox(id) => {
@@ -114,7 +114,7 @@ fn row(write: &Write) -> Result<Row, JournalError> {
             sandbox: record.subject.sandbox().map(ToString::to_string),
             open: record.outcome.is_none(),
             number: signed(record.commit),
-            ended_at: record.ended_at.map(|at| at.as_second()),
+            ended_at: record.ended_at.map(jiff::Timestamp::as_second),
             doc: doc(record)?,
         },
         Write::PutState(subject, extension, state) => Row::State {
@@ -153,7 +153,7 @@ fn row(write: &Write) -> Result<Row, JournalError> {
     })
 }
 
-/// A failure of SQLite as the journal's.
+/// A failure of `SQLite` as the journal's.
 pub(crate) fn failed(error: &rusqlite::Error) -> JournalError {
     JournalError::Failed(error.to_string())
 }

@@ -168,10 +168,6 @@ impl Journal for SqliteStore {
         self.marks.append(mark)
     }
 
-    async fn mark_durable(&self, mark: &Mark) -> Result<(), JournalError> {
-        self.marks.append_durable(mark)
-    }
-
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
         let open: Vec<OperationRecord> =
             self.readers.documents("SELECT id, doc FROM operation WHERE open = 1 ORDER BY number", [])?;

@@ -127,7 +127,7 @@ fn commit(connection: &Connection, batch: Vec<Pending>, last: &AtomicU64, transa
     }
 }
 
-/// SQLite's extended codes for a failed fsync of a file or of its folder.
+/// `SQLite`'s extended codes for a failed fsync of a file or of its folder.
 fn is_fsync(error: &rusqlite::Error) -> bool {
     const FSYNC: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
     error.sqlite_error().is_some_and(|error| FSYNC.contains(&error.extended_code))

@@ -137,9 +137,12 @@ impl Run {
         });
     }
 
-    /// The debts of one kind that are on the record, in chain order.
+    /// The debts of one kind that are on the record, in chain order: a cleanup that failed put its debt at the end.
     pub(super) fn open_debts(&self, phase: Phase) -> Vec<Debt> {
-        self.sandbox.debts.iter().filter(|debt| debt.phase == phase).cloned().collect()
+        let place = |debt: &Debt| self.sandbox.chain.iter().position(|entry| entry.name == debt.extension);
+        let mut debts: Vec<Debt> = self.sandbox.debts.iter().filter(|debt| debt.phase == phase).cloned().collect();
+        debts.sort_by_key(place);
+        debts
     }
 
     /// Runs a phase in which failures become conditions and nothing is owed.

@@ -170,7 +170,7 @@ impl Run {
         self.check_cancel()?;
         let call = self.driver_call().await.map_err(|error| driver_failure(DriverCall::Create, &error))?;
         self.open_agent().await?;
-        self.op.started_boot_ms = u64::try_from(self.inner.world.clock.since_boot().as_millis()).unwrap_or(u64::MAX);
+        self.create_began = self.inner.world.clock.since_boot();
         self.steps
             .driver(DriverCall::Create, deadlines.act, driver.create(&call))
             .await

@@ -99,6 +99,9 @@ pub(super) struct Run {
     pub(super) plan: Arc<Value>,
     /// The agent's token, while this start is under way. Never stored.
     pub(super) token: String,
+    /// When the driver's create began, since boot. After a crash that is not known, nor on which boot's clock it would be:
+    /// what depends on it then counts from recovery.
+    pub(super) create_began: Duration,
     /// Obligations that came up, and ids of those that were paid.
     pub(super) owed: Vec<Obligation>,
     pub(super) paid: Vec<String>,
@@ -476,6 +479,7 @@ impl Inner {
             request,
             plan,
             token,
+            create_began: self.world.clock.since_boot(),
             owed: Vec::new(),
             paid: Vec::new(),
             exited: None,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::inner::store_error;
 use crate::extension::StateSink;
-use crate::journal::{ExtensionState, Journal, JournalError, Mark, MarkEvent, Subject, Write};
+use crate::journal::{Commit, ExtensionState, Journal, JournalError, Mark, MarkEvent, Subject, Write};
 
 /// The states of one subject.
 pub(super) struct States {
@@ -93,9 +93,13 @@ impl StateSink for States {
     }
 
     async fn save_durable(&self, extension: &ExtensionName, state: Option<ExtensionState>) -> Result<(), JournalError> {
-        self.journal.mark_durable(&self.event(extension, state.as_ref())).await?;
-        self.set(extension, state);
-        Ok(())
+        // The mark too: an older mark of this operation must not be replayed over what the database has.
+        self.save(extension, state.clone())?;
+        let write = match state {
+            Some(state) => Write::PutState(self.subject.clone(), extension.clone(), state),
+            None => Write::RemoveState(self.subject.clone(), extension.clone()),
+        };
+        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes: vec![write] }).await.map(drop)
     }
 
     fn load(&self, extension: &ExtensionName) -> Option<ExtensionState> {

@@ -142,8 +142,7 @@ impl Run {
             !matches!(open, None | Some(crate::journal::StepStatus::Completed | crate::journal::StepStatus::Failed));
         if driver.capabilities().locality == Locality::Remote && unknown {
             let window = driver.deadlines().act.max(LATE_CREATE);
-            let since = Duration::from_millis(self.op.started_boot_ms);
-            let age = self.inner.world.clock.since_boot().saturating_sub(since);
+            let age = self.inner.world.clock.since_boot().saturating_sub(self.create_began);
             if age < window {
                 return Err(Error::unavailable(
                     "driver",

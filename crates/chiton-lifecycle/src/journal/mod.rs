@@ -155,9 +155,6 @@ pub trait Journal: Send + Sync + 'static {
     /// Appends a mark. When it returns the mark outlives the process. On an error nothing of it can be read back.
     fn mark(&self, mark: &Mark) -> Result<(), JournalError>;
 
-    /// Appends a mark that also outlives a power loss.
-    async fn mark_durable(&self, mark: &Mark) -> Result<(), JournalError>;
-
     /// Operations without an outcome, oldest first. Called once, before anything else runs.
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError>;
 

@@ -222,7 +222,7 @@ pub struct OperationRecord {
     pub epoch: StoreEpoch,
     /// When it began.
     pub started_at: Timestamp,
-    /// When the driver call that made the object began, by the clock since boot, in milliseconds.
+    /// When it began, by the clock since boot, in milliseconds.
     pub started_boot_ms: u64,
     /// A delete met it: it unwinds and the row goes.
     pub deleted: bool,

@@ -72,15 +72,6 @@ impl MarkLog {
         self.write(&mut self.writing.lock(), mark)
     }
 
-    /// Appends a mark and waits until the disk has it.
-    pub(crate) fn append_durable(&self, mark: &Mark) -> Result<(), JournalError> {
-        let mut writing = self.writing.lock();
-        self.write(&mut writing, mark)?;
-        let file = writing.file.try_clone().map_err(|error| lost(&error))?;
-        drop(writing);
-        file.sync_data().map_err(|error| lost(&error))
-    }
-
     fn write(&self, writing: &mut Writing, mark: &Mark) -> Result<(), JournalError> {
         if writing.broken {
             return Err(JournalError::Failed("an earlier mark could not be taken back; the log ends here".to_owned()));

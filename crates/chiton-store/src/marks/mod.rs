@@ -9,5 +9,3 @@ mod record;
 mod trust;
 
 pub(crate) use log::MarkLog;
-#[cfg(test)]
-pub(crate) use record::encode;
