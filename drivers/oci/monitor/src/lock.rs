@@ -33,8 +33,7 @@ impl Lock {
     /// Takes the lock if it is free; `None` when somebody holds it.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         loop {
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),

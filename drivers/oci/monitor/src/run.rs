@@ -52,7 +52,9 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 /// the first line on standard input, which must be a Unix socket.
 pub fn main(_args: impl Iterator<Item = OsString>) -> ExitCode {
     let Ok(control) = take_stdin() else {
-        eprintln!("chiton-agent monitor: standard input is not the driver's socket; this mode is started by the driver");
+        eprintln!(
+            "chiton-agent monitor: standard input is not the driver's socket; this mode is started by the driver"
+        );
         return ExitCode::from(2);
     };
     let Ok(config) = read_config(&control) else { return ExitCode::from(2) };

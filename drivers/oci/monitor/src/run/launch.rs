@@ -106,9 +106,8 @@ pub(super) fn verify(pid: i32) -> io::Result<()> {
     }
     let mut status = String::new();
     BufReader::new(fs::File::open(format!("/proc/{pid}/status"))?).read_to_string(&mut status)?;
-    let field = |name: &str| {
-        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
-    };
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim);
     if field("NoNewPrivs") != "1" {
         return refuse("no_new_privs is not set on the container's init".to_owned());
     }

@@ -118,7 +118,8 @@ impl Monitor {
         mask.add(Signal::SIGTERM);
         mask.add(Signal::SIGINT);
         mask.thread_block().step("block signals")?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).step("open signalfd")?;
+        let signals =
+            SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).step("open signalfd")?;
         let mut lock = Lock::try_take(&self.config.lock).step("take the lock")?.ok_or(MonitorError::Locked)?;
         lock.sign().step("sign the lock")?;
         if self.config.tombstone.exists() {
@@ -290,9 +291,9 @@ impl Monitor {
 
     fn signals(&mut self, signals: &SignalFd) -> Result<(), MonitorError> {
         while let Some(info) = signals.read_signal().step("read signals")? {
-            let terminated = [Signal::SIGTERM, Signal::SIGINT].iter().any(|signal| {
-                i32::try_from(info.ssi_signo).is_ok_and(|number| number == *signal as i32)
-            });
+            let terminated = [Signal::SIGTERM, Signal::SIGINT]
+                .iter()
+                .any(|signal| i32::try_from(info.ssi_signo).is_ok_and(|number| number == *signal as i32));
             if terminated {
                 self.stop(SHUTDOWN_GRACE);
             }
