@@ -80,6 +80,12 @@ impl World {
             if pid == i32::try_from(std::process::id()).unwrap() {
                 continue;
             }
+            // A zombie holds nothing any more; when its parent was killed it is for PID 1 to reap, in its own time.
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            if after_name.starts_with("Z 1 ") {
+                continue;
+            }
             let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let text = String::from_utf8_lossy(&[read("cmdline"), read("cgroup")].concat()).replace('\0', " ");
             let exe = fs::read_link(entry.path().join("exe")).unwrap_or_default();
