@@ -119,6 +119,30 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Forks this process into a cgroup of the unified hierarchy, as another child of its parent. `Some` is the new
+/// process's id, for the old one; `None` is returned in the new one.
+///
+/// A process that is *born* in a cgroup costs nothing; one that *moves* there by `cgroup.procs` takes a lock that waits
+/// for a grace period of the whole machine (some 10 ms when it is idle). To be called by a single-threaded process.
+pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    // SAFETY: `clone_args` is plain old data for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::try_from(libc::CLONE_PARENT).map_err(io::Error::other)? | CLONE_INTO_CGROUP;
+    args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: without CLONE_VM and without a stack this is a fork: the new process goes on with a copy of this
+    // process's memory. This process has one thread, so no lock is held by a thread that the copy lacks. `args` is a
+    // live `struct clone_args` (clone(2)) whose true size is passed, and the descriptor is open for the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&args), size_of::<libc::clone_args>()) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => i32::try_from(pid).map(Some).map_err(io::Error::other),
+    }
+}
+
+/// From `linux/sched.h`; beyond the range of libc's `c_int` constants.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Lets the runtime wait for an inotify descriptor.
 pub(crate) fn register(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same descriptor, which stays open until it is dropped, and the `AsyncFd`

@@ -1,7 +1,8 @@
 //! Control groups: found, made, limited, emptied and removed by ourselves.
 //!
 //! The container library's own manager for the first version of cgroups costs more than the rest of a create, and its
-//! attach by `cgroup.procs` waits for an RCU grace period. A process that writes `0` to `tasks` moves itself, at once.
+//! attach by `cgroup.procs` waits for an RCU grace period. A process that writes `0` to `tasks` moves itself, at once;
+//! into the unified hierarchy it is born (`CLONE_INTO_CGROUP`).
 //! Only the controllers that carry a limit are used, and the unified hierarchy beside them, because `cgroup.kill`
 //! exists only there.
 
@@ -115,9 +116,10 @@ pub fn layout(mounted: &[Mounted], parent: &str, id: &str) -> Vec<Hierarchy> {
 }
 
 impl Hierarchy {
-    /// The file by which a single-threaded process moves itself in (by writing `0`).
-    pub fn attach_file(&self) -> PathBuf {
-        self.dir.join(if self.unified { "cgroup.procs" } else { "tasks" })
+    /// The file by which a single-threaded process moves itself in at no cost (by writing `0`); the unified hierarchy
+    /// has none.
+    pub fn tasks(&self) -> Option<PathBuf> {
+        (!self.unified).then(|| self.dir.join("tasks"))
     }
 
     fn parent(&self) -> &Path {

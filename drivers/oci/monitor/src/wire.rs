@@ -105,6 +105,11 @@ pub enum LaunchOrder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "launch", rename_all = "snake_case")]
 pub enum LaunchReport {
+    /// Another process, also the monitor's child, goes on in this one's place.
+    Moved {
+        /// Its process id.
+        pid: i32,
+    },
     /// The container's init waits.
     Created {
         /// Its process id in the monitor's namespace.

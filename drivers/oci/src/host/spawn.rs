@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use chiton_driver::{AgentLaunch, CallError, CallResult};
 use chiton_model::Error;
+use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::wire::{Config, State};
 
 use super::{Doing, Host, make_folder};
@@ -58,7 +59,8 @@ impl Host {
         let document = LaunchDocument {
             id: record.id.to_string(),
             spec: spec::runtime(plan, record, agent),
-            attach: record.cgroups.iter().map(chiton_oci_monitor::cgroup::Hierarchy::attach_file).collect(),
+            attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
+            enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
             root: spec::root(plan, record, paths, program),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;

@@ -26,6 +26,8 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::sys;
+
 pub use raw::{RawTiming, raw_create_start};
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
@@ -36,8 +38,10 @@ pub(crate) struct LaunchDocument {
     pub(crate) id: String,
     /// The runtime specification, without root.
     pub(crate) spec: Value,
-    /// Files to write `0` to.
+    /// Files to write `0` to, to enter cgroups of version one.
     pub(crate) attach: Vec<PathBuf>,
+    /// The cgroup of the unified hierarchy.
+    pub(crate) enter: Option<PathBuf>,
     /// What the root file system is made of.
     pub(crate) root: RootDocument,
 }
@@ -143,12 +147,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
-    // Without a monitor nobody would own what is made here. The signal is lost when the parent ended before it was
-    // asked for, hence the look afterwards.
-    set_parent_process_death_signal(Some(Signal::KILL)).step("bind to the monitor's life")?;
-    if getppid().map(rustix::process::Pid::as_raw_pid) != Some(parent) {
-        return Err(LaunchError { step: "bind to the monitor's life", message: "the monitor is gone".to_owned() });
-    }
+    bind(parent)?;
     monitor.set_read_timeout(Some(DOCUMENT_DEADLINE)).step("read the launch document")?;
     let mut reader = BufReader::new(monitor.try_clone().step("read the launch document")?);
     let document: LaunchDocument = wire::receive(&mut reader)
@@ -157,6 +156,14 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
     monitor.set_read_timeout(None).step("wait for the order to start")?;
     for file in &document.attach {
         attach(file).step("enter the cgroups")?;
+    }
+    if let Some(cgroup) = &document.enter {
+        let opened = std::fs::File::open(cgroup).step("open the unified cgroup")?;
+        match sys::fork_into(opened.as_fd()).step("enter the unified cgroup")? {
+            // The lock, the socket and the output pipes are the new process's too.
+            Some(pid) => return wire::send(monitor, &LaunchReport::Moved { pid }).step("report"),
+            None => bind(parent)?,
+        }
     }
     stage::make(&document.root)?;
     let mut container = container::create(&document.id, document.spec)?;
@@ -167,6 +174,16 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
         None => return Ok(()),
     }
     wire::send(monitor, &LaunchReport::Running).step("report")
+}
+
+/// Makes this process die with the monitor: without it nobody would own what is made here. The signal is lost when the
+/// parent ended before it was asked for, hence the look afterwards.
+fn bind(parent: i32) -> Result<(), LaunchError> {
+    set_parent_process_death_signal(Some(Signal::KILL)).step("bind to the monitor's life")?;
+    if getppid().map(rustix::process::Pid::as_raw_pid) == Some(parent) {
+        return Ok(());
+    }
+    Err(LaunchError { step: "bind to the monitor's life", message: "the monitor is gone".to_owned() })
 }
 
 /// Moves this process into a cgroup. `0` names the writer; the file is never made.

@@ -36,14 +36,14 @@ fn a_unified_host_gives_one_hierarchy_with_its_controllers() {
 }
 
 #[test]
-fn members_of_version_one_attach_by_tasks_and_of_version_two_by_procs() {
+fn only_hierarchies_of_version_one_are_entered_by_tasks() {
     let found = layout(
         &[mounted("/sys/fs/cgroup/pids", false, &["pids"]), mounted("/sys/fs/cgroup/unified", true, &[])],
         "chiton-g",
         "s-1",
     );
-    assert_eq!(found[0].attach_file(), Path::new("/sys/fs/cgroup/pids/chiton-g/s-1/tasks"));
-    assert_eq!(found[1].attach_file(), Path::new("/sys/fs/cgroup/unified/chiton-g/s-1/cgroup.procs"));
+    assert_eq!(found[0].tasks().as_deref(), Some(Path::new("/sys/fs/cgroup/pids/chiton-g/s-1/tasks")));
+    assert_eq!(found[1].tasks(), None);
 }
 
 #[test]

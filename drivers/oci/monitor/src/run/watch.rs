@@ -225,6 +225,11 @@ impl Monitor {
         let (reports, ended) = launch.reports().step("hear the launch child")?;
         for report in reports {
             match report {
+                LaunchReport::Moved { pid } => {
+                    if let Some(launch) = &mut self.launch {
+                        launch.pid = Pid::from_raw(pid);
+                    }
+                }
                 LaunchReport::Created { pid } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
@@ -312,15 +317,16 @@ impl Monitor {
                     {
                         self.init_status = Some(status);
                     }
-                    let launch_ended = self.launch.as_ref().is_some_and(|launch| Some(launch.pid) == status.pid());
-                    if launch_ended {
-                        // What it said last is still in the socket.
+                    // What it said last is still in the socket; it may be that another took its place.
+                    if self.is_launch(status.pid()) {
                         self.hear_launch()?;
-                        self.launch = None;
                     }
-                    if launch_ended && self.init.is_none() {
-                        let source = io::Error::other(format!("the launch child ended: {status:?}"));
-                        return Err(MonitorError::Step { step: "launch", source });
+                    if self.is_launch(status.pid()) {
+                        self.launch = None;
+                        if self.init.is_none() {
+                            let source = io::Error::other(format!("the launch child ended: {status:?}"));
+                            return Err(MonitorError::Step { step: "launch", source });
+                        }
                     }
                 }
                 Err(Errno::EINTR) => {}
@@ -328,6 +334,10 @@ impl Monitor {
                 Err(error) => return Err(error).step("wait for children"),
             }
         }
+    }
+
+    fn is_launch(&self, pid: Option<Pid>) -> bool {
+        self.launch.as_ref().is_some_and(|launch| Some(launch.pid) == pid)
     }
 
     fn accept(&mut self) {
