@@ -215,13 +215,13 @@ async fn watch(host: Arc<Host>, board: Arc<Board>, sender: mpsc::Sender<DriverEv
         // Listening begins before the snapshot, so that nothing falls between.
         let mut news = board.listen();
         board.adopt().await;
-        let lister = Arc::clone(&host);
-        let listed = tokio::task::spawn_blocking(move || lister.list()).await;
-        let Ok(Ok(listed)) = listed else {
+        let reader = Arc::clone(&host);
+        let snapshot = tokio::task::spawn_blocking(move || reader.list()).await;
+        let Ok(Ok(snapshot)) = snapshot else {
             // The stream ends: the engine watches anew, and a call of its own gets the reason.
             return;
         };
-        for observed in listed {
+        for observed in snapshot {
             if sender.send(DriverEvent::Changed(observed)).await.is_err() {
                 return;
             }

@@ -191,12 +191,12 @@ impl Host {
     pub(crate) fn observe(&self, id: &SandboxId) -> CallResult<Option<Observed>> {
         let paths = Paths::new(&self.options, id);
         let Some(record) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Ok(None) };
-        let status = self.status(&paths)?;
+        let status = Self::status(&paths)?;
         Ok(Some(observed(&record, status)))
     }
 
     /// What a sandbox with a record is doing.
-    fn status(&self, paths: &Paths) -> CallResult<ObservedStatus> {
+    fn status(paths: &Paths) -> CallResult<ObservedStatus> {
         // Twice: a monitor may end, or a new one begin to listen, between two looks.
         for _ in 0..2 {
             let connection = Connection::open(&paths.run).not_run("connect to the monitor")?;

@@ -10,7 +10,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// What to change on a mount: `struct mount_attr` of mount_setattr(2).
+/// What to change on a mount: `struct mount_attr` of `mount_setattr(2)`.
 #[repr(C)]
 #[derive(Default)]
 struct MountAttr {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chiton_driver::{ComputeDriver, DriverEvent, ObservedStatus};
+use chiton_driver_oci::OciDriver;
 use chiton_model::SandboxId;
 use common::*;
 use futures::StreamExt;
@@ -117,10 +118,9 @@ async fn a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown() {
 }
 
 /// Kills the monitor or the launch child of a create that is under way, at a given time after its begin.
-async fn interrupted(world: &World, launch_child: bool, after: Duration) {
-    let driver = world.driver();
+async fn interrupted(world: &World, driver: &OciDriver, launch_child: bool, after: Duration) {
     let id = sandbox_id();
-    let call = call(&driver, &request("host", &SLEEP), &id).await;
+    let call = call(driver, &request("host", &SLEEP), &id).await;
     let victim = {
         let id = id.clone();
         std::thread::spawn(move || {
@@ -162,8 +162,9 @@ async fn a_monitor_killed_at_any_time_of_a_create_leaves_nothing_after_delete() 
         return;
     }
     let world = World::new();
+    let driver = world.driver();
     for step in 0..30 {
-        interrupted(&world, false, Duration::from_micros(500 * step)).await;
+        interrupted(&world, &driver, false, Duration::from_micros(500 * step)).await;
     }
 }
 
@@ -173,8 +174,9 @@ async fn a_launch_child_killed_at_any_time_of_a_create_leaves_nothing_after_dele
         return;
     }
     let world = World::new();
+    let driver = world.driver();
     for step in 0..30 {
-        interrupted(&world, true, Duration::from_micros(500 * step)).await;
+        interrupted(&world, &driver, true, Duration::from_micros(500 * step)).await;
     }
 }
 

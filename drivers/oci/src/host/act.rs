@@ -26,10 +26,9 @@ impl Host {
             let _busy = busy.lock();
             refuse_deleted(&paths, id)?;
             match self.observe(id)?.map(|observed| observed.status) {
-                Some(ObservedStatus::Broken(_)) => self.clear(id, deadline)?,
+                // Half made, or a folder without a record: what an interrupted create or a power loss left.
+                Some(ObservedStatus::Broken(_)) | None => self.clear(id, deadline)?,
                 Some(_) => return Ok(None),
-                // A folder without a record is what an interrupted create or a power loss left.
-                None => self.clear(id, deadline)?,
             }
             let first_id = self.take_range()?;
             let record = self.record(call, &plan, first_id)?;
@@ -70,7 +69,7 @@ impl Host {
             }
             // Made for another start (its environment says so), or ended: built anew around the files it kept.
             ObservedStatus::Created | ObservedStatus::Exited(_) | ObservedStatus::Broken(_) => {
-                self.end(id, deadline)?
+                self.end(id, deadline)?;
             }
         }
         let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };

@@ -82,7 +82,7 @@ impl Host {
         }
         let mut pause = Duration::from_micros(100);
         loop {
-            self.end_monitor(paths, deadline)?;
+            Self::end_monitor(paths, deadline)?;
             let left = deadline.saturating_duration_since(Instant::now());
             cgroup::destroy(&cgroups, left).failed("end the sandbox's processes")?;
             if let Some(lock) = Lock::try_take(&paths.lock).failed("take the sandbox's lock")? {
@@ -102,7 +102,7 @@ impl Host {
     }
 
     /// Asks the monitor to kill everything and end; kills it when it does not.
-    fn end_monitor(&self, paths: &Paths, deadline: Instant) -> CallResult<()> {
+    fn end_monitor(paths: &Paths, deadline: Instant) -> CallResult<()> {
         let patience = deadline.min(Instant::now() + PATIENCE);
         if let Some(mut connection) = Connection::open(&paths.run).failed("connect to the monitor")? {
             let asked = connection.ask(&Request::Kill);
