@@ -18,10 +18,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says which agent variables it was given and becomes the command.
+/// Says which agent variables it was given and whether its socket answers, and becomes the command.
 fn agent(args: impl Iterator<Item = OsString>) -> ExitCode {
     for (name, value) in std::env::vars().filter(|(name, _)| name.starts_with("CHITON_")) {
         println!("{name}={value}");
+    }
+    let socket = std::env::var_os("CHITON_AGENT_SOCKET").unwrap_or_default();
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        println!("connected");
     }
     let command: Vec<OsString> = args.skip_while(|argument| argument == "--").collect();
     let Some((program, arguments)) = command.split_first() else { return ExitCode::SUCCESS };

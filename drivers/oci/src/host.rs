@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
 use chiton_model::{Error, SandboxId};
@@ -46,6 +46,8 @@ pub(crate) struct Host {
     busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
     /// First ids in use; the record of each sandbox has its own.
     ranges: Mutex<Option<BTreeSet<u32>>>,
+    /// When old tombstones were last looked for.
+    swept: Mutex<Option<Instant>>,
 }
 
 /// What is set up once.
@@ -77,7 +79,13 @@ impl<T> Doing<T> for io::Result<T> {
 
 impl Host {
     pub(crate) fn new(options: OciOptions) -> Self {
-        Self { options, ready: Mutex::default(), busy: Mutex::default(), ranges: Mutex::default() }
+        Self {
+            options,
+            ready: Mutex::default(),
+            busy: Mutex::default(),
+            ranges: Mutex::default(),
+            swept: Mutex::default(),
+        }
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.
@@ -120,7 +128,14 @@ impl Host {
         Ok(path)
     }
 
+    /// Removes tombstones that are older than their age, at most once an hour.
     fn forget_tombstones(&self) -> io::Result<()> {
+        let mut swept = self.swept.lock();
+        if swept.is_some_and(|at| at.elapsed() < Duration::from_hours(1)) {
+            return Ok(());
+        }
+        *swept = Some(Instant::now());
+        drop(swept);
         for entry in fs::read_dir(record::locks(&self.options))? {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "deleted") {
@@ -201,7 +216,7 @@ impl Host {
         for _ in 0..2 {
             let connection = Connection::open(&paths.run).not_run("connect to the monitor")?;
             if let Some(mut connection) = connection {
-                let deadline = std::time::Instant::now() + LOOK;
+                let deadline = Instant::now() + LOOK;
                 if let Some(state) = connection.next(deadline).not_run("ask the monitor")? {
                     return Ok(status_of(state));
                 }

@@ -139,7 +139,7 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
     });
     let open_files = plan.security.open_files.min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
     let (arguments, folder) = process(plan, agent);
-    json!({
+    let mut spec = json!({
         "ociVersion": "1.0.2",
         "hostname": plan.hostname,
         "root": { "path": "", "readonly": plan.image.read_only },
@@ -166,7 +166,17 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             "maskedPaths": plan.security.masked_paths,
             "readonlyPaths": plan.security.readonly_paths,
         },
-    })
+    });
+    if gateway_is_spared() {
+        spec["process"]["oomScoreAdj"] = json!(0);
+    }
+    spec
+}
+
+/// Whether the out-of-memory killer is told to spare this process; a sandbox must not inherit that.
+fn gateway_is_spared() -> bool {
+    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    score.trim().parse::<i32>().is_ok_and(|score| score < 0)
 }
 
 fn process<'a>(plan: &'a OciPlan, agent: Option<&AgentLaunch>) -> (Vec<&'a str>, &'a str) {

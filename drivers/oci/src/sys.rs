@@ -140,6 +140,28 @@ pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<i32>> {
     }
 }
 
+/// Gives the programs that this process executes every signal's default answer. What is ignored stays so across an
+/// execution: Rust's start-up code ignores broken pipes, and who started the gateway may have ignored anything.
+pub(crate) fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler, so that no code of ours can run in signal context. Numbers that cannot
+        // be set (SIGKILL, SIGSTOP, the C library's own) are refused by it without effect.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Leaves the session keyring of the gateway: who possesses it could read its keys from inside a sandbox.
+pub(crate) fn leave_session_keyring() -> io::Result<()> {
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a null name makes an anonymous keyring and reads no memory (keyctl(2)).
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0_usize) };
+    match io::Error::last_os_error() {
+        _ if result >= 0 => Ok(()),
+        // A kernel without keys has none to leak.
+        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// From `linux/sched.h`; beyond the range of libc's `c_int` constants.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 

@@ -112,6 +112,24 @@ async fn there_is_a_loopback_interface_and_no_other_way_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_inherits_no_descriptor_no_signal_setting_and_no_keyring() {
+    if !root("a_process_inherits_no_descriptor_no_signal_setting_and_no_keyring") {
+        return;
+    }
+    let world = World::new();
+    let driver = world.driver();
+    let script = "ls /proc/self/fd | tr '\\n' ' '; echo; grep -E '^Sig(Blk|Ign):' /proc/self/status; umask; \
+                  readlink /proc/$$/fd/0; yes | head -1 > /dev/null; echo ${PIPESTATUS[0]}; cat /proc/keys 2>&1 | wc -l";
+    let (exit, text) = run(&driver, &request("host", &["bash", "-c", script])).await;
+    assert_eq!(exit.code, Some(0));
+    // 3 is the folder that ls reads. Signals 32 and 33 are the C library's own and cannot be set.
+    let text = text.replace('\t', " ").replace("SigIgn: 0000000180000000", "SigIgn: 0000000000000000");
+    let wanted = "0 1 2 3 \nSigBlk: 0000000000000000\nSigIgn: 0000000000000000\n0022\n/dev/null\n141\n0\n";
+    assert_eq!(text, wanted);
+    world.assert_no_traces();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_image_belongs_to_the_sandboxs_root_and_is_never_changed() {
     if !root("a_folder_image_belongs_to_the_sandboxs_root_and_is_never_changed") {
         return;

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
+
 use chiton_driver::{CallError, ComputeDriver, LogOptions, ObservedStatus};
 use common::*;
 use futures::StreamExt;
@@ -162,6 +164,9 @@ async fn the_agent_is_the_entry_point_and_is_told_its_attempt() {
     let call = with_agent(call, "first");
     driver.create(&call).await.unwrap();
     std::fs::write(driver.agent_folder(&id).join("note"), "from the gateway\n").unwrap();
+    let socket = driver.agent_folder(&id).join("agent.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     // Another start than the one it was made for: built anew.
     let call = with_agent(call, "second");
     driver.start(&call).await.unwrap();
@@ -171,6 +176,7 @@ async fn the_agent_is_the_entry_point_and_is_told_its_attempt() {
         "CHITON_AGENT_SOCKET=/run/chiton/agent.sock",
         "CHITON_AGENT_TOKEN=very-secret",
         "CHITON_AGENT_WORKDIR=/workspace",
+        "connected",
         "/workspace",
         "from the gateway",
     ] {

@@ -32,7 +32,11 @@ impl Host {
         let _lock = self.seize(id, &paths, deadline)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         fs::write(&paths.tombstone, format!("{now}\n")).failed("write the tombstone")?;
-        self.remove(&paths)
+        self.remove(&paths)?;
+        if let Err(error) = self.forget_tombstones() {
+            tracing::warn!(%error, "old tombstones were not removed");
+        }
+        Ok(())
     }
 
     /// Removes what an interrupted create left, so that it can begin anew.

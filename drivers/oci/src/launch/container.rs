@@ -81,6 +81,7 @@ struct Execute {
 
 impl Executor for Execute {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        sys::default_signals();
         let arguments = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
         let cstrings: Result<Vec<CString>, _> = arguments.iter().map(|text| CString::new(text.as_bytes())).collect();
         let error = match (cstrings, arguments.first()) {

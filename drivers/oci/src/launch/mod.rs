@@ -148,6 +148,11 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
     bind(parent)?;
+    // What the gateway was started with is not the sandbox's to inherit.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    // The monitor blocks what it reads by signalfd, and a spawned process starts with the spawner's mask.
+    nix::sys::signal::SigSet::empty().thread_set_mask().step("unblock signals")?;
+    sys::leave_session_keyring().step("leave the session keyring")?;
     monitor.set_read_timeout(Some(DOCUMENT_DEADLINE)).step("read the launch document")?;
     let mut reader = BufReader::new(monitor.try_clone().step("read the launch document")?);
     let document: LaunchDocument = wire::receive(&mut reader)
