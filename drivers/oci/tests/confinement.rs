@@ -176,7 +176,7 @@ async fn a_link_left_in_the_root_does_not_lead_a_mount_out_of_it() {
     };
     driver.write_portable(&mut plan, &mount).unwrap();
     driver.validate(&plan).await.unwrap();
-    driver.start(&fill(&driver, plan, &id)).await.unwrap();
+    driver.start(&fill(plan, &id)).await.unwrap();
     let status = until(
         &driver,
         &id,

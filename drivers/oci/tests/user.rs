@@ -31,7 +31,7 @@ async fn told() {
     assert!(refused.cure.as_deref().unwrap().contains("as root"), "{refused:?}");
     assert!(matches!(refused.kind, ErrorKind::Unavailable { .. }));
     let id = sandbox_id();
-    let created = driver.create(&fill(&driver, plan, &id)).await.unwrap_err();
+    let created = driver.create(&fill(plan, &id)).await.unwrap_err();
     assert_eq!(created.error().message, refused.message);
     let findings = doctor(&options());
     let root = findings.iter().find(|finding| finding.what == "root").unwrap();

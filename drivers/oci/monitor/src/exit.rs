@@ -34,9 +34,10 @@ impl ExitRecord {
     /// The file's name in the sandbox's folder.
     pub const FILE: &'static str = "exit.json";
 
-    /// Writes it by temporary file, fsync and rename: it is either absent or whole, also after a power loss.
-    pub fn store(&self, dir: &Path) -> io::Result<()> {
-        files::replace(dir, Self::FILE, &serde_json::to_vec(self)?, true)
+    /// Writes it by temporary file, fsync (when `durable`) and rename: it is either absent or whole, also after a power
+    /// loss.
+    pub fn store(&self, dir: &Path, durable: bool) -> io::Result<()> {
+        files::replace(dir, Self::FILE, &serde_json::to_vec(self)?, durable)
     }
 
     /// Reads it; `None` when there is none.

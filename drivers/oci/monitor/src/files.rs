@@ -14,7 +14,8 @@ pub const RUNNING: &str = "running";
 /// The monitor's socket in its folder.
 pub const SOCKET: &str = "monitor.sock";
 
-/// Replaces a file by a whole new one with mode 0600; `durable` makes it survive a power loss.
+/// Replaces a file by a whole new one with mode 0600. With `durable` its content is on disk before it gets its name, so
+/// that a power loss leaves the old file or the new one and nothing between.
 pub fn replace(dir: &Path, name: &str, bytes: &[u8], durable: bool) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -22,11 +23,7 @@ pub fn replace(dir: &Path, name: &str, bytes: &[u8], durable: bool) -> io::Resul
     if durable {
         file.sync_all()?;
     }
-    fs::rename(&temporary, dir.join(name))?;
-    if durable {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
+    fs::rename(&temporary, dir.join(name))
 }
 
 /// Makes an empty file. Its existence is the message, so that it cannot be read half-written.

@@ -60,7 +60,7 @@ impl Host {
                 lost: Some("its monitor did not live to see the end".to_owned()),
                 ..ExitRecord::default()
             };
-            exit.store(&paths.dir).failed("write the exit record")?;
+            exit.store(&paths.dir, true).failed("write the exit record")?;
         }
         Ok(())
     }

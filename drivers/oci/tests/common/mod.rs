@@ -151,13 +151,11 @@ pub fn sandbox_id() -> SandboxId {
 pub async fn call(driver: &OciDriver, request: &PlanRequest, id: &SandboxId) -> CreateCall {
     let default = driver.default_plan(request).await.unwrap();
     driver.validate(&default.plan).await.unwrap();
-    fill(driver, default.plan, id)
+    fill(default.plan, id)
 }
 
-pub fn fill(driver: &OciDriver, mut plan: Value, id: &SandboxId) -> CreateCall {
+pub fn fill(mut plan: Value, id: &SandboxId) -> CreateCall {
     plan["sandbox"]["id"] = json!(id.as_str());
-    let gateway = driver.agent_folder(id);
-    let _ = gateway;
     let identity = Identity {
         gateway: GatewayId::new("g-test").unwrap(),
         epoch: StoreEpoch::new("e-1").unwrap(),

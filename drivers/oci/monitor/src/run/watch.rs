@@ -44,6 +44,7 @@ pub(super) struct Monitor {
     kill_at: Option<Instant>,
     start_wanted: bool,
     oom: bool,
+    kill_asked: bool,
 }
 
 /// Everything that is open only while the monitor works.
@@ -70,6 +71,7 @@ impl Monitor {
             kill_at: None,
             start_wanted,
             oom: false,
+            kill_asked: false,
         }
     }
 
@@ -373,7 +375,10 @@ impl Monitor {
                 // A failed start ends the launch child, which is heard in its turn.
                 Request::Start => drop(self.start()),
                 Request::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
-                Request::Kill => self.kill(),
+                Request::Kill => {
+                    self.kill_asked = true;
+                    self.kill();
+                }
             }
         }
     }
@@ -414,7 +419,8 @@ impl Monitor {
             attempt: self.config.attempt.clone(),
             lost: None,
         };
-        exit.store(&self.config.dir).step("write the exit record")?;
+        // Who asked for the kill is about to remove or replace the record.
+        exit.store(&self.config.dir, !self.kill_asked).step("write the exit record")?;
         Ok(exit)
     }
 }
