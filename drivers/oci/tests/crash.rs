@@ -215,6 +215,7 @@ async fn a_gateway_killed_at_any_time_of_create_and_start_leaves_nothing_after_d
             .env("OCI_TEST_FOLDER", world.folder.path())
             .env("OCI_TEST_GATEWAY", world.gateway.as_str())
             .env("OCI_TEST_ID", id.as_str())
+            .env("TMPDIR", world.folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
