@@ -1,0 +1,99 @@
+//! The lock of a sandbox and its tombstone.
+//!
+//! Whoever makes a sandbox holds `<id>.lock` (flock) from before its first effect: the monitor takes it, and the launch
+//! child and the container's init inherit it until they execute something else. So "the lock is free" means that no
+//! create step can land any more, which is what makes an unknown create decidable. A delete takes the lock, writes the
+//! tombstone and only then deletes; a create looks for the tombstone once it holds the lock.
+//!
+//! Neither file is fsynced: they guard against processes of this boot, and a power loss ends those too.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A held lock; released when the last copy of the descriptor is closed.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+/// The process that wrote itself into a lock file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Process id.
+    pub pid: i32,
+    /// When it began, in clock ticks since boot: with the pid, a name that is never used twice.
+    pub started: u64,
+}
+
+impl Lock {
+    /// Takes the lock if it is free; `None` when somebody holds it.
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+            // The file may have been removed as an old one between open and flock; the lock of a file that nobody can
+            // find any more excludes nobody.
+            match std::fs::metadata(path) {
+                Ok(now) if now.ino() == file.metadata()?.ino() => return Ok(Some(Self { file })),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes this process into the file, so that others can end it.
+    pub fn sign(&mut self) -> io::Result<()> {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let started = started(pid)?.ok_or_else(|| io::Error::other("own process not found in /proc"))?;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(format!("{pid} {started}\n").as_bytes())
+    }
+
+    /// Lets programs that this process spawns inherit the lock, or no longer.
+    pub fn inherit(&self, inherit: bool) -> io::Result<()> {
+        let flags = if inherit { rustix::io::FdFlags::empty() } else { rustix::io::FdFlags::CLOEXEC };
+        Ok(rustix::io::fcntl_setfd(&self.file, flags)?)
+    }
+}
+
+/// Who signed the lock file last, if that process still lives.
+pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
+    let mut text = String::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_string(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut words = text.split_ascii_whitespace();
+    let parsed = (words.next().and_then(|word| word.parse().ok()), words.next().and_then(|word| word.parse().ok()));
+    let (Some(pid), Some(since)) = parsed else { return Ok(None) };
+    Ok((started(pid)? == Some(since)).then_some(Holder { pid, started: since }))
+}
+
+/// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)); `None` when it is gone.
+pub fn started(pid: i32) -> io::Result<Option<u64>> {
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    // The name in parentheses may hold anything, also spaces and parentheses.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = after_name.split_ascii_whitespace().nth(19).and_then(|word| word.parse().ok());
+    ticks.map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has an unknown form")))
+}

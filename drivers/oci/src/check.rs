@@ -1,0 +1,151 @@
+//! What this machine can do of a plan, looked at before anything is stored.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path};
+
+use chiton_model::Error;
+use chiton_oci_monitor::cgroup::Mounted;
+
+use crate::options::OciOptions;
+use crate::plan::{OciPlan, SecurityPlan};
+
+/// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
+const LEAST_MEMORY: u64 = 16 << 20;
+/// The least processor time that the kernel accepts: 1 ms in each 100 ms.
+const LEAST_MILLICORES: u64 = 10;
+
+/// Whether a text still has a slot in it, so that it cannot be checked yet.
+fn open(text: &str) -> bool {
+    text.contains("<known after apply: ")
+}
+
+/// Checks all of a sealed plan.
+pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) -> Result<(), Error> {
+    limits(plan, mounted)?;
+    filled(plan)?;
+    if let Some(path) = &plan.image.path {
+        crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
+    }
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        if open(&mount.source) {
+            continue;
+        }
+        let field = format!("mounts[{index}].source");
+        let source = std::fs::canonicalize(&mount.source).map_err(|error| {
+            Error::invalid(&field, format!("host path {:?} cannot be shown: {error}", mount.source))
+                .cure("name a path that exists")
+        })?;
+        for own in [&options.state_dir, &options.run_dir] {
+            if source.starts_with(own) || own.starts_with(&source) {
+                let text = format!("host path {:?} would show the driver's own folder in the sandbox", mount.source);
+                return Err(Error::refused("driver", text).cure("show a folder that does not hold the gateway's data"));
+            }
+        }
+    }
+    for (index, device) in plan.devices.iter().enumerate() {
+        if !open(&device.path) {
+            check_device(&format!("devices[{index}].path"), &device.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks what is certain of the plan's texts alone.
+pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
+    if plan.security != SecurityPlan::default() {
+        return Err(Error::refused("driver", "the plan's confinement is not the driver's own")
+            .cure("leave /security as the driver made it"));
+    }
+    if !open(&plan.hostname) {
+        crate::plan::check_hostname("hostname", &plan.hostname)?;
+    }
+    if !open(&plan.workdir) {
+        check_target("workdir", &plan.workdir)?;
+    }
+    for (name, value) in &plan.env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Error::invalid("env", format!("environment variable {name:?} cannot be passed"))
+                .cure("use a name without \"=\" and a value without NUL bytes"));
+        }
+    }
+    let mut targets = BTreeSet::new();
+    for (index, mount) in plan.mounts.iter().enumerate().filter(|(_, mount)| !open(&mount.target)) {
+        let field = format!("mounts[{index}].target");
+        check_target(&field, &mount.target)?;
+        let taken = ["/dev", "/proc", "/sys", "/run/chiton", "/run/chiton-agent"]
+            .into_iter()
+            .find(|own| Path::new(&mount.target).starts_with(own));
+        if let Some(own) = taken {
+            return Err(Error::invalid(
+                &field,
+                format!("{:?} is at or below {own:?}, which the driver makes", mount.target),
+            )
+            .cure("choose another path in the sandbox"));
+        }
+        if mount.target == "/" || !targets.insert(mount.target.trim_end_matches('/')) {
+            return Err(Error::invalid(&field, format!("{:?} is mounted already", mount.target))
+                .cure("choose another path in the sandbox"));
+        }
+        if !open(&mount.source) && !mount.source.starts_with('/') {
+            let field = format!("mounts[{index}].source");
+            return Err(Error::invalid(field, format!("host path {:?} is not absolute", mount.source))
+                .cure("begin it with \"/\""));
+        }
+    }
+    Ok(())
+}
+
+/// An absolute path without `..`, `.` or NUL.
+fn check_target(field: &str, path: &str) -> Result<(), Error> {
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.starts_with('/') && plain && !path.contains('\0') {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("path {path:?} is not an absolute path without \"..\""))
+        .cure("write the path from \"/\" without detours"))
+}
+
+fn check_device(field: &str, path: &str) -> Result<(), Error> {
+    check_target(field, path)?;
+    let refuse = |why: &str| Error::invalid(field, format!("device {path:?} cannot be shown: {why}"));
+    if !path.starts_with("/dev/") {
+        return Err(refuse("it is not below /dev").cure("name a device node below /dev"));
+    }
+    let metadata = std::fs::symlink_metadata(path).map_err(|error| refuse(&error.to_string()))?;
+    if !metadata.file_type().is_char_device() {
+        return Err(refuse("it is not a character device").cure("name a character device, for example /dev/fuse"));
+    }
+    // Nobody in the sandbox has the node's owner or group.
+    if metadata.mode() & 0o006 != 0o006 {
+        return Err(refuse("only its owner and group may use it, and the sandbox is neither")
+            .cure("let everybody read and write the device (mode 0666), by a udev rule for example"));
+    }
+    Ok(())
+}
+
+/// Checks limits: each is applied or the sandbox is refused.
+pub(crate) fn limits(plan: &OciPlan, mounted: &[Mounted]) -> Result<(), Error> {
+    let limits = &plan.resources;
+    let wanted = [("cpu", limits.cpu.is_some()), ("memory", limits.memory.is_some()), ("pids", limits.pids.is_some())];
+    for (name, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
+        if !mounted.iter().any(|hierarchy| hierarchy.controllers.iter().any(|controller| controller == name)) {
+            let text = format!("the limit resources.{name} cannot be applied: no cgroup hierarchy has the controller");
+            return Err(Error::refused("driver", format!("{text} {name:?}"))
+                .cure(format!("mount or enable the {name} cgroup controller, or leave the limit out")));
+        }
+    }
+    if let Some(memory) = limits.memory.as_ref().filter(|memory| memory.bytes() < LEAST_MEMORY) {
+        return Err(Error::invalid("resources.memory", format!("a memory limit of {memory} is too small to start in"))
+            .cure("allow at least 16Mi"));
+    }
+    if let Some(cpu) = limits.cpu.as_ref().filter(|cpu| cpu.millicores() < LEAST_MILLICORES) {
+        return Err(Error::invalid("resources.cpu", format!("a cpu limit of {cpu} is less than the kernel can apply"))
+            .cure("allow at least 10m"));
+    }
+    if let Some(pids) = limits.pids.filter(|pids| *pids < 4) {
+        return Err(Error::invalid("resources.pids", format!("a pids limit of {pids} leaves no room for the launch"))
+            .cure("allow at least 4"));
+    }
+    Ok(())
+}

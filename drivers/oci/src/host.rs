@@ -1,0 +1,296 @@
+//! The blocking core: everything that touches the machine. The async driver calls it on blocking threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
+use chiton_model::{Error, SandboxId};
+use chiton_oci_monitor::cgroup::{self, Hierarchy, Mounted};
+use chiton_oci_monitor::exit::ExitRecord;
+use chiton_oci_monitor::lock::{self, Lock};
+use chiton_oci_monitor::{files, wire::State};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::connection::{Connection, exit_status};
+use crate::options::OciOptions;
+use crate::record::{self, Paths, Record};
+
+mod act;
+mod end;
+mod spawn;
+
+pub(crate) use spawn::Monitor;
+
+/// How long one call may take: a little less than the engine waits, so that the answer says what hung.
+pub(crate) const ACT: Duration = Duration::from_secs(55);
+/// How long a monitor may take to say its state.
+const LOOK: Duration = Duration::from_secs(5);
+/// How many ids a sandbox gets.
+const IDS: u32 = 65_536;
+/// The end of the ids that may be used: those above are negative to some programs.
+const LAST_ID: u32 = 0x7fff_0000;
+/// How long a tombstone is kept.
+const TOMBSTONE_AGE: Duration = Duration::from_hours(24);
+
+/// The driver's view of the machine.
+pub(crate) struct Host {
+    pub(crate) options: OciOptions,
+    ready: Mutex<Option<Arc<Ready>>>,
+    /// One lock an id, so that two calls for one sandbox never prepare its files at once.
+    busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
+    /// First ids in use; the record of each sandbox has its own.
+    ranges: Mutex<Option<BTreeSet<u32>>>,
+    /// When old tombstones were last looked for.
+    swept: Mutex<Option<Instant>>,
+}
+
+/// What is set up once.
+pub(crate) struct Ready {
+    pub(crate) agent_program: PathBuf,
+    pub(crate) mounted: Vec<Mounted>,
+}
+
+/// Names what failed.
+pub(crate) trait Doing<T> {
+    /// The call certainly did nothing.
+    fn not_run(self, what: &str) -> CallResult<T>;
+    /// The call failed; what it left is found by id.
+    fn failed(self, what: &str) -> CallResult<T>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn not_run(self, what: &str) -> CallResult<T> {
+        self.map_err(|error| CallError::NotRun(Error::internal(format!("{what}: {error}"))))
+    }
+
+    fn failed(self, what: &str) -> CallResult<T> {
+        self.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => CallError::Unknown(Error::deadline(format!("{what} took too long"))),
+            _ => CallError::Failed(Error::internal(format!("{what}: {error}"))),
+        })
+    }
+}
+
+impl Host {
+    pub(crate) fn new(options: OciOptions) -> Self {
+        Self {
+            options,
+            ready: Mutex::default(),
+            busy: Mutex::default(),
+            ranges: Mutex::default(),
+            swept: Mutex::default(),
+        }
+    }
+
+    /// Sets folders and the agent's program up, once; forgets old tombstones.
+    pub(crate) fn ready(&self) -> CallResult<Arc<Ready>> {
+        let mut ready = self.ready.lock();
+        if let Some(ready) = &*ready {
+            return Ok(Arc::clone(ready));
+        }
+        crate::doctor::require_root().map_err(CallError::NotRun)?;
+        let options = &self.options;
+        for dir in [&options.state_dir, &options.run_dir] {
+            make_folder(dir).not_run("make the driver's folder")?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).not_run("close the driver's folder")?;
+        }
+        for dir in [record::sandboxes(options), record::locks(options), options.state_dir.join("bin")] {
+            make_folder(&dir).not_run("make the driver's folder")?;
+        }
+        for dir in ["monitors", "agent"] {
+            make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
+        }
+        self.forget_tombstones().not_run("remove old tombstones")?;
+        let agent_program = self.install_agent().not_run("install the agent's program")?;
+        let mounted = cgroup::detect().not_run("find the cgroup hierarchies")?;
+        let made = Arc::new(Ready { agent_program, mounted });
+        *ready = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Writes the agent's program under its digest, once per content.
+    fn install_agent(&self) -> io::Result<PathBuf> {
+        let digest = hex::encode(Sha256::digest(self.options.agent_binary));
+        let dir = self.options.state_dir.join("bin");
+        let name = format!("chiton-agent-{}", &digest[..16]);
+        let path = dir.join(&name);
+        let present = fs::read(&path).is_ok_and(|bytes| bytes == self.options.agent_binary);
+        if !present {
+            files::replace(&dir, &name, self.options.agent_binary, false)?;
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    /// Removes tombstones that are older than their age, at most once an hour.
+    fn forget_tombstones(&self) -> io::Result<()> {
+        let mut swept = self.swept.lock();
+        if swept.is_some_and(|at| at.elapsed() < Duration::from_hours(1)) {
+            return Ok(());
+        }
+        *swept = Some(Instant::now());
+        drop(swept);
+        for entry in fs::read_dir(record::locks(&self.options))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "deleted") {
+                continue;
+            }
+            let age = fs::metadata(&path)?.modified()?;
+            let old = SystemTime::now().duration_since(age).is_ok_and(|age| age > TOMBSTONE_AGE);
+            let lock = path.with_extension("lock");
+            if old && let Some(_held) = Lock::try_take(&lock)? {
+                files::remove(&path)?;
+                files::remove(&lock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the folder in every cgroup hierarchy that holds this gateway's sandboxes.
+    fn cgroup_parent(&self) -> String {
+        format!("chiton-{}", self.options.gateway)
+    }
+
+    /// A sandbox's cgroups on this machine.
+    fn cgroups(&self, id: &SandboxId) -> CallResult<Vec<Hierarchy>> {
+        Ok(cgroup::layout(&self.ready()?.mounted, &self.cgroup_parent(), id.as_str()))
+    }
+
+    fn busy(&self, id: &SandboxId) -> Arc<Mutex<()>> {
+        let mut busy = self.busy.lock();
+        busy.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(busy.entry(id.clone()).or_default())
+    }
+
+    /// Reserves a range of host ids that no sandbox of this driver has.
+    fn take_range(&self) -> CallResult<u32> {
+        let mut ranges = self.ranges.lock();
+        let used = match &mut *ranges {
+            Some(used) => used,
+            none => {
+                let mut used = BTreeSet::new();
+                for id in record::ids(&self.options).not_run("list the sandboxes")? {
+                    let dir = Paths::new(&self.options, &id).dir;
+                    if let Some(record) = Record::load(&dir).not_run("read a sandbox's record")? {
+                        used.insert(record.first_id);
+                    }
+                }
+                none.insert(used)
+            }
+        };
+        let step = usize::try_from(IDS).unwrap_or(usize::MAX);
+        let free = (self.options.first_id..=LAST_ID - IDS).step_by(step).find(|first| !used.contains(first));
+        let first = free.ok_or_else(|| {
+            CallError::NotRun(
+                Error::exhausted("ids", "every range of host ids is taken by a sandbox")
+                    .cure("delete sandboxes that are not needed"),
+            )
+        })?;
+        used.insert(first);
+        Ok(first)
+    }
+
+    fn free_range(&self, first: u32) {
+        if let Some(used) = &mut *self.ranges.lock() {
+            used.remove(&first);
+        }
+    }
+
+    /// One sandbox as it is now, or none.
+    pub(crate) fn observe(&self, id: &SandboxId) -> CallResult<Option<Observed>> {
+        let paths = Paths::new(&self.options, id);
+        let Some(record) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Ok(None) };
+        let status = Self::status(&paths)?;
+        Ok(Some(observed(&record, status)))
+    }
+
+    /// What a sandbox with a record is doing.
+    fn status(paths: &Paths) -> CallResult<ObservedStatus> {
+        // Twice: a monitor may end, or a new one begin to listen, between two looks.
+        for _ in 0..2 {
+            let connection = Connection::open(&paths.run).not_run("connect to the monitor")?;
+            if let Some(mut connection) = connection {
+                let deadline = Instant::now() + LOOK;
+                if let Some(state) = connection.next(deadline).not_run("ask the monitor")? {
+                    return Ok(status_of(state));
+                }
+            }
+            if let Some(exit) = ExitRecord::load(&paths.dir).not_run("read the exit record")? {
+                return Ok(ObservedStatus::Exited(exit_status(&exit)));
+            }
+            if lock::holder(&paths.lock).not_run("read the lock")?.is_some() {
+                return Ok(ObservedStatus::Broken("it is being made".to_owned()));
+            }
+        }
+        Ok(ObservedStatus::Broken("its monitor is gone without an exit record".to_owned()))
+    }
+
+    /// All sandboxes with a record.
+    pub(crate) fn list(&self) -> CallResult<Vec<Observed>> {
+        self.ready()?;
+        let mut found = Vec::new();
+        for id in record::ids(&self.options).not_run("list the sandboxes")? {
+            found.extend(self.observe(&id)?);
+        }
+        Ok(found)
+    }
+
+    /// Connects to every monitor that listens.
+    pub(crate) fn monitors(&self) -> CallResult<Vec<(SandboxId, Option<Connection>)>> {
+        self.ready()?;
+        let mut found = Vec::new();
+        for id in record::ids(&self.options).not_run("list the sandboxes")? {
+            let run = Paths::new(&self.options, &id).run;
+            let connection = Connection::open(&run).not_run("connect to the monitor")?;
+            found.push((id, connection));
+        }
+        Ok(found)
+    }
+
+    /// A state of a sandbox's monitor as the engine wants to hear it.
+    pub(crate) fn interpret(&self, id: &SandboxId, state: State) -> CallResult<Option<Observed>> {
+        let dir = Paths::new(&self.options, id).dir;
+        let record = Record::load(&dir).not_run("read the sandbox's record")?;
+        Ok(record.map(|record| observed(&record, status_of(state))))
+    }
+}
+
+fn observed(record: &Record, status: ObservedStatus) -> Observed {
+    Observed {
+        id: record.id.clone(),
+        status,
+        attempt: record.attempt.clone(),
+        gateway: record.gateway.clone(),
+        epoch: record.epoch.clone(),
+        commit: record.commit,
+    }
+}
+
+fn status_of(state: State) -> ObservedStatus {
+    match state {
+        State::Launching => ObservedStatus::Broken("it is being made".to_owned()),
+        State::Created => ObservedStatus::Created,
+        State::Running => ObservedStatus::Running,
+        State::Exited { exit } => ObservedStatus::Exited(exit_status(&exit)),
+        State::Failed { step, message, .. } => ObservedStatus::Broken(format!("{step}: {message}")),
+    }
+}
+
+/// Makes a folder that only root may enter, and its parents.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent()
+        && !parent.exists()
+    {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}

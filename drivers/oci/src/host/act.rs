@@ -1,0 +1,167 @@
+//! create, start and stop.
+
+use std::time::{Duration, Instant};
+
+use chiton_driver::{CallError, CallResult, CreateCall, ObservedStatus, StartCall};
+use chiton_model::{Error, SandboxId};
+use chiton_oci_monitor::wire::{Request, State};
+
+use super::spawn::await_state;
+use super::{ACT, Doing, Host, Monitor};
+use crate::connection::Connection;
+use crate::plan::OciPlan;
+use crate::record::{Paths, Record};
+
+impl Host {
+    /// Makes the sandbox up to an init that waits; `None` when it exists already.
+    pub(crate) fn create(&self, call: &CreateCall) -> CallResult<Option<Monitor>> {
+        let deadline = Instant::now() + ACT;
+        let id = &call.identity.sandbox;
+        let plan = decode(call)?;
+        let paths = Paths::new(&self.options, id);
+        let ready = self.ready()?;
+        crate::check::limits(&plan, &ready.mounted).map_err(CallError::NotRun)?;
+        let spawned = {
+            let busy = self.busy(id);
+            let _busy = busy.lock();
+            refuse_deleted(&paths, id)?;
+            match self.observe(id)?.map(|observed| observed.status) {
+                // Half made, or a folder without a record: what an interrupted create or a power loss left.
+                Some(ObservedStatus::Broken(_)) | None => self.clear(id, deadline)?,
+                Some(_) => return Ok(None),
+            }
+            let first_id = self.take_range()?;
+            let record = self.record(call, &plan, first_id)?;
+            let spawned = Self::make_folders(&paths, first_id)
+                .and_then(|()| record.store(&paths.dir))
+                .failed("make the sandbox's folders")
+                .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
+            if spawned.is_err() {
+                self.free_range(first_id);
+            }
+            spawned?
+        };
+        await_monitor(spawned, &State::Created, deadline, "create the sandbox").map(Some)
+    }
+
+    /// Runs the sandbox; a new monitor is returned where the container had to be built anew.
+    pub(crate) fn start(&self, call: &StartCall) -> CallResult<Option<Monitor>> {
+        let deadline = Instant::now() + ACT;
+        let id = &call.identity.sandbox;
+        let plan = decode(call)?;
+        let paths = Paths::new(&self.options, id);
+        let attempt = call.agent.as_ref().map(|agent| agent.attempt.clone());
+        let busy = self.busy(id);
+        let guard = busy.lock();
+        refuse_deleted(&paths, id)?;
+        let Some(observed) = self.observe(id)? else {
+            return Err(CallError::NotRun(Error::not_found(format!("sandbox {id} was not created on this machine"))));
+        };
+        match observed.status {
+            ObservedStatus::Running => return Ok(None),
+            ObservedStatus::Created if observed.attempt == attempt => {
+                drop(guard);
+                let connection = Connection::open(&paths.run).failed("connect to the monitor")?;
+                let mut connection = connection.ok_or_else(|| gone(id))?;
+                connection.ask(&Request::Start).failed("ask the monitor to start")?;
+                ran(await_state(&mut connection, &State::Running, deadline, "start the sandbox")?)?;
+                return Ok(None);
+            }
+            // Made for another start (its environment says so), or ended: built anew around the files it kept.
+            ObservedStatus::Created | ObservedStatus::Exited(_) | ObservedStatus::Broken(_) => {
+                self.end(id, deadline)?;
+            }
+        }
+        let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };
+        let record = self.record(call, &plan, old.first_id)?;
+        Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
+        record.store(&paths.dir).failed("write the sandbox's record")?;
+        let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
+        drop(guard);
+        await_monitor(spawned, &State::Running, deadline, "start the sandbox").map(Some)
+    }
+
+    /// Stops the sandbox; returns when its init was reaped and its cgroups are gone.
+    pub(crate) fn stop(&self, id: &SandboxId) -> CallResult<()> {
+        let paths = Paths::new(&self.options, id);
+        let Some(record) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Ok(()) };
+        let grace = Duration::from_secs(record.stop_grace_seconds);
+        let deadline = Instant::now() + ACT.max(grace + Duration::from_secs(10));
+        if let Some(mut connection) = Connection::open(&paths.run).failed("connect to the monitor")? {
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            connection.ask(&Request::Stop { grace_ms }).failed("ask the monitor to stop")?;
+            // Its last word is followed by the end of the connection.
+            while connection.next(deadline).failed("stop the sandbox")?.is_some() {}
+        }
+        // Nothing is left to end, unless the monitor did not live to do it.
+        let busy = self.busy(id);
+        let _busy = busy.lock();
+        self.end(id, deadline)
+    }
+
+    fn record(&self, call: &CreateCall, plan: &OciPlan, first_id: u32) -> CallResult<Record> {
+        let identity = &call.identity;
+        let mut annotations = plan.annotations.clone();
+        if let Some(address) = &plan.network.address {
+            annotations.insert("chiton.dev/address".to_owned(), address.clone());
+        }
+        Ok(Record {
+            version: Record::VERSION,
+            id: identity.sandbox.clone(),
+            gateway: identity.gateway.clone(),
+            epoch: identity.epoch.clone(),
+            commit: identity.commit,
+            labels: Record::labels(identity, &plan.labels),
+            annotations,
+            first_id,
+            cgroups: self.cgroups(&identity.sandbox)?,
+            attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
+            stop_grace_seconds: plan.stop_grace_seconds,
+        })
+    }
+}
+
+fn decode(call: &CreateCall) -> CallResult<OciPlan> {
+    let plan = OciPlan::decode(&call.plan).map_err(CallError::NotRun)?;
+    if plan.command.is_empty() && call.agent.is_none() {
+        return Err(CallError::NotRun(Error::invalid("command", "there is neither a command nor an agent to run")));
+    }
+    crate::check::filled(&plan).map_err(CallError::NotRun)?;
+    Ok(plan)
+}
+
+fn refuse_deleted(paths: &Paths, id: &SandboxId) -> CallResult<()> {
+    if !paths.tombstone.exists() {
+        return Ok(());
+    }
+    Err(CallError::NotRun(Error::refused("driver", format!("sandbox {id} was deleted and its id is never used again"))))
+}
+
+fn gone(id: &SandboxId) -> CallError {
+    CallError::Unknown(Error::internal(format!("sandbox {id}: its monitor went away during the call")))
+}
+
+/// A main process that ended before anybody could look has run all the same.
+fn ran(state: State) -> CallResult<()> {
+    match state {
+        State::Running | State::Exited { .. } => Ok(()),
+        other => Err(CallError::Unknown(Error::internal(format!("the monitor said {other:?}")))),
+    }
+}
+
+/// Waits for a spawned monitor, and for its end when it gives up.
+fn await_monitor(mut monitor: Monitor, wanted: &State, deadline: Instant, doing: &str) -> CallResult<Monitor> {
+    match await_state(&mut monitor.connection, wanted, deadline, doing) {
+        Ok(State::Exited { .. }) if *wanted == State::Created => {
+            let _ = monitor.child.wait();
+            Err(CallError::Failed(Error::conflict(format!("{doing}: it was ended meanwhile"))))
+        }
+        Ok(_) => Ok(monitor),
+        Err(error) => {
+            if !matches!(error.error().kind, chiton_model::ErrorKind::Deadline) {
+                let _ = monitor.child.wait();
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The embedded compute driver: OCI containers run directly, without a daemon and without a container engine.
+//!
+//! Three processes share the work, because each has a life of its own. The *gateway* holds this driver; it may stop,
+//! die or be replaced at any moment, and a sandbox must not notice. The *monitor* (`chiton-oci-monitor`, a mode of the
+//! static agent binary) lives as long as one run of one sandbox: it owns the container's init, so that its exit status
+//! has somebody to be given to. The *launch child* ([`launch`]) is a short run of our own binary in which the container
+//! library may fork and change its process as it likes. What the three leave behind at any point of any of them being
+//! killed is found by the sandbox's id alone: folders, cgroups and lock are named after it, and mounts exist only in
+//! namespaces that end with their last process.
+//!
+//! A sandbox has an identity range of its own, seven namespaces of its own, no capability, `no_new_privs`, and a root
+//! of an overlay whose upper layer is kept from start to start.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod check;
+mod connection;
+mod doctor;
+mod driver;
+mod host;
+pub mod launch;
+mod logs;
+mod options;
+mod plan;
+mod record;
+mod spec;
+mod sys;
+mod watch;
+
+pub use doctor::{Finding, doctor};
+pub use driver::OciDriver;
+pub use options::{Launcher, OciOptions};
+pub use plan::{
+    DevicePlan, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA, ResourcesPlan,
+    SandboxRef, SecurityPlan,
+};

@@ -1,0 +1,70 @@
+//! What the operator decides about the driver.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chiton_model::{DriverId, GatewayId};
+
+/// Everything the driver needs to know. Nothing is read from the environment.
+#[derive(Clone, Debug)]
+pub struct OciOptions {
+    /// The operator's id for this driver.
+    pub id: DriverId,
+    /// The installation that its sandboxes belong to.
+    pub gateway: GatewayId,
+    /// Where sandboxes' files are kept; absolute, on a file system that can be an overlay's upper layer. It must be
+    /// this driver's alone and allow execution.
+    pub state_dir: PathBuf,
+    /// Where sockets are; absolute, best on a tmpfs. It must be this driver's alone.
+    pub run_dir: PathBuf,
+    /// The static agent binary, which is the monitor too.
+    pub agent_binary: &'static [u8],
+    /// Program and leading arguments by which this program's [`crate::launch::main`] is reached.
+    pub launcher: Launcher,
+    /// Whether the image `host` may be used.
+    pub host_image: bool,
+    /// Folders below which `dir:` images may be; `None` allows every folder but the driver's own.
+    pub dir_roots: Option<Vec<PathBuf>>,
+    /// The first host id of the ranges that sandboxes' ids are mapped to. Each gets 65,536; the ranges up to
+    /// 2^31 must not be used by anything else on the machine.
+    pub first_id: u32,
+    /// How long a main process may take to end by itself when a request says nothing.
+    pub stop_grace: Duration,
+    /// How large one of a sandbox's two log files may become, in bytes.
+    pub log_bytes: u64,
+}
+
+/// How the launch child is reached.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// The program; `/proc/self/exe` means the running one, also after its file was replaced.
+    pub program: PathBuf,
+    /// What comes before the driver's own arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl OciOptions {
+    /// Options with defaults for all that may have one.
+    pub fn new(
+        id: DriverId,
+        gateway: GatewayId,
+        state_dir: PathBuf,
+        run_dir: PathBuf,
+        agent_binary: &'static [u8],
+    ) -> Self {
+        Self {
+            id,
+            gateway,
+            state_dir,
+            run_dir,
+            agent_binary,
+            launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["oci-launch".into()] },
+            host_image: true,
+            dir_roots: None,
+            first_id: 0x1000_0000,
+            stop_grace: Duration::from_secs(10),
+            log_bytes: 8 << 20,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The plan for a request, before extensions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
+use chiton_model::{Error, nearest};
+use serde_json::{Value, json};
+
+use super::{ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
+use crate::options::OciOptions;
+
+/// The search path of programs when the request sets none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The longest time to end by itself: with it a stop still fits its deadline.
+const GRACE_LIMIT: u64 = 45;
+
+/// What a request may say to this driver alone.
+#[derive(Debug, Default)]
+struct DriverConfig {
+    hostname: Option<String>,
+    read_only: bool,
+    stop_grace_seconds: Option<u64>,
+}
+
+const KEYS: [&str; 3] = ["hostname", "read_only", "stop_grace_seconds"];
+
+impl DriverConfig {
+    fn decode(value: &Value) -> Result<Self, Error> {
+        let mut config = Self::default();
+        let Some(object) = value.as_object() else {
+            return Err(Error::invalid("driver_config", "the driver's block is not a table")
+                .cure(format!("the keys are {}", KEYS.join(", "))));
+        };
+        for (key, value) in object {
+            let field = format!("driver_config.{key}");
+            let expected = |what: &str| Error::invalid(&field, format!("{key} is {value}, which is not {what}"));
+            match key.as_str() {
+                "hostname" => {
+                    let name = value.as_str().ok_or_else(|| expected("a text"))?;
+                    check_hostname(&field, name)?;
+                    config.hostname = Some(name.to_owned());
+                }
+                "read_only" => config.read_only = value.as_bool().ok_or_else(|| expected("true or false"))?,
+                "stop_grace_seconds" => {
+                    let seconds = value.as_u64().filter(|seconds| *seconds <= GRACE_LIMIT);
+                    let seconds =
+                        seconds.ok_or_else(|| expected(&format!("a whole number from 0 to {GRACE_LIMIT}")))?;
+                    config.stop_grace_seconds = Some(seconds);
+                }
+                _ => {
+                    let error = Error::invalid(&field, format!("the oci driver has no option {key:?}"));
+                    return Err(error.cure(match nearest(key, KEYS) {
+                        Some(known) => format!("did you mean {known:?}?"),
+                        None => format!("the options are {}", KEYS.join(", ")),
+                    }));
+                }
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Checks a host name as hostname(7) has it.
+pub(crate) fn check_hostname(field: &str, name: &str) -> Result<(), Error> {
+    let sound = matches!(name.len(), 1..=63)
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+        && !name.starts_with(['-', '.'])
+        && !name.ends_with(['-', '.']);
+    if sound {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("host name {name:?} is not valid"))
+        .cure("use 1 to 63 letters, digits and inner hyphens"))
+}
+
+fn image(request: &PlanRequest, options: &OciOptions, read_only: bool) -> Result<ImagePlan, Error> {
+    let reference = if request.image.is_empty() { "host" } else { request.image.as_str() };
+    if reference == "host" {
+        if !options.host_image {
+            return Err(Error::refused("policy", "the image \"host\" is not allowed here")
+                .cure("name another image, or let the operator set host_image = true for this driver"));
+        }
+        return Ok(ImagePlan { kind: ImageKind::Host, reference: reference.to_owned(), path: None, read_only });
+    }
+    let Some(path) = reference.strip_prefix("dir:") else {
+        return Err(Error::invalid("image", format!("image {reference:?} is not one that the oci driver can use"))
+            .cure("use \"host\", or \"dir:\" and the absolute path of a root folder"));
+    };
+    if !path.starts_with('/') {
+        return Err(Error::invalid("image", format!("the folder of image {reference:?} is not an absolute path"))
+            .cure("begin it with \"/\", for example \"dir:/srv/images/debian\""));
+    }
+    let resolved = resolve(reference, Path::new(path), options)?;
+    Ok(ImagePlan { kind: ImageKind::Dir, reference: reference.to_owned(), path: Some(resolved), read_only })
+}
+
+/// Resolves the folder of a `dir:` image and checks that it may be one.
+pub(crate) fn resolve(reference: &str, path: &Path, options: &OciOptions) -> Result<String, Error> {
+    let resolved = std::fs::canonicalize(path).map_err(|error| {
+        Error::not_found(format!("image {reference:?} is not there: {}: {error}", path.display()))
+            .cure("unpack a root file system into that folder, or name another folder")
+    })?;
+    if !resolved.is_dir() {
+        return Err(Error::invalid("image", format!("image {reference:?} is not a folder"))
+            .cure("name a folder that holds a root file system"));
+    }
+    if let Some(roots) = &options.dir_roots
+        && !roots.iter().any(|root| resolved.starts_with(root))
+    {
+        return Err(Error::refused("policy", format!("image {reference:?} is not below a folder that is allowed"))
+            .cure("move it below one of the driver's dir_roots, or let the operator extend them"));
+    }
+    for own in [&options.state_dir, &options.run_dir] {
+        let own = std::fs::canonicalize(own).unwrap_or_else(|_| own.clone());
+        if own.starts_with(&resolved) || resolved.starts_with(&own) {
+            return Err(Error::refused(
+                "driver",
+                format!("image {reference:?} would show the driver's own folder {} in the sandbox", own.display()),
+            )
+            .cure("name a folder that neither holds the gateway's data nor lies in it"));
+        }
+    }
+    resolved.into_os_string().into_string().map_err(|path| {
+        Error::invalid("image", format!("the path {} is not UTF-8", path.to_string_lossy())).cure("rename the folder")
+    })
+}
+
+/// A segment of a JSON pointer (RFC 6901).
+fn segment(text: &str) -> String {
+    text.replace('~', "~0").replace('/', "~1")
+}
+
+/// Makes the plan. It depends on the request, the options and where links lead, and on nothing else.
+pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Result<DefaultPlan, Error> {
+    let config = DriverConfig::decode(&request.driver_config)?;
+    let image = image(request, options, config.read_only)?;
+    let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
+    let mut from_request = Vec::new();
+    let mut said = |given: bool, pointer: String| {
+        if given {
+            from_request.push(pointer);
+        }
+    };
+    said(!request.image.is_empty(), "/image/reference".to_owned());
+    said(!request.command.is_empty(), "/command".to_owned());
+    said(!request.workdir.is_empty(), "/workdir".to_owned());
+    said(config.hostname.is_some(), "/hostname".to_owned());
+    said(config.read_only, "/image/read_only".to_owned());
+    said(config.stop_grace_seconds.is_some(), "/stop_grace_seconds".to_owned());
+    said(request.name.is_some(), "/sandbox/name".to_owned());
+    said(request.resources.cpu.is_some(), "/resources/cpu".to_owned());
+    said(request.resources.memory.is_some(), "/resources/memory".to_owned());
+    said(request.resources.pids.is_some(), "/resources/pids".to_owned());
+    for key in request.labels.keys() {
+        said(true, format!("/labels/{}", segment(key)));
+    }
+    let home = if image.kind == ImageKind::Host { "/workspace" } else { "/root" };
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("HOME".to_owned(), home.to_owned())]);
+    for (name, value) in &request.env {
+        said(true, format!("/env/{}", segment(name)));
+        env.insert(name.clone(), value.clone());
+    }
+    for (name, reference) in &request.secrets {
+        let slot = format!("{}{reference}", slots::SECRET_PREFIX);
+        env.insert(name.clone(), marker(&slot));
+        said(true, format!("/env/{}", segment(name)));
+        filled.insert(format!("/env/{}", segment(name)), slot);
+    }
+    let name = request.name.clone().unwrap_or_else(|| {
+        filled.insert("/sandbox/name".to_owned(), slots::SANDBOX_NAME.to_owned());
+        marker(slots::SANDBOX_NAME)
+    });
+    let hostname = config.hostname.unwrap_or_else(|| {
+        if request.name.is_none() {
+            filled.insert("/hostname".to_owned(), slots::SANDBOX_NAME.to_owned());
+        }
+        name.clone()
+    });
+    let default_workdir = if image.kind == ImageKind::Host { "/workspace" } else { "/" };
+    let workdir = if request.workdir.is_empty() { default_workdir } else { &request.workdir };
+    let plan = OciPlan {
+        sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },
+        image,
+        command: request.command.clone(),
+        env,
+        labels: request.labels.clone(),
+        annotations: BTreeMap::new(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        workdir: workdir.to_owned(),
+        hostname,
+        resources: ResourcesPlan {
+            cpu: request.resources.cpu.clone(),
+            memory: request.resources.memory.clone(),
+            pids: request.resources.pids,
+        },
+        network: NetworkPlan { mode: NetworkMode::None, address: None },
+        security: SecurityPlan::default(),
+        stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
+    };
+    Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request })
+}

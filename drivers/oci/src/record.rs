@@ -1,0 +1,145 @@
+//! What the driver keeps on disk of each sandbox, and where.
+//!
+//! The record is written (temporary file and rename) before the sandbox's first effect and is *not* fsynced. It exists
+//! so that a later gateway of this boot can find and remove what an earlier one made: cgroups, a monitor, mounts. A
+//! power loss ends all of these, and what is durable beyond that (that the sandbox exists at all) is in the engine's
+//! journal, which was synced before the driver was called. What remains after a power loss is a folder with the
+//! sandbox's id as its name, which a delete removes with or without a record.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chiton_driver::Identity;
+use chiton_model::{GatewayId, SandboxId, StoreEpoch};
+use chiton_oci_monitor::cgroup::Hierarchy;
+use chiton_oci_monitor::files;
+use serde::{Deserialize, Serialize};
+
+use crate::options::OciOptions;
+
+/// The record's file name in the sandbox's folder.
+const FILE: &str = "record.json";
+
+/// What is kept of a sandbox. It holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The form of this record.
+    pub(crate) version: u32,
+    /// The sandbox.
+    pub(crate) id: SandboxId,
+    /// The installation.
+    pub(crate) gateway: GatewayId,
+    /// The store's life.
+    pub(crate) epoch: StoreEpoch,
+    /// The number of the commit that intended it.
+    pub(crate) commit: u64,
+    /// Managed labels, the plan's labels below them.
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    /// Annotations of the plan.
+    pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    /// The first host id of its range.
+    pub(crate) first_id: u32,
+    /// Its cgroups.
+    pub(crate) cgroups: Vec<Hierarchy>,
+    /// The start that was asked for last.
+    pub(crate) attempt: Option<String>,
+    /// How long its main process may take to end by itself.
+    pub(crate) stop_grace_seconds: u64,
+}
+
+impl Record {
+    pub(crate) const VERSION: u32 = 1;
+
+    /// Managed labels are set last, so that nothing overrides them.
+    pub(crate) fn labels(
+        identity: &Identity,
+        plan: &std::collections::BTreeMap<String, String>,
+    ) -> std::collections::BTreeMap<String, String> {
+        let mut labels = plan.clone();
+        labels.extend(identity.labels().map(|(key, value)| (key.to_owned(), value)));
+        labels
+    }
+
+    pub(crate) fn store(&self, dir: &Path) -> io::Result<()> {
+        files::replace(dir, FILE, &serde_json::to_vec(self)?, false)
+    }
+
+    pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
+        match fs::read(dir.join(FILE)) {
+            Ok(bytes) => {
+                let record: Self = serde_json::from_slice(&bytes)?;
+                if record.version == Self::VERSION {
+                    Ok(Some(record))
+                } else {
+                    let (found, known) = (record.version, Self::VERSION);
+                    Err(io::Error::other(format!("{} has version {found}, known is {known}", dir.display())))
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Where everything of one sandbox is.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    /// Its folder: record, marks, exit record, log, layers.
+    pub(crate) dir: PathBuf,
+    /// What it wrote.
+    pub(crate) upper: PathBuf,
+    /// The overlay's work folder.
+    pub(crate) work: PathBuf,
+    /// The monitor's socket is here.
+    pub(crate) run: PathBuf,
+    /// The agent's folder.
+    pub(crate) agent: PathBuf,
+    /// The lock.
+    pub(crate) lock: PathBuf,
+    /// The tombstone.
+    pub(crate) tombstone: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(options: &OciOptions, id: &SandboxId) -> Self {
+        let dir = sandboxes(options).join(id.as_str());
+        Self {
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            dir,
+            run: options.run_dir.join("monitors").join(id.as_str()),
+            agent: options.run_dir.join("agent").join(id.as_str()),
+            lock: locks(options).join(format!("{id}.lock")),
+            tombstone: locks(options).join(format!("{id}.deleted")),
+        }
+    }
+}
+
+/// The folder of all sandboxes' folders.
+pub(crate) fn sandboxes(options: &OciOptions) -> PathBuf {
+    options.state_dir.join("sandboxes")
+}
+
+/// The folder of locks and tombstones.
+pub(crate) fn locks(options: &OciOptions) -> PathBuf {
+    options.state_dir.join("locks")
+}
+
+/// The ids of all sandbox folders.
+pub(crate) fn ids(options: &OciOptions) -> io::Result<Vec<SandboxId>> {
+    let entries = match fs::read_dir(sandboxes(options)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        // A name that is no id was not made by this driver.
+        if let Some(id) = entry?.file_name().to_str().and_then(|name| SandboxId::new(name).ok()) {
+            found.push(id);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

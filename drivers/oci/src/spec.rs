@@ -1,0 +1,233 @@
+//! From a filled plan to what the launch child is told.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use chiton_driver::AgentLaunch;
+use chiton_oci_monitor::cgroup::Limits;
+use rustix::process::{Resource, getrlimit};
+use serde_json::{Value, json};
+
+use crate::launch::{Bind, Entry, RootDocument};
+use crate::plan::{ImageKind, OciPlan};
+use crate::record::{Paths, Record};
+
+/// Where the agent's folder is in the sandbox.
+pub(crate) const AGENT_FOLDER: &str = "/run/chiton";
+/// Where the agent's program is in the sandbox; beside the folder, which belongs to the gateway.
+pub(crate) const AGENT_PROGRAM: &str = "/run/chiton-agent";
+
+/// Host folders with programs and libraries.
+const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// What of the host's configuration programs need to run; nothing here names the host's users, keys or networks.
+const CONFIGURATION: [&str; 10] = [
+    "etc/alternatives",
+    "etc/ca-certificates",
+    "etc/ld.so.cache",
+    "etc/ld.so.conf",
+    "etc/ld.so.conf.d",
+    "etc/localtime",
+    "etc/mime.types",
+    "etc/protocols",
+    "etc/services",
+    "etc/ssl/certs",
+];
+
+/// The limits of a plan in the kernel's units.
+pub(crate) fn limits(plan: &OciPlan) -> Limits {
+    Limits {
+        cpu_millicores: plan.resources.cpu.as_ref().map(chiton_model::CpuQuantity::millicores),
+        memory_bytes: plan.resources.memory.as_ref().map(chiton_model::MemoryQuantity::bytes),
+        pids: plan.resources.pids,
+    }
+}
+
+/// The layers and host paths of a sandbox's root.
+pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option<&Path>) -> RootDocument {
+    let mut skeleton = base(plan);
+    let mut binds = Vec::new();
+    if plan.image.kind == ImageKind::Host {
+        for name in PROGRAMS.into_iter().chain(CONFIGURATION) {
+            host_path(name, &mut skeleton, &mut binds);
+        }
+    }
+    if let Some(program) = agent {
+        skeleton.push(Entry::Folder(AGENT_FOLDER.to_owned(), 0o755));
+        skeleton.push(Entry::File(AGENT_PROGRAM.to_owned(), String::new()));
+        let show = |source: &Path, target: &str| Bind {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            read_only: true,
+            device: false,
+        };
+        binds.push(show(&paths.agent, AGENT_FOLDER));
+        binds.push(show(program, AGENT_PROGRAM));
+    }
+    for mount in &plan.mounts {
+        binds.push(Bind {
+            source: mount.source.clone().into(),
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+            device: false,
+        });
+    }
+    RootDocument {
+        lower: plan.image.path.as_ref().map(Into::into),
+        upper: paths.upper.clone(),
+        work: paths.work.clone(),
+        first_id: record.first_id,
+        ids: plan.security.mapped_ids,
+        skeleton,
+        binds,
+    }
+}
+
+/// What every root has where its image has nothing.
+fn base(plan: &OciPlan) -> Vec<Entry> {
+    let folder = |path: &str, mode| Entry::Folder(path.to_owned(), mode);
+    let file = |path: &str, text: String| Entry::File(path.to_owned(), text);
+    let mut entries: Vec<Entry> =
+        ["/dev", "/etc", "/etc/ssl", "/home", "/mnt", "/opt", "/proc", "/run", "/srv", "/sys", "/var", "/workspace"]
+            .iter()
+            .map(|path| folder(path, 0o755))
+            .collect();
+    entries.extend([folder("/root", 0o700), folder("/tmp", 0o1777), folder("/var/tmp", 0o1777)]);
+    entries.extend([
+        file("/etc/hostname", format!("{}\n", plan.hostname)),
+        file("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {}\n", plan.hostname)),
+        file("/etc/resolv.conf", String::new()),
+        file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        file(
+            "/etc/passwd",
+            format!("root:x:0:0:root:{}:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n", home(plan)),
+        ),
+        file("/etc/group", "root:x:0:\nnogroup:x:65534:\n".to_owned()),
+    ]);
+    entries
+}
+
+fn home(plan: &OciPlan) -> &str {
+    plan.env.get("HOME").filter(|home| !home.contains([':', '\n'])).map_or("/root", String::as_str)
+}
+
+/// Shows a host path read-only, or repeats the link that it is.
+fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
+    let source = Path::new("/").join(name);
+    let Ok(metadata) = fs::symlink_metadata(&source) else { return };
+    let target = format!("/{name}");
+    if metadata.is_symlink() {
+        if let Some(link) = fs::read_link(&source).ok().and_then(|link| link.into_os_string().into_string().ok()) {
+            skeleton.push(Entry::Link(target, link));
+        }
+        return;
+    }
+    skeleton.push(if metadata.is_dir() {
+        Entry::Folder(target.clone(), 0o755)
+    } else {
+        Entry::File(target.clone(), String::new())
+    });
+    binds.push(Bind { source, target, read_only: true, device: false });
+}
+
+/// The runtime specification (OCI 1.0), without the root's path.
+pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>) -> Value {
+    let ids = json!([{ "containerID": 0, "hostID": record.first_id, "size": plan.security.mapped_ids }]);
+    let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
+    let no_capabilities = json!({
+        "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []
+    });
+    let open_files = plan.security.open_files.min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    let (arguments, folder) = process(plan, agent);
+    let mut spec = json!({
+        "ociVersion": "1.0.2",
+        "hostname": plan.hostname,
+        "root": { "path": "", "readonly": plan.image.read_only },
+        "process": {
+            "terminal": false,
+            "user": { "uid": 0, "gid": 0 },
+            "args": arguments,
+            "env": environment(plan, agent),
+            "cwd": folder,
+            "capabilities": no_capabilities,
+            "rlimits": [
+                { "type": "RLIMIT_NOFILE", "soft": open_files, "hard": open_files },
+                { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            ],
+            "noNewPrivileges": plan.security.no_new_privileges,
+        },
+        "mounts": mounts(plan),
+        "linux": {
+            // Absolute, or the library asks for systemd. It finds no hierarchy to make it in.
+            "cgroupsPath": "/chiton",
+            "uidMappings": ids,
+            "gidMappings": ids,
+            "namespaces": namespaces,
+            "maskedPaths": plan.security.masked_paths,
+            "readonlyPaths": plan.security.readonly_paths,
+        },
+    });
+    if gateway_is_spared() {
+        spec["process"]["oomScoreAdj"] = json!(0);
+    }
+    spec
+}
+
+/// Whether the out-of-memory killer is told to spare this process; a sandbox must not inherit that.
+fn gateway_is_spared() -> bool {
+    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    score.trim().parse::<i32>().is_ok_and(|score| score < 0)
+}
+
+fn process<'a>(plan: &'a OciPlan, agent: Option<&AgentLaunch>) -> (Vec<&'a str>, &'a str) {
+    let command = plan.command.iter().map(String::as_str);
+    if agent.is_none() {
+        return (command.collect(), &plan.workdir);
+    }
+    let mut arguments = vec![AGENT_PROGRAM, "agent"];
+    if !plan.command.is_empty() {
+        arguments.push("--");
+        arguments.extend(command);
+    }
+    // The agent enters the working folder itself, and says so when it is not there.
+    (arguments, "/")
+}
+
+fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>) -> Vec<String> {
+    let mut env: BTreeMap<&str, &str> = plan.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // Without HOME the library looks the user up, which loads the image's code before the sandbox is closed.
+    env.entry("HOME").or_insert("/root");
+    let socket = format!("{AGENT_FOLDER}/agent.sock");
+    if let Some(agent) = agent {
+        env.insert("CHITON_AGENT_SOCKET", &socket);
+        env.insert("CHITON_AGENT_TOKEN", &agent.token);
+        env.insert("CHITON_AGENT_ATTEMPT", &agent.attempt);
+        env.insert("CHITON_AGENT_WORKDIR", &plan.workdir);
+    }
+    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// The kernel's file systems. Host paths are mounted before the library runs.
+fn mounts(plan: &OciPlan) -> Vec<Value> {
+    let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": source, "options": options });
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ];
+    if plan.image.read_only {
+        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+    }
+    for device in &plan.devices {
+        mounts.push(mount(&device.path, "bind", &device.path, &["bind", "nosuid", "noexec"]));
+    }
+    mounts
+}

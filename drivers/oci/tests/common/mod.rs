@@ -1,0 +1,235 @@
+//! What the tests share: a driver of their own on real folders, and looks at the machine from outside.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of this.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use chiton_driver::{
+    AgentLaunch, ComputeDriver, CreateCall, DriverEvent, Identity, LogOptions, Observed, ObservedStatus, PlanRequest,
+};
+use chiton_driver_oci::{Launcher, OciDriver, OciOptions};
+use chiton_model::{
+    DriverId, ExitStatus, GatewayId, OperationId, Resources, SandboxId, SandboxName, StoreEpoch, WorkspaceName,
+};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+/// No single step of a test takes longer, or something hangs.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The helper program; built with the tests as an example.
+pub fn helper() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join("examples/oci-host");
+    assert!(path.exists(), "{} is missing; run: cargo build -p chiton-driver-oci --examples", path.display());
+    path
+}
+
+fn helper_bytes() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| fs::read(helper()).unwrap())
+}
+
+/// Whether the test can run at all; says by name that it does not.
+pub fn root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED {test}: it makes real containers, which needs root");
+    }
+    root
+}
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub gateway: GatewayId,
+    pub options: OciOptions,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("chiton-oci-").tempdir().unwrap();
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let gateway = GatewayId::new(format!("g-{unique}")).unwrap();
+        let mut options = OciOptions::new(
+            DriverId::new("oci").unwrap(),
+            gateway.clone(),
+            folder.path().join("state"),
+            folder.path().join("run"),
+            helper_bytes(),
+        );
+        options.launcher = Launcher { program: helper(), arguments: vec!["oci-launch".into()] };
+        Self { folder, gateway, options }
+    }
+
+    pub fn driver(&self) -> OciDriver {
+        OciDriver::new(self.options.clone())
+    }
+
+    pub fn sandbox(&self, id: &SandboxId) -> PathBuf {
+        self.options.state_dir.join("sandboxes").join(id.as_str())
+    }
+
+    /// Everything on the machine that belongs to this world's sandboxes: processes, mounts, cgroups, folders.
+    pub fn traces(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            if pid == i32::try_from(std::process::id()).unwrap() {
+                continue;
+            }
+            // A zombie holds nothing any more; when its parent was killed it is for PID 1 to reap, in its own time.
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            if after_name.starts_with("Z 1 ") {
+                continue;
+            }
+            let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&[read("cmdline"), read("cgroup")].concat()).replace('\0', " ");
+            let exe = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            if text.contains(self.gateway.as_str()) || exe.starts_with(self.folder.path()) {
+                found.push(format!("process {pid}: {text}"));
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        found.extend(
+            mounts.lines().filter(|line| line.contains(&*self.folder.path().to_string_lossy())).map(String::from),
+        );
+        walk(Path::new("/sys/fs/cgroup"), 3, &mut |path| {
+            if path.to_string_lossy().contains(self.gateway.as_str()) {
+                found.push(format!("cgroup {}", path.display()));
+            }
+        });
+        for folder in ["state/sandboxes", "run/monitors", "run/agent"] {
+            let path = self.folder.path().join(folder);
+            found.extend(
+                fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path().display().to_string()),
+            );
+        }
+        found
+    }
+
+    pub fn assert_no_traces(&self) {
+        let traces = self.traces();
+        assert!(traces.is_empty(), "left behind: {traces:#?}");
+    }
+}
+
+fn walk(path: &Path, depth: usize, visit: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            visit(&entry.path());
+            if depth > 0 {
+                walk(&entry.path(), depth - 1, visit);
+            }
+        }
+    }
+}
+
+pub fn request(image: &str, command: &[&str]) -> PlanRequest {
+    PlanRequest {
+        image: image.to_owned(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        env: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        resources: Resources::default(),
+        workdir: String::new(),
+        name: Some("box".to_owned()),
+        workspace: WorkspaceName::new("default").unwrap(),
+        driver_config: json!({}),
+    }
+}
+
+pub fn sandbox_id() -> SandboxId {
+    SandboxId::new(format!("s-{}", uuid::Uuid::new_v4().simple())).unwrap()
+}
+
+/// A create call as the engine makes it: slots filled.
+pub async fn call(driver: &OciDriver, request: &PlanRequest, id: &SandboxId) -> CreateCall {
+    let default = driver.default_plan(request).await.unwrap();
+    driver.validate(&default.plan).await.unwrap();
+    fill(default.plan, id)
+}
+
+pub fn fill(mut plan: Value, id: &SandboxId) -> CreateCall {
+    plan["sandbox"]["id"] = json!(id.as_str());
+    let identity = Identity {
+        gateway: GatewayId::new("g-test").unwrap(),
+        epoch: StoreEpoch::new("e-1").unwrap(),
+        commit: 7,
+        sandbox: id.clone(),
+        name: SandboxName::new("box").unwrap(),
+        workspace: WorkspaceName::new("default").unwrap(),
+        operation: OperationId::new("op-1").unwrap(),
+    };
+    CreateCall { identity, plan, agent: None }
+}
+
+pub fn with_agent(mut call: CreateCall, attempt: &str) -> CreateCall {
+    call.agent = Some(AgentLaunch { token: "very-secret".to_owned(), attempt: attempt.to_owned() });
+    call
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} hangs"))
+}
+
+/// Waits for a sandbox to reach a status, by the driver's events.
+pub async fn until(
+    driver: &OciDriver,
+    id: &SandboxId,
+    what: &str,
+    wanted: impl Fn(&ObservedStatus) -> bool,
+) -> Observed {
+    let mut events = driver.watch();
+    within(what, async {
+        loop {
+            match events.next().await.expect("the watch goes on") {
+                DriverEvent::Changed(observed) if observed.id == *id && wanted(&observed.status) => return observed,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+pub async fn exit(driver: &OciDriver, id: &SandboxId) -> ExitStatus {
+    let observed = until(driver, id, "the exit", |status| matches!(status, ObservedStatus::Exited(_))).await;
+    match observed.status {
+        ObservedStatus::Exited(status) => status,
+        other => panic!("not an exit: {other:?}"),
+    }
+}
+
+pub async fn status(driver: &OciDriver, id: &SandboxId) -> Option<ObservedStatus> {
+    driver.get(id).await.unwrap().map(|observed| observed.status)
+}
+
+/// The whole output, until the sandbox ends.
+pub async fn output(driver: &OciDriver, id: &SandboxId) -> String {
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let mut stream = driver.logs(id, options).await.unwrap();
+    let mut text = Vec::new();
+    within("the log", async {
+        while let Some(chunk) = stream.next().await {
+            text.extend_from_slice(&chunk.unwrap().data);
+        }
+    })
+    .await;
+    String::from_utf8(text).unwrap()
+}
+
+/// Creates, starts, waits for the end; returns the exit and the output.
+pub async fn run(driver: &OciDriver, request: &PlanRequest) -> (ExitStatus, String) {
+    let id = sandbox_id();
+    let call = call(driver, request, &id).await;
+    driver.create(&call).await.unwrap();
+    driver.start(&call).await.unwrap();
+    let text = output(driver, &id).await;
+    let status = exit(driver, &id).await;
+    driver.delete(&id).await.unwrap();
+    (status, text)
+}
