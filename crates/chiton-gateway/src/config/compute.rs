@@ -6,7 +6,7 @@ use std::time::Duration;
 use chiton_lifecycle::extension::ConfigIssue;
 use chiton_lifecycle::policy::Policy;
 use chiton_lifecycle::{ExtensionConfig, Missing};
-use chiton_model::{DriverId, ExtensionName};
+use chiton_model::{DriverId, ExtensionName, nearest};
 use serde_json::{Value, json};
 
 use super::error::{Origin, join, quote};
@@ -174,11 +174,18 @@ fn drivers(
         } else if kinds.iter().any(|kind| kind == id.as_str()) {
             let empty = Node::table(origin.clone());
             let field = Field { path: join("compute.driver", id.as_str()), node: &empty };
-            issues(&field, catalog.check_driver(id.as_str(), id.as_str(), &json!({})), notes);
+            let mut found = catalog.check_driver(id.as_str(), id.as_str(), &json!({}));
+            for issue in &mut found {
+                issue.cure.get_or_insert_with(|| format!("add a table [{}]", field.path));
+            }
+            issues(&field, found, notes);
             drivers.push(DriverConfig { id: id.clone(), kind: id.to_string(), options: json!({}) });
         } else {
             let (message, cure) = unknown_name("driver", id.as_str(), &kinds);
-            let cure = format!("{cure}; a name of your own needs [compute.driver.{id}] kind = …");
+            let cure = match nearest(id.as_str(), kinds.iter().map(String::as_str)) {
+                Some(_) => cure,
+                None => format!("{cure}; a name of your own needs a table [compute.driver.{id}] with its kind"),
+            };
             notes.wrong(origin, "compute.drivers", message, cure);
         }
     }
@@ -283,7 +290,11 @@ fn documents(
         if tables.field(name.as_str()).is_none() {
             let empty = Node::table(origin.clone());
             let field = Field { path: join("compute.extension", name.as_str()), node: &empty };
-            issues(&field, catalog.check_extension(name.as_str(), &json!({})), notes);
+            let mut found = catalog.check_extension(name.as_str(), &json!({}));
+            for issue in &mut found {
+                issue.cure.get_or_insert_with(|| format!("add a table [{}]", field.path));
+            }
+            issues(&field, found, notes);
         }
     }
     documents

@@ -5,6 +5,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Text,
+    /// Text that is a duration.
+    Span,
     Texts,
     Integer,
     Integers,
@@ -22,6 +24,7 @@ impl Shape {
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::Text => "a string in quotes",
+            Self::Span => "a duration in quotes, for example \"30s\"",
             Self::Texts => "a list of strings, for example [\"a\", \"b\"]",
             Self::Integer => "a whole number",
             Self::Integers => "a list of whole numbers, for example [1000, 1001]",
@@ -61,7 +64,7 @@ pub(super) const KEYS: &[Key] = &[
     with_env("compute.default_driver", Shape::Text, "CHITON_COMPUTE_DEFAULT_DRIVER"),
     with_env("compute.extensions", Shape::Texts, "CHITON_COMPUTE_EXTENSIONS"),
     with_env("compute.missing", Shape::Text, "CHITON_COMPUTE_MISSING"),
-    with_env("compute.drain", Shape::Text, "CHITON_COMPUTE_DRAIN"),
+    with_env("compute.drain", Shape::Span, "CHITON_COMPUTE_DRAIN"),
     key("compute.driver", Shape::Section),
     key("compute.driver.*", Shape::Free),
     key("compute.extension", Shape::Section),
@@ -78,7 +81,7 @@ pub(super) const KEYS: &[Key] = &[
     key("compute.policy.*.allow.principals", Shape::Texts),
     key("compute.policy.*.allow.labels", Shape::TextTable),
     key("compute.policy.*.failure", Shape::Text),
-    key("compute.policy.*.deadline", Shape::Text),
+    key("compute.policy.*.deadline", Shape::Span),
     key("compute.policy.*.reconcile", Shape::Text),
     key("compute.policy.*.concurrency", Shape::Integer),
     key("compute.policy.*.abandon", Shape::Flag),
@@ -94,10 +97,10 @@ pub(super) const KEYS: &[Key] = &[
     with_env("log.level", Shape::Text, "CHITON_LOG"),
     with_env("log.format", Shape::Text, "CHITON_LOG_FORMAT"),
     key("reconcile", Shape::Section),
-    with_env("reconcile.interval", Shape::Text, "CHITON_RECONCILE_INTERVAL"),
+    with_env("reconcile.interval", Shape::Span, "CHITON_RECONCILE_INTERVAL"),
     key("sweep", Shape::Section),
-    with_env("sweep.interval", Shape::Text, "CHITON_SWEEP_INTERVAL"),
-    with_env("sweep.grace", Shape::Text, "CHITON_SWEEP_GRACE"),
+    with_env("sweep.interval", Shape::Span, "CHITON_SWEEP_INTERVAL"),
+    with_env("sweep.grace", Shape::Span, "CHITON_SWEEP_GRACE"),
     key("metrics", Shape::Section),
     with_env("metrics.listen", Shape::Text, "CHITON_METRICS_LISTEN"),
 ];

@@ -20,6 +20,9 @@ mod sources;
 mod tree;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use defaults::default_config_text;
 pub use error::{ConfigError, Origin};
 pub use gateway::default_socket;

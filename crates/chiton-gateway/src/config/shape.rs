@@ -55,7 +55,7 @@ fn typed(node: &mut Node, shape: Shape, path: &str, errors: &mut Vec<ConfigError
     };
     match (shape, &mut node.tree) {
         (_, Tree::Bad)
-        | (Shape::Text, Tree::Text(_))
+        | (Shape::Text | Shape::Span, Tree::Text(_))
         | (Shape::Integer, Tree::Integer(_))
         | (Shape::Flag, Tree::Bool(_))
         | (Shape::Section | Shape::Free, Tree::Table(_)) => {}

@@ -213,6 +213,6 @@ fn from_text(shape: Shape, text: &str, origin: &Origin) -> Result<Tree, (String,
             .parse()
             .map(Tree::Bool)
             .map_err(|_| (format!("{} is neither true nor false", quote(text)), "write true or false".to_owned())),
-        Shape::Text | Shape::Section | Shape::TextTable | Shape::Free => Ok(Tree::Text(text.to_owned())),
+        Shape::Text | Shape::Span | Shape::Section | Shape::TextTable | Shape::Free => Ok(Tree::Text(text.to_owned())),
     }
 }
