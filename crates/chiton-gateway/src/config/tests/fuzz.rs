@@ -18,7 +18,7 @@ fn answered(text: &str) -> Result<(), TestCaseError> {
             let lines = text.split('\n').count();
             for error in errors {
                 prop_assert!(error.line().is_none_or(|line| (1..=lines).contains(&line)), "{error}");
-                prop_assert!(!error.to_string().chars().any(|c| c.is_control()), "{:?}", error.to_string());
+                prop_assert!(!error.to_string().chars().any(char::is_control), "{:?}", error.to_string());
             }
         }
     }
