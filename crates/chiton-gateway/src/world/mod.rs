@@ -7,5 +7,5 @@ mod tasks;
 
 pub(crate) use agents::{AgentSessions, StoredTokens};
 pub use hub::Hub;
-pub use secrets::{SecretRule, SecretSource, SecretStore};
+pub(crate) use secrets::SecretStore;
 pub(crate) use tasks::{HookThreads, MachineClock, MachineEntropy, MachineExecutor};

@@ -1,39 +1,20 @@
 //! The operator's secrets. A value is read when a driver call needs it and is kept nowhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
 use chiton_lifecycle::runtime::Secrets;
 use chiton_model::{Error, Principal, WorkspaceName};
 use futures::future::BoxFuture;
 
+use crate::config::{SecretRef, SecretSource};
+
 /// The largest secret: one that does not fit into an environment variable is a mistake.
 const LARGEST: u64 = 64 * 1024;
 
-/// Where a secret's value is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// In a variable of the gateway's environment.
-    Env(String),
-    /// In a file; a final line break is not part of the value.
-    File(PathBuf),
-}
-
-/// One secret: where it is and who may have it put into a sandbox. Empty sets allow nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretRule {
-    /// Where the value is.
-    pub source: SecretSource,
-    /// Workspaces by name; `*` stands for all.
-    pub workspaces: BTreeSet<String>,
-    /// Principals by subject; `*` stands for all.
-    pub principals: BTreeSet<String>,
-}
-
 /// All secrets, by reference.
 #[derive(Clone, Default)]
-pub struct SecretStore(pub BTreeMap<String, SecretRule>);
+pub struct SecretStore(pub BTreeMap<String, SecretRef>);
 
 impl fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,14 +24,9 @@ impl fmt::Debug for SecretStore {
 
 impl Secrets for SecretStore {
     fn check(&self, reference: &str, principal: &Principal, workspace: &WorkspaceName) -> Result<(), Error> {
-        let allowed = |set: &BTreeSet<String>, name: &str| set.contains("*") || set.contains(name);
         // One answer for "unknown" and "not allowed", so that nobody can find out which secrets exist.
         match self.0.get(reference) {
-            Some(rule)
-                if allowed(&rule.workspaces, workspace.as_str()) && allowed(&rule.principals, &principal.subject) =>
-            {
-                Ok(())
-            }
+            Some(secret) if secret.allows(principal, workspace) => Ok(()),
             _ => Err(Error::refused(
                 "policy",
                 format!(

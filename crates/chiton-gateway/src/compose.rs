@@ -1,0 +1,121 @@
+//! The whole gateway being put together, from bottom to top, in one place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use chiton_driver::ComputeDriver;
+use chiton_lifecycle::journal::Journal;
+use chiton_lifecycle::runtime::World;
+use chiton_lifecycle::{Engine, EngineParts};
+use chiton_model::{DriverId, Error, StoreEpoch};
+use chiton_store::{SqliteStore, StoreOptions};
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::plugin::{AgentFolder, Plugins, context};
+use crate::sessions::Sessions;
+use crate::world::{
+    AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
+};
+
+/// A gateway that is ready to serve.
+pub struct Gateway {
+    pub(crate) api: Api,
+    pub(crate) engine: Engine,
+    // Ends the hooks' threads when everything else is gone.
+    pub(crate) _hooks: HookThreads,
+}
+
+/// Puts a gateway together and takes up what an earlier one left. To be called on a tokio runtime.
+///
+/// # Errors
+/// Everything that is wrong, each with its cure.
+pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoch>) -> Result<Gateway, Vec<Error>> {
+    let one = |error: Error| vec![error];
+    folder(&config.gateway.data_dir).map_err(one)?;
+    folder(&config.gateway.run_dir).map_err(one)?;
+    let options = StoreOptions::new(config.gateway.data_dir.join("store"))
+        .map_err(|error| one(Error::unavailable("store", format!("the kernel's boot id cannot be read: {error}"))))?;
+    let journal: Arc<dyn Journal> = Arc::new(SqliteStore::open(options).map_err(|error| one(error.into()))?);
+
+    let (drivers, folders) = drivers(config, plugins, &*journal)?;
+    let tokens = Arc::new(StoredTokens::default());
+    let sessions = Sessions::new(Arc::clone(&tokens) as _);
+    let metrics = Arc::new(Metrics::default());
+    let hub = Hub::new(Arc::clone(&metrics));
+    let hooks = HookThreads::start()
+        .map_err(|error| one(Error::internal(format!("the hooks' threads cannot start: {error}"))))?;
+
+    let world = World {
+        clock: Arc::new(MachineClock),
+        entropy: Arc::new(MachineEntropy),
+        executor: Arc::new(MachineExecutor { engine: Handle::current(), hooks: hooks.handle() }),
+        agents: Arc::new(AgentSessions { sessions: sessions.clone(), folders }),
+        secrets: Arc::new(SecretStore(config.secrets.clone())),
+        audience: Arc::new(hub.clone()),
+    };
+    let mut behaviour = config.engine();
+    behaviour.adopt_epoch = adopt;
+    let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
+    let engine = Engine::new(parts).map_err(|errors| errors.0)?;
+    tokens.attach(engine.clone());
+    engine.recover().await.map_err(|errors| errors.0)?;
+    metrics.set_obligations(engine.obligations().len());
+
+    let shown = config.origins().iter().map(|shown| (shown.key.clone(), shown.value.clone(), shown.origin.to_string()));
+    let api = Api {
+        engine: engine.clone(),
+        sessions,
+        hub,
+        metrics,
+        started_at: Timestamp::now(),
+        config: Arc::new(shown.collect()),
+    };
+    Ok(Gateway { api, engine, _hooks: hooks })
+}
+
+type Drivers = (Vec<Arc<dyn ComputeDriver>>, BTreeMap<DriverId, Arc<AgentFolder>>);
+
+fn drivers(config: &Config, plugins: &Plugins, journal: &dyn Journal) -> Result<Drivers, Vec<Error>> {
+    let gateway = journal.info().gateway;
+    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for wanted in &config.compute.drivers {
+        let Some(kind) = plugins.drivers.get(wanted.kind.as_str()) else {
+            errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
+            continue;
+        };
+        let context = context(
+            wanted.id.clone(),
+            gateway.clone(),
+            &config.gateway.data_dir,
+            &config.gateway.run_dir,
+            wanted.options.clone(),
+        );
+        let built =
+            folder(&context.state_dir).and_then(|()| folder(&context.run_dir)).and_then(|()| (kind.build)(context));
+        match built {
+            Ok(built) => {
+                if let Some(folder) = built.agent_folder {
+                    folders.insert(wanted.id.clone(), folder);
+                }
+                drivers.push(built.driver);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// Makes a folder of ours, for nobody else to look into.
+fn folder(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        Error::unavailable("gateway", format!("the folder {path:?} cannot be made: {error}"))
+            .cure("run as a user who may write there, or choose another: --data-dir")
+    })
+}

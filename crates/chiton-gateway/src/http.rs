@@ -1,0 +1,54 @@
+//! Everything that is served on one socket: gRPC, health, reflection and metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use chiton_model::Error;
+use chiton_proto::v1::gateway_server::GatewayServer;
+use tonic::service::Routes;
+
+use crate::api::Api;
+
+/// The largest message that a caller may send: a request's command and environment, with room.
+const LARGEST_REQUEST: usize = 4 * 1024 * 1024;
+
+/// Whether the gateway takes requests.
+#[derive(Clone, Default)]
+pub(crate) struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    pub(crate) fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The routes.
+pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(chiton_proto::DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| Error::internal(format!("the reflection service cannot be made: {error}")))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<GatewayServer<Api>>().await;
+    let metrics = Arc::clone(&api.metrics);
+    let grpc = Routes::new(GatewayServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(health)
+        .add_service(reflection);
+    let plain = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if ready.get() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+            }),
+        )
+        .route("/metrics", get(move || async move { metrics.text() }));
+    Ok(grpc.prepare().into_axum_router().merge(plain))
+}
