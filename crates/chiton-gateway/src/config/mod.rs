@@ -6,6 +6,7 @@
 //! decoded. Tables that belong to drivers and extensions are checked by them, through [`Catalog`], before any of them
 //! is constructed; what they find is reported at the line it is about.
 
+mod catalog;
 mod compute;
 mod defaults;
 mod duration;

@@ -10,7 +10,7 @@ fn answered(text: &str) -> Result<(), TestCaseError> {
     match load(&sources, &compiled()) {
         Ok(config) => {
             prop_assert!(!config.compute.drivers.is_empty() && !config.gateway.listen.is_empty());
-            let known = compiled().extensions();
+            let known = Catalog::extensions(&compiled());
             prop_assert!(config.compute.extensions.iter().all(|extension| known.contains(&extension.name.to_string())));
         }
         Err(errors) => {

@@ -12,54 +12,44 @@ mod origins;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use chiton_lifecycle::extension::{ConfigIssue, Registry};
-use chiton_model::ExtensionName;
+use chiton_lifecycle::extension::ConfigIssue;
+use chiton_model::Error;
 use serde_json::Value;
 
-use super::{Catalog, Config, ConfigError, Flags, Sources, load};
+use crate::plugin::{DriverKind, Plugins};
 
-/// Two real extensions, and the driver kind `oci` whose table has the one key `rootless`.
-struct Compiled(Registry);
+use super::{Config, ConfigError, Flags, Sources, load};
 
-impl Catalog for Compiled {
-    fn extensions(&self) -> Vec<String> {
-        self.0.iter().map(|kind| kind.descriptor().name.to_string()).collect()
+/// Two real extensions, and a driver kind `oci` whose table has the one key `rootless`.
+fn compiled() -> Plugins {
+    let mut plugins = Plugins::default();
+    for kind in [chiton_fleet_labels::extension(), chiton_address_lease::extension()] {
+        plugins.extension(kind.expect("its name is sound")).expect("names differ");
     }
-
-    fn check_extension(&self, name: &str, document: &Value) -> Vec<ConfigIssue> {
-        let name = ExtensionName::new(name).expect("only known names are asked about");
-        self.0.get(&name).expect("only known names are asked about").check(document)
-    }
-
-    fn driver_kinds(&self) -> Vec<String> {
-        vec!["oci".to_owned()]
-    }
-
-    fn check_driver(&self, kind: &str, _id: &str, options: &Value) -> Vec<ConfigIssue> {
-        assert_eq!(kind, "oci", "only known kinds are asked about");
-        let table = options.as_object().expect("options are a table");
-        let issue = |key: &String, message: &str| ConfigIssue {
-            pointer: format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-            message: message.to_owned(),
-            cure: None,
-        };
-        table
-            .iter()
-            .filter_map(|(key, value)| match (key.as_str(), value) {
-                ("rootless", Value::Bool(_)) => None,
-                ("rootless", _) => Some(issue(key, "is not a boolean")),
-                _ => Some(issue(key, "unknown option")),
-            })
-            .collect()
-    }
+    let oci = DriverKind {
+        kind: "oci",
+        early: |_| None,
+        check: check_driver,
+        build: |_| Err(Error::internal("loading a config must not build a driver")),
+        doctor: |_| Vec::new(),
+    };
+    plugins.driver(oci).expect("names differ");
+    plugins
 }
 
-fn compiled() -> Compiled {
-    let mut registry = Registry::default();
-    for kind in [chiton_fleet_labels::extension(), chiton_address_lease::extension()] {
-        registry.register(kind.expect("its name is sound")).expect("names differ");
-    }
-    Compiled(registry)
+fn check_driver(options: &Value) -> Vec<ConfigIssue> {
+    let issue = |key: &String, message: &str| ConfigIssue {
+        pointer: format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        message: message.to_owned(),
+        cure: None,
+    };
+    let table = options.as_object().expect("options are a table");
+    let wrong = table.iter().filter_map(|(key, value)| match (key.as_str(), value) {
+        ("rootless", Value::Bool(_)) => None,
+        ("rootless", _) => Some(issue(key, "is not a boolean")),
+        _ => Some(issue(key, "unknown option")),
+    });
+    wrong.collect()
 }
 
 /// Root's sources with a file `chiton.toml`.
