@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
-mod catalog;
 pub mod compose;
 pub mod config;
 mod http;

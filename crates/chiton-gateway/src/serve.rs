@@ -81,7 +81,7 @@ pub async fn serve(
     readiness.set(false);
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     gateway.engine.shutdown().await;
-    drop(close.send(true));
+    close.send_replace(true);
     // A client that watches for ever does not keep the process.
     drop(tokio::time::timeout(CLOSE, async { while servers.join_next().await.is_some() {} }).await);
     Ok(())

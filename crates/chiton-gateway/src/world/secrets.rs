@@ -14,7 +14,7 @@ const LARGEST: u64 = 64 * 1024;
 
 /// All secrets, by reference.
 #[derive(Clone, Default)]
-pub struct SecretStore(pub BTreeMap<String, SecretRef>);
+pub(crate) struct SecretStore(pub BTreeMap<String, SecretRef>);
 
 impl fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
