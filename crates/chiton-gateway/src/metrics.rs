@@ -1,4 +1,4 @@
-//! Metrics, in the OpenMetrics text form.
+//! Metrics, in the `OpenMetrics` text form.
 
 use std::time::Duration;
 

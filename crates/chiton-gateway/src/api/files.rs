@@ -64,7 +64,7 @@ fn rest<M: Selecting>(input: Streaming<M>) -> impl futures::Stream<Item = M::Res
 }
 
 /// An agent's failure as the caller's: its text is its own, the condition is kept.
-fn from_agent(status: Status) -> Status {
+fn from_agent(status: &Status) -> Status {
     use chiton_model::ErrorKind as K;
     let kind = match status.code() {
         tonic::Code::InvalidArgument | tonic::Code::OutOfRange => K::Invalid { field: "agent".to_owned() },
@@ -80,10 +80,9 @@ fn from_agent(status: Status) -> Status {
     to_status(&Error::new(kind, status.message().to_owned()))
 }
 
-fn agent_error(status: Status) -> Error {
+fn agent_error(status: &Status) -> Error {
     // The detail was encoded a line ago; reading it back keeps one mapping.
-    let status = from_agent(status);
-    crate::api::status::from_status(&status)
+    crate::api::status::from_status(&from_agent(status))
 }
 
 impl Api {
@@ -133,8 +132,9 @@ impl Api {
             }
             check_command("argv", &start.argv)?;
         }
-        let output = client.exec(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
-        Ok(output.into_inner().map(|item| item.map_err(from_agent)).boxed())
+        let output =
+            client.exec(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
+        Ok(output.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
     }
 
     pub(super) async fn read_file(
@@ -143,8 +143,11 @@ impl Api {
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
         let (mut client, _) = self.agent(request.sandbox).await?;
-        let chunks = client.read_file(agent::ReadFileRequest { path: request.path }).await.map_err(agent_error)?;
-        Ok(chunks.into_inner().map(|item| item.map_err(from_agent)).boxed())
+        let chunks = client
+            .read_file(agent::ReadFileRequest { path: request.path })
+            .await
+            .map_err(|status| agent_error(&status))?;
+        Ok(chunks.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
     }
 
     pub(super) async fn read_tar(
@@ -153,8 +156,11 @@ impl Api {
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
         let (mut client, _) = self.agent(request.sandbox).await?;
-        let chunks = client.read_tar(agent::ReadTarRequest { path: request.path }).await.map_err(agent_error)?;
-        Ok(chunks.into_inner().map(|item| item.map_err(from_agent)).boxed())
+        let chunks = client
+            .read_tar(agent::ReadTarRequest { path: request.path })
+            .await
+            .map_err(|status| agent_error(&status))?;
+        Ok(chunks.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
     }
 
     pub(super) async fn write_file(
@@ -163,7 +169,8 @@ impl Api {
         mut input: Streaming<wire::WriteFileRequest>,
     ) -> Result<agent::WriteFileResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        let written = client.write_file(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
+        let written =
+            client.write_file(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
         Ok(written.into_inner())
     }
 
@@ -173,7 +180,8 @@ impl Api {
         mut input: Streaming<wire::WriteTarRequest>,
     ) -> Result<agent::WriteTarResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        let written = client.write_tar(stream::iter([first]).chain(rest(input))).await.map_err(agent_error)?;
+        let written =
+            client.write_tar(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
         Ok(written.into_inner())
     }
 
@@ -183,7 +191,8 @@ impl Api {
         request: wire::ReadFileRequest,
     ) -> Result<agent::StatResponse, Error> {
         let (mut client, _) = self.agent(request.sandbox).await?;
-        let found = client.stat(agent::StatRequest { path: request.path }).await.map_err(agent_error)?;
+        let found =
+            client.stat(agent::StatRequest { path: request.path }).await.map_err(|status| agent_error(&status))?;
         Ok(found.into_inner())
     }
 

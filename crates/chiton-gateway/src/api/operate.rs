@@ -34,6 +34,7 @@ impl Api {
         })
     }
 
+    #[expect(clippy::unused_async, reason = "every method of the service is awaited")]
     pub(super) async fn list_obligations(
         &self,
         _: Principal,
@@ -194,6 +195,7 @@ impl Api {
         Ok(wire::DeleteWorkspaceResponse {})
     }
 
+    #[expect(clippy::unused_async, reason = "every method of the service is awaited")]
     pub(super) async fn get_config(
         &self,
         _: Principal,

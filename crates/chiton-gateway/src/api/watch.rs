@@ -93,6 +93,7 @@ impl Api {
         }
     }
 
+    #[expect(clippy::unused_async, reason = "every method of the service is awaited")]
     pub(super) async fn wait_operation(
         &self,
         _: Principal,

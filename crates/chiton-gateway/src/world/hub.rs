@@ -36,10 +36,10 @@ impl Audience for Hub {
                 self.metrics.step(step, *took, error.is_some());
                 match error {
                     Some(error) => {
-                        tracing::warn!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, %error, "step failed")
+                        tracing::warn!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, %error, "step failed");
                     }
                     None => {
-                        tracing::debug!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, "step")
+                        tracing::debug!(%operation, sandbox = sandbox.as_ref().map(tracing::field::display), %step, ?took, "step");
                     }
                 }
             }
@@ -48,13 +48,13 @@ impl Audience for Hub {
                 tracing::warn!(obligation = %id, open, %message, "obligation");
             }
             LifecycleEvent::Audit { action, subject, by, message } => {
-                tracing::warn!(action, %subject, %by, %message, "audit")
+                tracing::warn!(action, %subject, %by, %message, "audit");
             }
             LifecycleEvent::Unowned(observed) => {
-                tracing::warn!(id = %observed.id, epoch = %observed.epoch, "an object that no sandbox owns")
+                tracing::warn!(id = %observed.id, epoch = %observed.epoch, "an object that no sandbox owns");
             }
             LifecycleEvent::Changed(record) => {
-                tracing::debug!(sandbox = %record.id, phase = %record.phase, "sandbox changed")
+                tracing::debug!(sandbox = %record.id, phase = %record.phase, "sandbox changed");
             }
             LifecycleEvent::Removed(id) => tracing::debug!(sandbox = %id, "sandbox removed"),
             LifecycleEvent::StepStarted { .. } | LifecycleEvent::Progress { .. } => {}
