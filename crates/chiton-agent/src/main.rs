@@ -9,12 +9,16 @@ fn main() -> ExitCode {
     let mode = args.next().unwrap_or_default();
     match mode.to_str() {
         Some("agent") => chiton_agent::run::main(args),
+        Some("monitor") => chiton_oci_monitor::main(args),
         Some("--version") => {
             println!("chiton-agent {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("chiton-agent: unknown mode {}; use: chiton-agent agent -- [COMMAND...]", mode.display());
+            eprintln!(
+                "chiton-agent: unknown mode {}; use: chiton-agent agent -- [COMMAND...], or monitor",
+                mode.display()
+            );
             ExitCode::from(2)
         }
     }

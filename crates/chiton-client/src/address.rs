@@ -70,8 +70,11 @@ pub(crate) fn choose(
         return parse(text, GATEWAY_VARIABLE);
     }
     default_for(root, runtime).map(|socket| Address { socket, origin: "default" }).ok_or_else(|| {
-        Error::unavailable("gateway", "nothing says where the gateway is: XDG_RUNTIME_DIR is not set to an absolute path")
-            .cure("name it with --gateway unix:PATH or CHITON_GATEWAY")
+        Error::unavailable(
+            "gateway",
+            "nothing says where the gateway is: XDG_RUNTIME_DIR is not set to an absolute path",
+        )
+        .cure("name it with --gateway unix:PATH or CHITON_GATEWAY")
     })
 }
 

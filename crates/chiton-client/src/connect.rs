@@ -53,7 +53,9 @@ pub async fn connect(address: &Address) -> Result<Client, Error> {
             .keep_alive_timeout(KEEP_ALIVE)
             .connect_with_connector(connector)
             .await
-            .map_err(|cause| Error::unavailable("gateway", format!("what listens at {address} speaks no HTTP/2: {cause}")))
+            .map_err(|cause| {
+                Error::unavailable("gateway", format!("what listens at {address} speaks no HTTP/2: {cause}"))
+            })
     })
     .await;
     let channel = connected.map_err(|_| {
@@ -75,7 +77,8 @@ async fn dial(path: &Path) -> io::Result<UnixStream> {
         return UnixStream::connect(path).await;
     }
     // A longer path is reached through a handle on the socket file, whose name under /proc is short.
-    let handle = rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let handle =
+        rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
     UnixStream::connect(format!("/proc/self/fd/{}", handle.as_raw_fd())).await
 }
 

@@ -78,8 +78,10 @@ pub fn from_status(status: &Status) -> Error {
         Code::ResourceExhausted => Error::exhausted("gateway", text),
         Code::DeadlineExceeded => Error::deadline(text),
         Code::Cancelled => Error::unavailable("gateway", format!("the gateway ended the call: {text}")),
-        Code::Unimplemented => Error::unsupported("gateway", "call", format!("the gateway does not know this call: {text}"))
-            .cure("the gateway is probably older than this program; use the `chiton` that it was started with"),
+        Code::Unimplemented => {
+            Error::unsupported("gateway", "call", format!("the gateway does not know this call: {text}"))
+                .cure("the gateway is probably older than this program; use the `chiton` that it was started with")
+        }
         Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => {
             Error::internal(format!("the call to the gateway failed ({:?}): {text}", status.code()))
         }

@@ -49,12 +49,12 @@ impl ExtensionKind {
         let checked = check.clone();
         Self {
             descriptor: Arc::new(descriptor),
-            check: Arc::new(move |document| match decode::<C>(document) {
+            check: Arc::new(move |document| match decode_config::<C>(document) {
                 Ok(config) => check(&config),
                 Err(issue) => vec![issue],
             }),
             build: Arc::new(move |document| {
-                let config = decode::<C>(document).map_err(|issue| vec![issue])?;
+                let config = decode_config::<C>(document).map_err(|issue| vec![issue])?;
                 let issues = checked(&config);
                 if !issues.is_empty() {
                     return Err(issues);
@@ -91,7 +91,9 @@ impl fmt::Debug for ExtensionKind {
     }
 }
 
-fn decode<C: DeserializeOwned>(document: &Value) -> Result<C, ConfigIssue> {
+/// Decodes a config document strictly; the type must deny unknown fields. An unknown field is answered with the nearest
+/// known one.
+pub fn decode_config<C: DeserializeOwned>(document: &Value) -> Result<C, ConfigIssue> {
     serde_json::from_value(document.clone()).map_err(|error| {
         let message = error.to_string();
         // serde names the field and the known ones: "unknown field `labls`, expected one of `labels`".

@@ -15,5 +15,5 @@ pub use context::{HookContext, HookCore, RequestContext, RequestView, WorkspaceC
 pub use descriptor::{Descriptor, Needs, ReconcileSupport};
 pub use draft::{Draft, PortableDraft};
 pub use error::{StepError, StepResult};
-pub use kind::{ConfigIssue, ExtensionKind, Registry};
+pub use kind::{ConfigIssue, ExtensionKind, Registry, decode_config};
 pub use traits::{Approval, Extension, HeldPage, ReconcileOutcome, SlotValues};

@@ -1,0 +1,114 @@
+//! The embedded driver, as a distribution registers it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiton_driver_oci::{OciDriver, OciOptions};
+use chiton_gateway::{BuiltDriver, DriverContext, DriverKind, Finding};
+use chiton_lifecycle::extension::{ConfigIssue, decode_config};
+use chiton_model::{DriverId, Error, GatewayId};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// `[compute.driver.oci]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    /// Whether the image `host` (a read-only view of this machine's programs) may be used. Default: yes.
+    host_image: Option<bool>,
+    /// Absolute folders below which `dir:` images may be. Default: everywhere.
+    dir_roots: Option<Vec<PathBuf>>,
+    /// The first host id of the ranges that sandboxes' users are mapped to; each sandbox gets 65,536.
+    first_id: Option<u32>,
+    /// Seconds that a main process may take to end by itself, at most 45. Default: 10.
+    stop_grace_seconds: Option<u64>,
+    /// Bytes of output that are kept of each of a sandbox's two log files. Default: 8 MiB.
+    log_bytes: Option<u64>,
+}
+
+/// The `oci` driver: containers run directly, without a daemon.
+#[must_use]
+pub fn oci() -> DriverKind {
+    DriverKind { kind: "oci", early, check, build, doctor }
+}
+
+fn early(arguments: &[OsString]) -> Option<ExitCode> {
+    let (mode, rest) = arguments.split_first()?;
+    (mode == "oci-launch").then(|| chiton_driver_oci::launch::main(rest.iter().cloned()))
+}
+
+fn check(options: &Value) -> Vec<ConfigIssue> {
+    let config: Config = match decode_config(options) {
+        Ok(config) => config,
+        Err(issue) => return vec![issue],
+    };
+    let mut issues = Vec::new();
+    let mut issue = |pointer: &str, message: String, cure: &str| {
+        issues.push(ConfigIssue { pointer: pointer.to_owned(), message, cure: Some(cure.to_owned()) });
+    };
+    for (index, root) in config.dir_roots.iter().flatten().enumerate().filter(|(_, root)| !root.is_absolute()) {
+        issue(&format!("/dir_roots/{index}"), format!("{root:?} is not an absolute path"), "begin it with \"/\"");
+    }
+    if config.stop_grace_seconds.is_some_and(|seconds| seconds > 45) {
+        issue(
+            "/stop_grace_seconds",
+            "more than 45 seconds do not fit into the deadline of a stop".to_owned(),
+            "use at most 45",
+        );
+    }
+    if config.first_id.is_some_and(|id| id < 65_536) {
+        issue(
+            "/first_id",
+            "ids below 65536 belong to this machine's own users".to_owned(),
+            "use a range that nothing else uses",
+        );
+    }
+    if config.log_bytes.is_some_and(|bytes| bytes < 4096) {
+        issue("/log_bytes", "a log of less than 4096 bytes holds no output".to_owned(), "use at least 4096");
+    }
+    issues
+}
+
+fn options(context: DriverContext) -> Result<OciOptions, Error> {
+    let config: Config =
+        decode_config(&context.config).map_err(|issue| Error::invalid(issue.pointer, issue.message))?;
+    let mut options =
+        OciOptions::new(context.id, context.gateway, context.state_dir, context.run_dir, chiton_agent_binary::AGENT);
+    options.host_image = config.host_image.unwrap_or(options.host_image);
+    options.dir_roots = config.dir_roots;
+    options.first_id = config.first_id.unwrap_or(options.first_id);
+    options.stop_grace = config.stop_grace_seconds.map_or(options.stop_grace, Duration::from_secs);
+    options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);
+    Ok(options)
+}
+
+fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
+    let driver = Arc::new(OciDriver::new(options(context)?));
+    let folders: Arc<OciDriver> = Arc::clone(&driver);
+    Ok(BuiltDriver { driver, agent_folder: Some(Arc::new(move |id| folders.agent_folder(id))) })
+}
+
+fn doctor(config: &Value) -> Vec<Finding> {
+    // Doctor looks at the machine, not at a gateway: any id will do.
+    let ids = DriverId::new("oci").and_then(|id| Ok((id, GatewayId::new("doctor")?)));
+    let options = ids.and_then(|(id, gateway)| {
+        let (state_dir, run_dir) = (PathBuf::from("/var/lib/chiton"), PathBuf::from("/run/chiton"));
+        options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
+    });
+    match options {
+        Ok(options) => chiton_driver_oci::doctor(&options)
+            .into_iter()
+            .map(|found| Finding { check: found.what, ok: found.ok, detail: found.detail, cure: found.cure })
+            .collect(),
+        Err(error) => vec![Finding {
+            check: "config".to_owned(),
+            ok: false,
+            detail: error.message,
+            cure: error.cure.unwrap_or_default(),
+        }],
+    }
+}

@@ -1,0 +1,352 @@
+//! The command line's form.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::parse::{Side, duration, key_value, remote_or_local};
+
+/// A sandbox gateway for agents: plans that can be read before they run, and nothing left to clean up.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chiton",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage; of exec: the command's own, 125 for a failure of chiton's own, 126 and 127 as in a shell."
+)]
+pub(crate) struct Cli {
+    /// The gateway to talk to: unix:PATH. Default: CHITON_GATEWAY, else the default socket.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) gateway: Option<String>,
+    /// Print one JSON document, or JSON lines.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what Chiton does, for real, and clean up after it.
+    Demo,
+    /// Run a gateway.
+    Gateway(GatewayArgs),
+    /// Sandboxes.
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+    /// Show what a create would do. Stores nothing.
+    Plan(CreateArgs),
+    /// Show every value of a sandbox's plan and who set it.
+    Explain(OneArgs),
+    /// Show a sandbox's operations and where their time went.
+    Timeline(OneArgs),
+    /// Cleanups that are owed and could not be paid.
+    #[command(subcommand)]
+    Obligations(ObligationsCommand),
+    /// Backend objects that no sandbox owns.
+    #[command(subcommand)]
+    Orphans(OrphansCommand),
+    /// Workspaces.
+    #[command(subcommand)]
+    Workspaces(WorkspacesCommand),
+    /// Extensions of the gateway.
+    Extensions,
+    /// Drivers of the gateway.
+    Drivers,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at what this machine offers and what is missing.
+    Doctor(DoctorArgs),
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where everything that must last is kept.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where to listen: unix:PATH. May be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+    /// The drivers to run, instead of those in the file. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) driver: Vec<String>,
+    /// Take over the sandboxes of an earlier life of the store. Only when that store is gone for good.
+    #[arg(long, value_name = "EPOCH")]
+    pub(crate) adopt_epoch: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Create a sandbox and wait until it is ready.
+    Create(CreateArgs),
+    /// List sandboxes.
+    List(ListArgs),
+    /// Show one sandbox.
+    Get(OneArgs),
+    /// Run a command in a sandbox.
+    Exec(ExecArgs),
+    /// Copy files and folders into or out of a sandbox.
+    Cp(CopyArgs),
+    /// Show the main process's output.
+    Logs(LogsArgs),
+    /// Stop a sandbox; its files are kept.
+    Stop(ChangeArgs),
+    /// Start a stopped sandbox.
+    Start(ChangeArgs),
+    /// Delete a sandbox and everything that belongs to it.
+    Delete(DeleteArgs),
+    /// Follow changes.
+    Watch(WatchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Its name: lower-case letters, digits and inner hyphens. Default: the gateway makes one.
+    pub(crate) name: Option<String>,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// host, dir:PATH, … Default: the driver's.
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
+    /// The driver. Default: the gateway's.
+    #[arg(long, value_name = "ID")]
+    pub(crate) driver: Option<String>,
+    /// Options of the driver's own, as JSON object.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) driver_config: Option<String>,
+    /// A label.
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) label: Vec<(String, String)>,
+    /// An environment variable.
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Processor time, as Kubernetes quantity: 500m, 2.
+    #[arg(long, value_name = "Q")]
+    pub(crate) cpu: Option<String>,
+    /// Memory, as Kubernetes quantity: 256Mi.
+    #[arg(long, value_name = "Q")]
+    pub(crate) memory: Option<String>,
+    /// Processes and threads.
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
+    /// Working folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// A variable whose value is one of the operator's secrets.
+    #[arg(long, value_name = "NAME=REF", value_parser = key_value)]
+    pub(crate) secret: Vec<(String, String)>,
+    /// Ask for an extension.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) extension: Vec<String>,
+    /// Refuse any plan with another digest.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) expect_plan: Option<String>,
+    /// Return as soon as the gateway has taken the work on.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// The main process. Default: the sandbox waits for exec.
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    /// Name, or id with --id.
+    pub(crate) name: String,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// The argument is an id.
+    #[arg(long)]
+    pub(crate) id: bool,
+    /// Also find the newest sandbox that held the name.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this workspace.
+    #[arg(long, short = 'w')]
+    pub(crate) workspace: Option<String>,
+    /// Also sandboxes that let go of their name.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only with this label.
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) label: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Pass standard input on.
+    #[arg(short = 'i', long)]
+    pub(crate) interactive: bool,
+    /// Run on a pseudo terminal.
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+    /// Working folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// An environment variable.
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// End it after this time: 500ms, 5s, 1m30s.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// The sandbox.
+    pub(crate) name: String,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// From: a path here, or NAME:/path.
+    #[arg(value_parser = remote_or_local)]
+    pub(crate) source: Side,
+    /// To: a path here, or NAME:/path.
+    #[arg(value_parser = remote_or_local)]
+    pub(crate) target: Side,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) one: OneArgs,
+    /// Go on with what is written later.
+    #[arg(long, short = 'f')]
+    pub(crate) follow: bool,
+    /// Only the last so many lines.
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<u64>,
+    /// Only since then: an RFC 3339 time, or how long ago: 10m.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    pub(crate) one: OneArgs,
+    /// Return as soon as the gateway has taken the work on.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Names, or ids with --id.
+    #[arg(required_unless_present = "all")]
+    pub(crate) names: Vec<String>,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// The arguments are ids.
+    #[arg(long)]
+    pub(crate) id: bool,
+    /// Every sandbox of the workspace.
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
+    /// Do not ask.
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+    /// Also one that is held because something it needs is missing.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Return as soon as the gateway has taken the work on.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Only this sandbox. Default: all.
+    pub(crate) name: Option<String>,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ObligationsCommand {
+    /// List them.
+    List,
+    /// Close one unpaid. Leaves an audit record.
+    Discharge {
+        /// Its id.
+        id: String,
+        /// Needed: says that you know that nothing is paid by this.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrphansCommand {
+    /// List them.
+    List,
+    /// Take over a held sandbox of an earlier life of the store.
+    Adopt(OrphanArgs),
+    /// Delete one from its platform.
+    Delete(OrphanArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OrphanArgs {
+    /// Its driver.
+    pub(crate) driver: String,
+    /// Its sandbox id.
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspacesCommand {
+    /// List them.
+    List,
+    /// Release one on every driver. Refused while it has sandboxes.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration offline; every error at once.
+    Check(GatewayArgs),
+    /// Show the configuration of the running gateway, or of a file.
+    Show {
+        #[command(flatten)]
+        sources: GatewayArgs,
+        /// Show where each value was set.
+        #[arg(long)]
+        origin: bool,
+        /// Show the default configuration, with comments.
+        #[arg(long)]
+        default: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The configuration file to look at, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}

@@ -1,0 +1,110 @@
+//! What the commands do.
+
+mod change;
+mod config;
+mod copy;
+mod create;
+mod demo;
+mod doctor;
+mod exec;
+mod gateway;
+mod local_tar;
+mod logs;
+mod look;
+mod operate;
+mod plan;
+mod timeline;
+
+use std::process::ExitCode;
+
+use chiton_client::{Client, connect, discover};
+use chiton_gateway::Plugins;
+use chiton_model::Error;
+use chiton_proto::v1 as wire;
+use clap::CommandFactory as _;
+
+use crate::cli::{Cli, Command, OneArgs, SandboxCommand};
+use crate::output;
+
+/// What every command that talks to a gateway knows.
+pub(crate) struct Context {
+    gateway: Option<String>,
+    json: bool,
+}
+
+impl Context {
+    /// A connection to the gateway.
+    async fn connect(&self) -> Result<Client, Error> {
+        connect(&discover(self.gateway.as_deref())?).await
+    }
+}
+
+/// Selects by name, or by id.
+fn select(one: &OneArgs) -> wire::SandboxSelector {
+    selector(&one.name, &one.workspace, one.id)
+}
+
+fn selector(name: &str, workspace: &str, by_id: bool) -> wire::SandboxSelector {
+    use wire::sandbox_selector::By;
+    let by = if by_id { By::Id(name.to_owned()) } else { By::Name(name.to_owned()) };
+    wire::SandboxSelector { by: Some(by), workspace: workspace.to_owned() }
+}
+
+/// A fresh id that makes a repeat of this very request harmless.
+fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Runs a command on a runtime that is as small as a client needs.
+fn on_runtime(json: bool, work: impl Future<Output = Result<ExitCode, Error>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&Error::internal(format!("the runtime cannot start: {error}")), json),
+    };
+    let code = match runtime.block_on(work) {
+        Ok(code) => code,
+        Err(error) => output::fail(&error, json),
+    };
+    // A read of standard input cannot be cancelled; it must not keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs the command line.
+pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
+    let json = cli.json;
+    let cx = Context { gateway: cli.gateway, json };
+    match cli.command {
+        Command::Demo => demo::run(plugins, json),
+        Command::Gateway(args) => gateway::run(plugins, args, json),
+        Command::Config(command) => config::run(plugins, &cx, command),
+        Command::Doctor(args) => doctor::run(plugins, &args, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "chiton", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Sandbox(SandboxCommand::Exec(args)) => exec::run(&cx, args),
+        Command::Sandbox(command) => on_runtime(json, async {
+            match command {
+                SandboxCommand::Create(args) => create::run(&cx, args).await,
+                SandboxCommand::List(args) => look::list(&cx, args).await,
+                SandboxCommand::Get(args) => look::get(&cx, &args).await,
+                SandboxCommand::Watch(args) => look::watch(&cx, args).await,
+                SandboxCommand::Cp(args) => copy::run(&cx, args).await,
+                SandboxCommand::Logs(args) => logs::run(&cx, args).await,
+                SandboxCommand::Stop(args) => change::stop(&cx, &args).await,
+                SandboxCommand::Start(args) => change::start(&cx, &args).await,
+                SandboxCommand::Delete(args) => change::delete(&cx, args).await,
+                SandboxCommand::Exec(_) => Err(Error::internal("exec is run elsewhere")),
+            }
+        }),
+        Command::Plan(args) => on_runtime(json, plan::plan(&cx, args)),
+        Command::Explain(args) => on_runtime(json, plan::explain(&cx, &args)),
+        Command::Timeline(args) => on_runtime(json, timeline::run(&cx, &args)),
+        Command::Obligations(command) => on_runtime(json, operate::obligations(&cx, command)),
+        Command::Orphans(command) => on_runtime(json, operate::orphans(&cx, command)),
+        Command::Workspaces(command) => on_runtime(json, operate::workspaces(&cx, command)),
+        Command::Extensions => on_runtime(json, operate::extensions(&cx)),
+        Command::Drivers => on_runtime(json, operate::drivers(&cx)),
+    }
+}

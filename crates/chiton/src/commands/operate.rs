@@ -1,0 +1,183 @@
+//! What operators look at and do by hand: obligations, orphans, workspaces, extensions, drivers.
+
+use std::process::ExitCode;
+
+use chiton_client::from_status;
+use chiton_model::Error;
+use chiton_proto::v1 as wire;
+use serde_json::json;
+
+use super::Context;
+use crate::cli::{ObligationsCommand, OrphansCommand, WorkspacesCommand};
+use crate::output::{self, Table};
+
+pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Result<ExitCode, Error> {
+    let mut client = cx.connect().await?;
+    match command {
+        ObligationsCommand::List => {
+            let answer = client
+                .list_obligations(wire::ListObligationsRequest {})
+                .await
+                .map_err(|status| from_status(&status))?
+                .into_inner();
+            if cx.json {
+                output::document(&json!(answer.obligations.iter().map(output::obligation).collect::<Vec<_>>()));
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut table = Table::new(&["ID", "NAME", "EXTENSION", "OWES", "WHY", "ATTEMPTS", "LAST ERROR"]);
+            for owed in &answer.obligations {
+                let why = if owed.status == "open" { &owed.reason } else { &owed.status };
+                table.row([
+                    &owed.id,
+                    &owed.name,
+                    &owed.extension,
+                    &owed.phase,
+                    why,
+                    &owed.attempts.to_string(),
+                    &owed.last_error,
+                ]);
+            }
+            output::line(&table.text());
+        }
+        ObligationsCommand::Discharge { id, force } => {
+            let request = wire::DischargeObligationRequest { id: id.clone(), force };
+            client.discharge_obligation(request).await.map_err(|status| from_status(&status))?;
+            done(cx, "discharged", &id);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn done(cx: &Context, what: &str, subject: &str) {
+    if cx.json {
+        output::json_line(&json!({ "done": what, "subject": subject }));
+    } else {
+        output::line(&format!("{what} {subject}"));
+    }
+}
+
+pub(super) async fn orphans(cx: &Context, command: OrphansCommand) -> Result<ExitCode, Error> {
+    let mut client = cx.connect().await?;
+    match command {
+        OrphansCommand::List => {
+            let answer = client
+                .list_orphans(wire::ListOrphansRequest {})
+                .await
+                .map_err(|status| from_status(&status))?
+                .into_inner();
+            if cx.json {
+                output::document(&json!(answer.orphans.iter().map(output::orphan).collect::<Vec<_>>()));
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut table = Table::new(&["DRIVER", "ID", "STATUS", "VERDICT", "EPOCH"]);
+            for orphan in &answer.orphans {
+                table.row([&orphan.driver, &orphan.id, &orphan.status, &orphan.verdict, &orphan.epoch]);
+            }
+            output::line(&table.text());
+        }
+        OrphansCommand::Adopt(args) => {
+            let request = wire::OrphanRequest { driver: args.driver, id: args.id.clone() };
+            client.adopt_orphan(request).await.map_err(|status| from_status(&status))?;
+            done(cx, "adopted", &args.id);
+        }
+        OrphansCommand::Delete(args) => {
+            let request = wire::OrphanRequest { driver: args.driver, id: args.id.clone() };
+            client.delete_orphan(request).await.map_err(|status| from_status(&status))?;
+            done(cx, "deleted", &args.id);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn workspaces(cx: &Context, command: WorkspacesCommand) -> Result<ExitCode, Error> {
+    let mut client = cx.connect().await?;
+    match command {
+        WorkspacesCommand::List => {
+            let answer = client
+                .list_workspaces(wire::ListWorkspacesRequest {})
+                .await
+                .map_err(|status| from_status(&status))?
+                .into_inner();
+            if cx.json {
+                let list = answer
+                    .workspaces
+                    .iter()
+                    .map(|row| json!({ "name": row.name, "driver": row.driver, "ready": row.ready }));
+                output::document(&json!(list.collect::<Vec<_>>()));
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut table = Table::new(&["NAME", "DRIVER", "READY"]);
+            for row in &answer.workspaces {
+                table.row([&row.name, &row.driver, if row.ready { "yes" } else { "no" }]);
+            }
+            output::line(&table.text());
+        }
+        WorkspacesCommand::Delete { name } => {
+            client
+                .delete_workspace(wire::DeleteWorkspaceRequest { name: name.clone() })
+                .await
+                .map_err(|status| from_status(&status))?;
+            done(cx, "deleted", &name);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn extensions(cx: &Context) -> Result<ExitCode, Error> {
+    let mut client = cx.connect().await?;
+    let answer = client
+        .list_extensions(wire::ListExtensionsRequest {})
+        .await
+        .map_err(|status| from_status(&status))?
+        .into_inner();
+    if cx.json {
+        output::document(&json!(answer.extensions.iter().map(output::extension).collect::<Vec<_>>()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["NAME", "VERSION", "CHAIN", "ACTIVATION", "FAILURE", "SANDBOXES", "SUMMARY"]);
+    for extension in &answer.extensions {
+        let place = match extension.position {
+            Some(position) => (position + 1).to_string(),
+            None if extension.draining => "draining".to_owned(),
+            None => "-".to_owned(),
+        };
+        let count = extension.sandboxes.to_string();
+        table.row([
+            &extension.name,
+            &extension.version,
+            &place,
+            &extension.activation,
+            &extension.failure,
+            &count,
+            &extension.summary,
+        ]);
+    }
+    output::line(&table.text());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn drivers(cx: &Context) -> Result<ExitCode, Error> {
+    let mut client = cx.connect().await?;
+    let answer =
+        client.list_drivers(wire::ListDriversRequest {}).await.map_err(|status| from_status(&status))?.into_inner();
+    if cx.json {
+        output::document(&json!(answer.drivers.iter().map(output::driver).collect::<Vec<_>>()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["ID", "KIND", "VERSION", "DEFAULT", "POINTS", "FEATURES", "STATE"]);
+    for driver in &answer.drivers {
+        let state = if driver.unavailable.is_empty() { "reachable" } else { &driver.unavailable };
+        let default = if driver.is_default { "yes" } else { "" };
+        table.row([
+            &driver.id,
+            &driver.kind,
+            &driver.version,
+            default,
+            &driver.points.join(","),
+            &driver.features.join(","),
+            state,
+        ]);
+    }
+    output::line(&table.text());
+    Ok(ExitCode::SUCCESS)
+}

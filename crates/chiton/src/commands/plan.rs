@@ -1,0 +1,68 @@
+//! `plan` and `explain`.
+
+use std::process::ExitCode;
+
+use chiton_client::from_status;
+use chiton_model::Error;
+use chiton_proto::v1 as wire;
+use serde_json::json;
+
+use super::{Context, create, select};
+use crate::cli::{CreateArgs, OneArgs};
+use crate::output::{self, Table, escape, one_line};
+
+pub(super) async fn plan(cx: &Context, args: CreateArgs) -> Result<ExitCode, Error> {
+    let request = create::request(args)?;
+    let plan = cx.connect().await?.plan_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    if cx.json {
+        output::document(&output::plan(&plan));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pretty = serde_json::from_str::<serde_json::Value>(&plan.plan)
+        .map_or_else(|_| plan.plan.clone(), |plan| format!("{plan:#}"));
+    output::line(&escape(&pretty));
+    let chain: Vec<&str> = plan.chain.iter().map(|entry| entry.extension.as_str()).collect();
+    output::line(&format!("\nchain: {}", if chain.is_empty() { "none".to_owned() } else { chain.join(" → ") }));
+    for writes in &plan.writes {
+        output::line(&format!("\n{} writes:", escape(&writes.extension)));
+        for write in &writes.writes {
+            let before =
+                if write.before.is_empty() { String::new() } else { format!("{} → ", one_line(&write.before)) };
+            let after = if write.after.is_empty() { "removed" } else { &write.after };
+            let over =
+                if write.overrides.is_empty() { String::new() } else { format!("  (overrides {})", write.overrides) };
+            output::line(&format!("  {} {before}{}{over}", one_line(&write.path), one_line(after)));
+        }
+    }
+    for note in &plan.notes {
+        output::line(&format!("note: {}", one_line(note)));
+    }
+    output::line(&format!("\ndigest {}", plan.digest));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn explain(cx: &Context, args: &OneArgs) -> Result<ExitCode, Error> {
+    let request = wire::GetSandboxRequest { sandbox: Some(select(args)), all: args.all };
+    let answer =
+        cx.connect().await?.explain_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    if cx.json {
+        let sandbox = answer.sandbox.unwrap_or_default();
+        output::document(&json!({
+            "sandbox": sandbox.id,
+            "digest": sandbox.plan_digest,
+            "values": answer.values.iter().map(output::explained).collect::<Vec<_>>(),
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["VALUE", "IS", "SET BY"]);
+    for value in &answer.values {
+        let by = if value.slot.is_empty() {
+            value.writer.clone()
+        } else {
+            format!("{} (slot {})", value.writer, value.slot)
+        };
+        table.row([&value.path, &value.value, &by]);
+    }
+    output::line(&table.text());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,62 @@
+//! Words of the command line.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// `K=V`.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// `500ms`, `5s`, `1m30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: Option<SignedDuration> = text.parse().ok();
+    match parsed.and_then(|duration| Duration::try_from(duration).ok()) {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("write a time such as 500ms, 5s or 1m30s".to_owned()),
+    }
+}
+
+/// An RFC 3339 time, or how long ago.
+pub(crate) fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = duration(text).map_err(|_| format!("{text:?} is neither an RFC 3339 time nor a duration such as 10m"))?;
+    let ago = SignedDuration::try_from(ago).map_err(|error| error.to_string())?;
+    now.checked_sub(ago).map_err(|error| error.to_string())
+}
+
+/// One side of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A path on this machine.
+    Local(std::path::PathBuf),
+    /// A path in a sandbox.
+    Remote {
+        /// The sandbox's name.
+        name: String,
+        /// Absolute path in it.
+        path: String,
+    },
+}
+
+/// `NAME:/path` is in a sandbox; everything else is here (`./a:/b` is how to say that such a name is a file).
+pub(crate) fn remote_or_local(text: &str) -> Result<Side, String> {
+    if text.is_empty() {
+        return Err("the path is empty".to_owned());
+    }
+    match text.split_once(':') {
+        Some((name, path)) if path.starts_with('/') && !name.is_empty() && !name.contains('/') => {
+            Ok(Side::Remote { name: name.to_owned(), path: path.to_owned() })
+        }
+        Some((name, path)) if !name.contains('/') && !path.starts_with('/') => Err(format!(
+            "{path:?} is not an absolute path in a sandbox; write {name}:/{path}, or ./{text} for a file of that name"
+        )),
+        _ => Ok(Side::Local(text.into())),
+    }
+}

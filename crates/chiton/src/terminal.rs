@@ -1,0 +1,58 @@
+//! The terminal in raw mode, given back on every way out.
+
+use std::io::IsTerminal as _;
+use std::sync::Mutex;
+
+use chiton_model::Error;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// What the terminal was before; kept where a panic and a signal find it, too.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Raw mode as long as this lives.
+pub(crate) struct RawMode(());
+
+impl RawMode {
+    /// Sets the terminal of standard input to raw mode.
+    pub(crate) fn enter() -> Result<Self, Error> {
+        let stdin = std::io::stdin();
+        let refuse = |why: String| Error::invalid("tty", why).cure("leave -t out, or run it from a terminal");
+        if !stdin.is_terminal() {
+            return Err(refuse("standard input is not a terminal".to_owned()));
+        }
+        let before = tcgetattr(&stdin).map_err(|error| refuse(format!("the terminal cannot be read: {error}")))?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
+        let earlier = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            earlier(panic);
+        }));
+        tcsetattr(&stdin, OptionalActions::Flush, &raw)
+            .map_err(|error| refuse(format!("the terminal cannot be set: {error}")))?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal back as it was. Does nothing the second time.
+pub(crate) fn restore() {
+    let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(before) = before {
+        // If this fails nothing else would help either.
+        drop(tcsetattr(std::io::stdin(), OptionalActions::Now, &before));
+    }
+}
+
+/// Rows and columns of the terminal.
+pub(crate) fn size() -> (u16, u16) {
+    tcgetwinsize(std::io::stdout())
+        .or_else(|_| tcgetwinsize(std::io::stdin()))
+        .map_or((24, 80), |size| (size.ws_row, size.ws_col))
+}
