@@ -169,7 +169,9 @@ impl Run {
         }
         self.check_cancel()?;
         let call = self.driver_call().await.map_err(|error| driver_failure(DriverCall::Create, &error))?;
-        self.open_agent().await?;
+        if !two_phase {
+            self.open_agent().await?;
+        }
         self.create_began = self.inner.world.clock.since_boot();
         self.steps
             .driver(DriverCall::Create, deadlines.act, driver.create(&call))
@@ -180,6 +182,10 @@ impl Run {
             self.effects(|| Call::BeforeStart(StartReason::Create)).await?;
         }
         self.check_cancel()?;
+        if two_phase {
+            // The driver makes the place where the agent dials together with the object.
+            self.open_agent().await?;
+        }
         self.start_object(&call).await?;
         self.wait_ready().await?;
         self.effects(|| Call::AfterReady(StartReason::Create)).await
