@@ -17,6 +17,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{CWD, Mode, OFlags, inotify, openat};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -139,8 +140,7 @@ async fn dial(socket: &Path) -> io::Result<UnixStream> {
 async fn serve(stream: UnixStream, service: &Service, stop: &mut watch::Receiver<bool>) {
     // HTTP/2 and its buffers begin with the gateway's first byte: most sandboxes wait long for their first call.
     tokio::select! {
-        // An error shows itself at the first read, too.
-        _ = stream.readable() => {}
+        () = spoken_to(&stream) => {}
         () = told(stop) => return,
     }
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -155,6 +155,19 @@ async fn serve(stream: UnixStream, service: &Service, stop: &mut watch::Receiver
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
+}
+
+/// Resolves at the gateway's first byte or the connection's end, and takes nothing of it.
+async fn spoken_to(stream: &UnixStream) {
+    loop {
+        // "Readable" may be a memory of the handshake; only a look tells.
+        let ready = stream.readable().await;
+        let look = || Ok(recv(stream, &mut [0_u8][..], RecvFlags::PEEK)?);
+        match stream.try_io(Interest::READABLE, look) {
+            Err(error) if ready.is_ok() && error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
 }
 
 /// Tells when something appears in a folder. Held only while there is no connection: the kernel allows a user few of them.

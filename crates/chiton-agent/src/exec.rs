@@ -189,7 +189,7 @@ async fn attend(processes: Processes, started: Started, input: Streaming<ExecInp
                 // The group may be ending by itself in this moment.
                 let _ = processes.signal(pid, libc::SIGKILL);
             }
-            () = sink.closed() => return abandon(&processes, pid, exit, &pumps).await,
+            () = sink.closed() => return abandon(&processes, pid, exit).await,
             fed = async { match &mut feeding { Some(feed) => feed.await, None => std::future::pending().await } } => {
                 // Dropped here, so that our end of standard input is closed.
                 feeding = None;
@@ -198,7 +198,7 @@ async fn attend(processes: Processes, started: Started, input: Streaming<ExecInp
                     // The caller broke off, or the protocol: either way it gets no more of this program.
                     Err(status) => {
                         let _ = sink.try_send(Err(status));
-                        return abandon(&processes, pid, exit, &pumps).await;
+                        return abandon(&processes, pid, exit).await;
                     }
                 }
             }
@@ -217,19 +217,11 @@ async fn attend(processes: Processes, started: Started, input: Streaming<ExecInp
 }
 
 /// Ends a program whose caller is gone: as a closed terminal would, then by force.
-async fn abandon(
-    processes: &Processes,
-    pid: i32,
-    exit: oneshot::Receiver<Exit>,
-    pumps: &[tokio::task::JoinHandle<()>],
-) {
+async fn abandon(processes: &Processes, pid: i32, exit: oneshot::Receiver<Exit>) {
     processes.sweep_at_exit(pid);
     for signal in [libc::SIGHUP, libc::SIGCONT] {
         // A group that has ended needs no signal. A stopped one has to be woken to see the first.
         let _ = processes.signal(pid, signal);
-    }
-    for pump in pumps {
-        pump.abort();
     }
     if timeout(GRACE, exit).await.is_err() {
         let _ = processes.signal(pid, libc::SIGKILL);

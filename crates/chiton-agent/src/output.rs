@@ -78,11 +78,12 @@ impl End {
 }
 
 /// Sends what a program writes until its end: all it wrote before its exit, and for a short while what descendants write
-/// that kept the pipe. After that they may write on, to nobody: closing the pipe would kill them by SIGPIPE.
+/// that kept the pipe. After that, and when the caller is gone, they may write on, to nobody: closing the pipe would kill them by
+/// SIGPIPE in the middle of their own cleaning up.
 pub(crate) async fn pump(from: End, to: Sink, wrap: fn(Bytes) -> Output, mut exited: watch::Receiver<bool>) {
     loop {
         tokio::select! {
-            read = from.read() => if !deliver(read, &to, wrap).await { return },
+            read = from.read() => if !deliver(read, &to, wrap).await { return discard(from).await },
             // An error means that the sender is gone, which comes after the exit too.
             () = told(&mut exited) => break,
         }
@@ -97,14 +98,16 @@ pub(crate) async fn pump(from: End, to: Sink, wrap: fn(Bytes) -> Output, mut exi
         // Only waiting for the program counts, not waiting for the caller.
         patience = patience.saturating_sub(before.elapsed());
         allowed = allowed.saturating_sub(read.as_ref().map_or(0, Bytes::len));
-        if !deliver(read, &to, wrap).await {
-            return;
-        }
-        if allowed == 0 {
+        if !deliver(read, &to, wrap).await || allowed == 0 {
             break;
         }
     }
-    tokio::spawn(async move { while from.read().await.is_ok_and(|bytes| !bytes.is_empty()) {} });
+    tokio::spawn(discard(from));
+}
+
+/// Reads to the end for nobody.
+async fn discard(from: End) {
+    while from.read().await.is_ok_and(|bytes| !bytes.is_empty()) {}
 }
 
 /// Resolves when the flag is set, or nobody is left to set it.

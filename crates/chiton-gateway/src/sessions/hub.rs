@@ -79,8 +79,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Resolves when the agent of this start of the sandbox is connected; from then on agents of other starts are refused.
-    /// Has no deadline of its own.
+    /// Resolves when the agent of this start of the sandbox is connected, or was since this call (a main program may end in
+    /// the moment it starts). From this call on agents of other starts are refused. Has no deadline of its own.
     ///
     /// # Errors
     /// [`SessionError::Unknown`], also when the sandbox is forgotten meanwhile.
@@ -91,7 +91,12 @@ impl Sessions {
             door.expect(attempt);
             door.connected.subscribe()
         };
-        let met = changes.wait_for(|state| state.closed || state.attempt.as_deref() == Some(attempt)).await;
+        let before = changes.borrow().sessions;
+        let met = changes.wait_for(|state| {
+            let since = state.sessions > before && state.latest.as_deref() == Some(attempt);
+            state.closed || since || state.attempt.as_deref() == Some(attempt)
+        });
+        let met = met.await;
         if met.is_ok_and(|state| !state.closed) { Ok(()) } else { Err(unknown()) }
     }
 
@@ -111,8 +116,9 @@ impl Sessions {
         self.door(sandbox)?.connected.borrow().attempt.as_deref().map(str::to_owned)
     }
 
-    /// A client for the sandbox's agent. Calls on it fail with `UNAVAILABLE` once its connection has ended; then ask again.
-    /// To be called on a tokio runtime.
+    /// A client for the sandbox's agent, for as long as its connection lasts: a call after its end fails with
+    /// `UNAVAILABLE`, one that is under way then with that, `CANCELLED` or `UNKNOWN`, as the transport saw it. Then ask
+    /// for a new one. To be called on a tokio runtime.
     ///
     /// # Errors
     /// [`SessionError::Unknown`], [`SessionError::Disconnected`].
@@ -136,7 +142,11 @@ impl Sessions {
 /// What outsiders may watch.
 #[derive(Default)]
 struct Connected {
+    /// Whose agent is connected now.
     attempt: Option<Arc<str>>,
+    /// Whose agent was connected last, and how many there were: a watcher may look too late for a short session.
+    latest: Option<Arc<str>>,
+    sessions: u64,
     closed: bool,
 }
 
@@ -192,7 +202,11 @@ impl Door {
         let number = state.number;
         state.session = Some(Session { link, _cut: cut.drop_guard() });
         // Still under the lock: watchers see changes in their order.
-        self.connected.send_modify(|connected| connected.attempt = Some(attempt.into()));
+        self.connected.send_modify(|connected| {
+            connected.attempt = Some(attempt.into());
+            connected.latest.clone_from(&connected.attempt);
+            connected.sessions = number;
+        });
         drop(state);
         tracing::debug!(sandbox = %self.sandbox, attempt, "agent connected");
         let door = Arc::downgrade(self);
@@ -217,6 +231,9 @@ impl Door {
     fn close(&self) {
         let mut state = self.state.lock();
         state.session = None;
-        self.connected.send_modify(|connected| *connected = Connected { attempt: None, closed: true });
+        self.connected.send_modify(|connected| {
+            connected.attempt = None;
+            connected.closed = true;
+        });
     }
 }

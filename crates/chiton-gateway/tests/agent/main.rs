@@ -1,0 +1,7 @@
+//! The real agent as a child process against the real hub: what one end promises, seen from the other.
+
+mod exec;
+mod files;
+mod init;
+mod sandbox;
+mod session;
