@@ -14,7 +14,7 @@ pub const GATEWAY_VARIABLE: &str = "CHITON_GATEWAY";
 pub struct Address {
     /// Path of its Unix socket.
     pub socket: PathBuf,
-    /// Where the path comes from: "--gateway", "CHITON_GATEWAY" or "default".
+    /// Where the path comes from: "--gateway", "`CHITON_GATEWAY`" or "default".
     pub origin: &'static str,
 }
 

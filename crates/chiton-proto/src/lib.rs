@@ -1,6 +1,6 @@
 //! Generated code only: the wire forms of Chiton's protocols. Meaning lives in the crates that translate them.
 #![forbid(unsafe_code)]
-#![allow(clippy::pedantic, unreachable_pub)]
+#![allow(clippy::all, clippy::pedantic, unreachable_pub)]
 
 /// What a gateway asks of the agent inside a sandbox.
 pub mod agent {

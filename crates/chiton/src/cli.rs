@@ -14,7 +14,7 @@ use crate::parse::{Side, duration, key_value, remote_or_local};
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage; of exec: the command's own, 125 for a failure of chiton's own, 126 and 127 as in a shell."
 )]
 pub(crate) struct Cli {
-    /// The gateway to talk to: unix:PATH. Default: CHITON_GATEWAY, else the default socket.
+    /// The gateway to talk to: unix:PATH. Default: `CHITON_GATEWAY`, else the default socket.
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) gateway: Option<String>,
     /// Print one JSON document, or JSON lines.
@@ -84,6 +84,7 @@ pub(crate) struct GatewayArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value a process, parsed once")]
 pub(crate) enum SandboxCommand {
     /// Create a sandbox and wait until it is ready.
     Create(CreateArgs),
@@ -218,10 +219,10 @@ pub(crate) struct CopyArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
-    /// From: a path here, or NAME:/path.
+    /// From: a path here, or <NAME:/path>.
     #[arg(value_parser = remote_or_local)]
     pub(crate) source: Side,
-    /// To: a path here, or NAME:/path.
+    /// To: a path here, or <NAME:/path>.
     #[arg(value_parser = remote_or_local)]
     pub(crate) target: Side,
 }

@@ -46,7 +46,7 @@ pub(crate) fn restore() {
     let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some(before) = before {
         // If this fails nothing else would help either.
-        drop(tcsetattr(std::io::stdin(), OptionalActions::Now, &before));
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
     }
 }
 

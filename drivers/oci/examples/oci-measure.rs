@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut ours, mut creates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     let plan = runtime.block_on(driver.default_plan(&request(&folder.path().join("image"))?))?.plan;
     for round in 0..=rounds {
+        #[expect(clippy::disallowed_methods, reason = "a measurement's pace")]
         std::thread::sleep(pause);
         let begin = Instant::now();
         let output = Command::new(&helper)
@@ -57,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let timing: BTreeMap<String, u64> = serde_json::from_slice(&output.stdout)?;
         let inner = Duration::from_micros(timing["create_us"] + timing["start_us"]);
+        #[expect(clippy::disallowed_methods, reason = "a measurement's pace")]
         std::thread::sleep(pause);
         let call = call(&plan, round)?;
         let begin = Instant::now();

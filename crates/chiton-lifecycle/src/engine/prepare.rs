@@ -244,7 +244,7 @@ fn plan_request(request: &CreateRequest, driver: &Arc<dyn ComputeDriver>) -> Pla
     let spec = request.spec.clone();
     let driver_config = own_config(&spec, driver);
     PlanRequest {
-        image: if spec.image.is_empty() { driver.capabilities().default_image.clone() } else { spec.image },
+        image: spec.image,
         command: spec.command,
         env: spec.env,
         secrets: spec.secrets,

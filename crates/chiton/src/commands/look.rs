@@ -153,7 +153,7 @@ pub(super) async fn watch(cx: &Context, args: WatchArgs) -> Result<ExitCode, Err
         }
         match event {
             Event::Changed(sandbox) => {
-                output::line(&format!("{:<24} {:<13} {}", escape(&sandbox.name), sandbox.phase, sandbox.id))
+                output::line(&format!("{:<24} {:<13} {}", escape(&sandbox.name), sandbox.phase, sandbox.id));
             }
             Event::Removed(id) => output::line(&format!("{:<24} {:<13} {id}", "-", "gone")),
             Event::Reset(_) | Event::SnapshotEnd(_) => {}

@@ -271,6 +271,7 @@ pub fn destroy(cgroups: &[Hierarchy], within: Duration) -> io::Result<()> {
             let left = members(cgroups);
             return Err(io::Error::new(io::ErrorKind::TimedOut, format!("processes {left:?} do not end")));
         }
+        #[expect(clippy::disallowed_methods, reason = "the kernel tells of this by no event")]
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }

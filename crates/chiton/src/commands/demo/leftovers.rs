@@ -66,7 +66,7 @@ fn entries(folder: &Path, prefix: &str) -> Vec<String> {
     for entry in listing.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // What a deleted sandbox leaves on purpose: a note that its id must not come back.
-        if name.ends_with(".deleted") || name.ends_with(".lock") {
+        if [".deleted", ".lock"].iter().any(|ending| name.ends_with(ending)) {
             continue;
         }
         if name.starts_with(prefix) {

@@ -397,6 +397,7 @@ impl Monitor {
         // Children that were handed to us end without a signal that tells which, so this asks until none is left.
         while self.reap(Some(WaitPidFlag::WNOHANG)).unwrap_or(true) && Instant::now() < deadline {
             cgroup::kill_all(&self.config.cgroups);
+            #[expect(clippy::disallowed_methods, reason = "the kernel tells of this by no event")]
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
