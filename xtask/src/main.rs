@@ -1,0 +1,63 @@
+//! Chores. `cargo xtask test` sets up what the tests need and runs them all; `lint` and `bench` do what they say; `ci` is
+//! what the gate runs.
+#![forbid(unsafe_code)]
+
+mod setup;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | ci";
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let done = match task.as_str() {
+        "test" => setup::prepare().and_then(|()| test(&rest)),
+        "lint" => lint(),
+        "bench" => setup::prepare().and_then(|()| bench(&rest)),
+        "ci" => setup::prepare().and_then(|()| lint()).and_then(|()| test(&rest)),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs cargo and shows what it says.
+fn cargo(arguments: &[&str]) -> Result<(), String> {
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    eprintln!("$ cargo {}", arguments.join(" "));
+    let status =
+        Command::new(program).args(arguments).status().map_err(|error| format!("cargo cannot be run: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("cargo {} failed", arguments.join(" "))) }
+}
+
+fn test(rest: &[String]) -> Result<(), String> {
+    let mut arguments = vec!["test", "--workspace", "--locked"];
+    arguments.extend(rest.iter().map(String::as_str));
+    cargo(&arguments)
+}
+
+fn lint() -> Result<(), String> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    // Its database of advisories needs the network; what comes in and under which licence does not.
+    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return cargo(&["deny", "check", "bans", "licenses", "sources"]);
+    }
+    eprintln!("xtask: SKIPPED cargo deny: it is not installed (cargo install cargo-deny --locked)");
+    Ok(())
+}
+
+fn bench(rest: &[String]) -> Result<(), String> {
+    cargo(&["build", "--release", "--package", "chiton", "--locked"])?;
+    let mut arguments = vec!["run", "--release", "--package", "chiton-bench", "--locked", "--"];
+    arguments.extend(rest.iter().map(String::as_str));
+    cargo(&arguments)
+}

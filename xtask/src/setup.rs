@@ -1,0 +1,54 @@
+//! What the tests need of the machine. Installed where this program may; named where it may not.
+
+use std::path::Path;
+use std::process::Command;
+
+/// A Debian package and a file by which it is known to be there.
+const PACKAGES: [(&str, &[&str]); 2] = [
+    ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),
+    // The agent is linked statically.
+    (
+        "libc6-dev",
+        &[
+            "/usr/lib/x86_64-linux-gnu/libc.a",
+            "/usr/lib/aarch64-linux-gnu/libc.a",
+            "/usr/lib/libc.a",
+            "/usr/lib64/libc.a",
+        ],
+    ),
+];
+
+/// Installs what is missing, or says what it is.
+pub(crate) fn prepare() -> Result<(), String> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, files)| !files.iter().any(|file| Path::new(file).exists()))
+        .map(|(name, _)| *name)
+        .collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    if !is_root() {
+        eprintln!("xtask: not root: tests that make real sandboxes will say by name that they are skipped");
+    }
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<(), String> {
+    let by_hand = format!("install {} (Debian names) and run this again", packages.join(" "));
+    if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        return Err(by_hand);
+    }
+    let apt = |arguments: &[&str]| {
+        let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
+        status.is_ok_and(|status| status.success())
+    };
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    if apt(&["update"]) && apt(&arguments) { Ok(()) } else { Err(by_hand) }
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
