@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
-use crate::folder::{DataFolder, io};
+use crate::folder::{DataFolder, io, private};
 use crate::identity::{self, Identity};
 use crate::marks::MarkLog;
 use crate::reader::{Readers, decode};
@@ -52,7 +52,7 @@ impl StoreOptions {
 pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
-    marks: MarkLog,
+    marks: Arc<MarkLog>,
     gateway: GatewayId,
     epoch: RwLock<StoreEpoch>,
     last: Arc<AtomicU64>,
@@ -73,15 +73,17 @@ impl SqliteStore {
             folder: options.folder.clone(),
             message: error.to_string(),
         };
+        private(&file)?;
         let mut connection = Connection::open(&file).map_err(database)?;
         configure(&connection).map_err(database)?;
         migrate(&mut connection, &folder.path)?;
-        let Identity { gateway, epoch, last_commit } =
+        let Identity { gateway, epoch, last_commit, given } =
             identity::establish(&mut connection, &folder.path, &file, &options.machine)?;
-        let marks = MarkLog::open(&folder.path.join("marks"), &options.machine.boot, epoch.as_str())?;
+        let marks = Arc::new(MarkLog::open(&folder.path.join("marks"), &options.machine.boot, epoch.as_str())?);
         let last = Arc::new(AtomicU64::new(last_commit));
         let fatal: Fatal = options.fatal;
-        let writer = Writer::start(connection, Arc::clone(&last), fatal).map_err(io(&file))?;
+        let writer = Writer::start(connection, Arc::clone(&last), given + identity::BLOCK, Arc::clone(&marks), fatal)
+            .map_err(io(&file))?;
         Ok(Self {
             writer,
             readers: Readers::new(&file),
@@ -89,7 +91,7 @@ impl SqliteStore {
             gateway,
             epoch: RwLock::new(epoch),
             last,
-            next: AtomicU64::new(last_commit + 1),
+            next: AtomicU64::new(given + 1),
             folder,
         })
     }
@@ -125,31 +127,31 @@ impl Journal for SqliteStore {
     }
 
     fn next_commit(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number > self.writer.reserved.load(Ordering::Acquire) {
+            // Once in a block, if commits did not reserve it on the way. Where the disk refuses, so will the commit.
+            self.writer.reserve(number);
+        }
+        number
     }
 
     async fn commit(&self, commit: Commit) -> Result<u64, JournalError> {
         let rows = encode(&commit)?;
         let number = if commit.number == 0 { self.next_commit() } else { commit.number };
+        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         // Known as open before it is stored: its segment must not go in between.
-        let operations: Vec<(String, bool)> = commit
-            .writes
-            .iter()
-            .filter_map(|write| match write {
-                Write::PutOperation(record) => Some((record.id.to_string(), record.outcome.is_none())),
-                _ => None,
-            })
-            .collect();
-        for (operation, _) in operations.iter().filter(|(_, open)| *open) {
-            self.marks.opened(operation);
-        }
-        let result = self.ask(|answer| Job::Commit(Pending { number, checks: commit.checks, rows, answer })).await;
-        for (operation, open) in operations {
-            if !open && result.is_ok() {
-                self.marks.closed(&operation);
+        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        for write in &commit.writes {
+            if let Write::PutOperation(record) = write {
+                let operation = record.id.to_string();
+                if record.outcome.is_some() {
+                    ended.push(operation);
+                } else if self.marks.opened(&operation, &record.marks) {
+                    begun.push(operation);
+                }
             }
         }
-        result
+        self.ask(|answer| Job::Commit(Pending { number, checks: commit.checks, rows, begun, ended, answer })).await
     }
 
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError> {
@@ -170,7 +172,7 @@ impl Journal for SqliteStore {
 
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
         let open: Vec<OperationRecord> =
-            self.readers.documents("SELECT id, doc FROM operation WHERE open = 1 ORDER BY number", [])?;
+            self.readers.documents("SELECT id, doc FROM operation WHERE open = 1 ORDER BY number, id", [])?;
         let epoch = self.epoch.read().clone();
         let found = open
             .into_iter()
@@ -193,7 +195,7 @@ impl Journal for SqliteStore {
         name: &SandboxName,
     ) -> Result<Option<SandboxRecord>, JournalError> {
         self.readers.document(
-            "SELECT id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC LIMIT 1",
+            "SELECT id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC, id DESC LIMIT 1",
             [workspace.as_str(), name.as_str()],
         )
     }
@@ -217,7 +219,7 @@ impl Journal for SqliteStore {
 
     async fn operations(&self, subject: &Subject) -> Result<Vec<OperationRecord>, JournalError> {
         self.readers
-            .documents("SELECT id, doc FROM operation WHERE subject = ?1 ORDER BY number", [subject.to_string()])
+            .documents("SELECT id, doc FROM operation WHERE subject = ?1 ORDER BY number, id", [subject.to_string()])
     }
 
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRecord>, JournalError> {
@@ -265,7 +267,7 @@ impl Journal for SqliteStore {
     }
 
     async fn expire(&self, now: jiff::Timestamp) -> Result<Vec<SandboxId>, JournalError> {
-        self.ask(|answer| Job::Expire(now.as_second(), answer)).await
+        self.ask(|answer| Job::Expire(now.as_microsecond(), answer)).await
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
             .file_name()
             .and_then(|name| name.to_str())
             .and_then(|name| name.strip_suffix(".log"))
+            .filter(|name| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|name| name.parse().ok());
         if let Some(index) = index {
             files.push((index, path));
@@ -55,17 +56,18 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// Reads every segment.
 pub(crate) fn read_segments(folder: &Path) -> io::Result<Vec<Segment>> {
-    list(folder)?.into_iter().map(|(index, path)| read_segment(index, &path)).collect()
+    Ok(list(folder)?.into_iter().map(|(index, path)| read_segment(index, &path)).collect())
 }
 
-fn read_segment(index: u64, path: &Path) -> io::Result<Segment> {
-    let bytes = fs::read(path)?;
+/// One that cannot be read is as one that is damaged: recovery works without.
+fn read_segment(index: u64, path: &Path) -> Segment {
+    let bytes = fs::read(path).unwrap_or_default();
     // Marks that only the page cache has would be trusted now and gone after the next power loss.
-    let synced = File::open(path)?.sync_data().is_ok();
+    let synced = File::open(path).and_then(|file| file.sync_data()).is_ok();
     let mut rest = bytes.as_slice();
     let header = take(&mut rest).and_then(|(first, body)| Some((first, serde_json::from_slice::<Header>(body).ok()?)));
     let Some((first, header)) = header else {
-        return Ok(Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), sound: false });
+        return Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), sound: false };
     };
     let (mut next, mut marks, mut sound) = (first, Vec::new(), synced);
     while !rest.is_empty() {
@@ -74,10 +76,14 @@ fn read_segment(index: u64, path: &Path) -> io::Result<Segment> {
             sound = false;
             break;
         };
+        let Some(following) = next.checked_add(1) else {
+            sound = false;
+            break;
+        };
         marks.push(mark);
-        next += 1;
+        next = following;
     }
-    Ok(Segment { index, header: Some(header), first, next, marks, sound })
+    Segment { index, header: Some(header), first, next, marks, sound }
 }
 
 /// The marks from a position to the end, if every rule of trust holds.
