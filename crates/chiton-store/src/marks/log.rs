@@ -10,13 +10,13 @@ use chiton_lifecycle::journal::{JournalError, Mark, MarkPosition};
 use parking_lot::Mutex;
 use rand::TryRngCore as _;
 
-use super::record::{Header, LARGEST, encode};
+use super::record::{Header, LARGEST, Trailer, encode};
 use super::trust::{Segment, read_segments};
 use crate::StoreError;
 use crate::folder::io;
 
 /// A segment that is larger than this is followed by a new one.
-const SEGMENT: u64 = 4 * 1024 * 1024;
+pub(super) const SEGMENT: u64 = 4 * 1024 * 1024;
 
 /// The mark log.
 pub(crate) struct MarkLog {
@@ -93,7 +93,11 @@ impl MarkLog {
         let last = &state.writing;
         let next = begin(&self.folder, last.index + 1, last.sequence, &self.boot, &last.epoch)?;
         state.own.insert(next.id.clone(), next.index);
-        state.writing = next;
+        let mut last = std::mem::replace(&mut state.writing, next);
+        let trailer = Trailer { followed_by: state.writing.id.clone() };
+        encode(&mut last.buffer, last.sequence, &trailer)?;
+        // One that is written in part makes the log look damaged, which is the safe side.
+        last.file.write_all(&last.buffer)?;
         self.remove_old(state);
         Ok(())
     }
