@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::folder::{DataFolder, io, private};
 use crate::identity::{self, Identity};
 use crate::marks::MarkLog;
-use crate::reader::{Readers, decode};
+use crate::reader::{Readers, bytes, decode};
 use crate::rows::encode;
 use crate::schema::{configure, migrate};
 use crate::writer::{Fatal, Job, Pending, Writer};
@@ -171,8 +171,9 @@ impl Journal for SqliteStore {
     }
 
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
-        let open: Vec<OperationRecord> =
-            self.readers.documents("SELECT id, doc FROM operation WHERE open = 1 ORDER BY number, id", [])?;
+        let open: Vec<OperationRecord> = self
+            .readers
+            .documents("SELECT 'operation ' || id, doc FROM operation WHERE open = 1 ORDER BY number, id", [])?;
         let epoch = self.epoch.read().clone();
         let found = open
             .into_iter()
@@ -186,7 +187,7 @@ impl Journal for SqliteStore {
     }
 
     async fn sandbox(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, JournalError> {
-        self.readers.document("SELECT id, doc FROM sandbox WHERE id = ?1", [id.as_str()])
+        self.readers.document("SELECT 'sandbox ' || id, doc FROM sandbox WHERE id = ?1", [id.as_str()])
     }
 
     async fn sandbox_by_name(
@@ -195,7 +196,7 @@ impl Journal for SqliteStore {
         name: &SandboxName,
     ) -> Result<Option<SandboxRecord>, JournalError> {
         self.readers.document(
-            "SELECT id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC, id DESC LIMIT 1",
+            "SELECT 'sandbox ' || id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC, id DESC LIMIT 1",
             [workspace.as_str(), name.as_str()],
         )
     }
@@ -203,7 +204,7 @@ impl Journal for SqliteStore {
     async fn sandboxes(&self, query: &SandboxQuery) -> Result<Vec<SandboxRecord>, JournalError> {
         let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit).unwrap_or(-1) };
         self.readers.documents(
-            "SELECT id, doc FROM sandbox WHERE id > ?1 AND (?2 IS NULL OR workspace = ?2) AND (?3 OR name_held = 1) ORDER BY id LIMIT ?4",
+            "SELECT 'sandbox ' || id, doc FROM sandbox WHERE id > ?1 AND (?2 IS NULL OR workspace = ?2) AND (?3 OR name_held = 1) ORDER BY id LIMIT ?4",
             params![
                 query.after.as_ref().map_or("", SandboxId::as_str),
                 query.workspace.as_ref().map(WorkspaceName::as_str),
@@ -214,56 +215,51 @@ impl Journal for SqliteStore {
     }
 
     async fn operation(&self, id: &OperationId) -> Result<Option<OperationRecord>, JournalError> {
-        self.readers.document("SELECT id, doc FROM operation WHERE id = ?1", [id.as_str()])
+        self.readers.document("SELECT 'operation ' || id, doc FROM operation WHERE id = ?1", [id.as_str()])
     }
 
     async fn operations(&self, subject: &Subject) -> Result<Vec<OperationRecord>, JournalError> {
-        self.readers
-            .documents("SELECT id, doc FROM operation WHERE subject = ?1 ORDER BY number, id", [subject.to_string()])
+        self.readers.documents(
+            "SELECT 'operation ' || id, doc FROM operation WHERE subject = ?1 ORDER BY number, id",
+            [subject.to_string()],
+        )
     }
 
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRecord>, JournalError> {
         self.readers.document(
-            "SELECT request_id, doc FROM request WHERE principal = ?1 AND method = ?2 AND request_id = ?3",
+            "SELECT 'request ' || request_id, doc FROM request WHERE principal = ?1 AND method = ?2 AND request_id = ?3",
             [&key.principal, &key.method, &key.request_id],
         )
     }
 
     async fn states_of(&self, subject: &Subject) -> Result<Vec<(ExtensionName, ExtensionState)>, JournalError> {
-        let rows = self.readers.rows(
-            "SELECT extension, doc FROM state WHERE subject = ?1 ORDER BY extension",
-            [subject.to_string()],
-            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-        )?;
-        rows.into_iter().map(|(name, doc)| Ok((extension(&name)?, decode(&name, &doc)?))).collect()
+        let rows = self.states("WHERE subject = ?1", subject.to_string())?;
+        rows.into_iter().map(|row| Ok((row.extension()?, row.state()?))).collect()
     }
 
     async fn states_by(&self, name: &ExtensionName) -> Result<Vec<(Subject, ExtensionState)>, JournalError> {
-        let rows = self.readers.rows(
-            "SELECT key, doc FROM state WHERE extension = ?1 ORDER BY subject",
-            [name.as_str()],
-            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-        )?;
-        rows.into_iter().map(|(key, doc)| Ok((decode("a state's subject", &key)?, decode(&key, &doc)?))).collect()
+        let rows = self.states("WHERE extension = ?1", name.to_string())?;
+        rows.into_iter().map(|row| Ok((row.subject()?, row.state()?))).collect()
     }
 
     async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError> {
-        let rows = self.readers.rows("SELECT key, extension FROM state ORDER BY subject, extension", [], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-        })?;
-        rows.into_iter().map(|(key, name)| Ok((decode("a state's subject", &key)?, extension(&name)?))).collect()
+        let rows = self.states("WHERE ?1 = ''", String::new())?;
+        rows.into_iter().map(|row| Ok((row.subject()?, row.extension()?))).collect()
     }
 
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError> {
-        self.readers.documents("SELECT id, doc FROM obligation ORDER BY opened_at, id", [])
+        self.readers.documents("SELECT 'obligation ' || id, doc FROM obligation ORDER BY opened_at, id", [])
     }
 
     async fn config(&self, digest: &str) -> Result<Option<Value>, JournalError> {
-        self.readers.document("SELECT digest, doc FROM config WHERE digest = ?1", [digest])
+        self.readers.document("SELECT 'config ' || digest, doc FROM config WHERE digest = ?1", [digest])
     }
 
     async fn workspaces(&self) -> Result<Vec<WorkspaceRecord>, JournalError> {
-        self.readers.documents("SELECT workspace || '/' || driver, doc FROM workspace ORDER BY workspace, driver", [])
+        self.readers.documents(
+            "SELECT 'workspace ' || workspace || '/' || driver, doc FROM workspace ORDER BY workspace, driver",
+            [],
+        )
     }
 
     async fn expire(&self, now: jiff::Timestamp) -> Result<Vec<SandboxId>, JournalError> {
@@ -271,6 +267,38 @@ impl Journal for SqliteStore {
     }
 }
 
-fn extension(name: &str) -> Result<ExtensionName, JournalError> {
-    ExtensionName::new(name).map_err(|error| JournalError::Unreadable(error.message))
+/// A row of the states, as it is.
+struct StateRow {
+    subject: String,
+    extension: String,
+    key: Vec<u8>,
+    doc: Vec<u8>,
+}
+
+impl StateRow {
+    fn name(&self) -> String {
+        format!("state {} {}", self.subject, self.extension)
+    }
+
+    fn subject(&self) -> Result<Subject, JournalError> {
+        decode(&self.name(), &self.key)
+    }
+
+    fn state(&self) -> Result<ExtensionState, JournalError> {
+        decode(&self.name(), &self.doc)
+    }
+
+    fn extension(&self) -> Result<ExtensionName, JournalError> {
+        ExtensionName::new(&self.extension)
+            .map_err(|error| JournalError::Unreadable(format!("{}: {}", self.name(), error.message)))
+    }
+}
+
+impl SqliteStore {
+    fn states(&self, which: &str, value: String) -> Result<Vec<StateRow>, JournalError> {
+        let sql = format!("SELECT subject, extension, key, doc FROM state {which} ORDER BY subject, extension");
+        self.readers.rows(&sql, [value], |row| {
+            Ok(StateRow { subject: row.get(0)?, extension: row.get(1)?, key: bytes(row, 2)?, doc: bytes(row, 3)? })
+        })
+    }
 }

@@ -118,10 +118,7 @@ fn audit_records_are_appended_in_order() {
 }
 
 /// What reading says after the row was spoilt with this SQL.
-fn spoilt(
-    sql: &str,
-    read: impl FnOnce(&chiton_store::SqliteStore) -> Result<(), JournalError>,
-) -> String {
+fn spoilt(sql: &str, read: impl FnOnce(&chiton_store::SqliteStore) -> Result<(), JournalError>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     store_all(
