@@ -158,68 +158,79 @@ pub(crate) fn failed(error: &rusqlite::Error) -> JournalError {
     JournalError::Failed(error.to_string())
 }
 
+/// Why a commit is not stored.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Something that it asks for does not hold.
+    Check(JournalError),
+    /// `SQLite` failed.
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
 /// Applies checks and changes inside a transaction.
-pub(crate) fn apply(connection: &Connection, checks: &[Check], rows: &[Row]) -> Result<(), JournalError> {
+pub(crate) fn apply(connection: &Connection, checks: &[Check], rows: &[Row]) -> Result<(), Refusal> {
     // Names that the commit frees count as free for its own checks.
     for row in rows {
         if let Row::ReleaseName { id } = row {
-            release_name(connection, id).map_err(|error| failed(&error))?;
+            release_name(connection, id)?;
         }
     }
     for check in checks {
         verify(connection, check)?;
     }
     for row in rows {
-        put(connection, row).map_err(|error| taken(connection, row, &error))?;
+        put(connection, row).or_else(|error| taken(connection, row, error))?;
     }
     Ok(())
 }
 
 /// A change that failed. A name that another row holds is told as such, also where no check asked for it: the index on
 /// held names is the only constraint that a sandbox's row can break.
-fn taken(connection: &Connection, row: &Row, error: &rusqlite::Error) -> JournalError {
+fn taken(connection: &Connection, row: &Row, error: rusqlite::Error) -> Result<(), Refusal> {
     if let Row::Sandbox { workspace, name, .. } = row
         && error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
-        && let Err(held) = free(connection, workspace, name)
     {
-        return held;
+        free(connection, workspace, name)?;
     }
-    failed(error)
+    Err(error.into())
 }
 
 /// An error when a row holds the name.
-fn free(connection: &Connection, workspace: &str, name: &str) -> Result<(), JournalError> {
+fn free(connection: &Connection, workspace: &str, name: &str) -> Result<(), Refusal> {
     let holder: Option<String> = connection
-        .prepare_cached("SELECT id FROM sandbox WHERE workspace = ?1 AND name = ?2 AND name_held = 1")
-        .and_then(|mut query| query.query_row([workspace, name], |row| row.get(0)).optional())
-        .map_err(|error| failed(&error))?;
+        .prepare_cached("SELECT id FROM sandbox WHERE workspace = ?1 AND name = ?2 AND name_held = 1")?
+        .query_row([workspace, name], |row| row.get(0))
+        .optional()?;
     match holder {
         None => Ok(()),
-        Some(id) => Err(id.try_into().map_or_else(
+        Some(id) => Err(Refusal::Check(id.try_into().map_or_else(
             |error: chiton_model::Error| JournalError::Unreadable(error.message),
             |holder| JournalError::NameHeld { holder },
-        )),
+        ))),
     }
 }
 
-fn verify(connection: &Connection, check: &Check) -> Result<(), JournalError> {
+fn verify(connection: &Connection, check: &Check) -> Result<(), Refusal> {
     match check {
         Check::NameFree(workspace, name) => free(connection, workspace.as_str(), name.as_str()),
         Check::WorkspaceReady(key) => {
             let ready: Option<bool> = connection
-                .prepare_cached("SELECT ready FROM workspace WHERE workspace = ?1 AND driver = ?2")
-                .and_then(|mut query| {
-                    query.query_row([key.workspace.as_str(), key.driver.as_str()], |row| row.get(0)).optional()
-                })
-                .map_err(|error| failed(&error))?;
-            if ready == Some(true) { Ok(()) } else { Err(JournalError::WorkspaceGone) }
+                .prepare_cached("SELECT ready FROM workspace WHERE workspace = ?1 AND driver = ?2")?
+                .query_row([key.workspace.as_str(), key.driver.as_str()], |row| row.get(0))
+                .optional()?;
+            if ready == Some(true) { Ok(()) } else { Err(Refusal::Check(JournalError::WorkspaceGone)) }
         }
         Check::WorkspaceUnused(workspace) => {
             let count: i64 = connection
-                .prepare_cached("SELECT COUNT(*) FROM sandbox WHERE workspace = ?1")
-                .and_then(|mut query| query.query_row([workspace.as_str()], |row| row.get(0)))
-                .map_err(|error| failed(&error))?;
-            if count == 0 { Ok(()) } else { Err(JournalError::WorkspaceInUse(count.unsigned_abs())) }
+                .prepare_cached("SELECT COUNT(*) FROM sandbox WHERE workspace = ?1")?
+                .query_row([workspace.as_str()], |row| row.get(0))?;
+            if count == 0 { Ok(()) } else { Err(Refusal::Check(JournalError::WorkspaceInUse(count.unsigned_abs()))) }
         }
     }
 }

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use crate::expire::expire;
 use crate::identity::{self, BLOCK};
 use crate::marks::MarkLog;
-use crate::rows::{Row, apply, failed};
+use crate::rows::{Refusal, Row, apply, failed};
 
 /// The most commits that share one fsync: bounds how long the first of them waits.
 const BATCH: usize = 256;
@@ -172,7 +172,13 @@ impl Work {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         for pending in batch {
             self.connection.execute_batch("SAVEPOINT one")?;
-            let result = apply(&self.connection, &pending.checks, &pending.rows);
+            let result = match apply(&self.connection, &pending.checks, &pending.rows) {
+                Ok(()) => Ok(()),
+                // No commit of this batch can be relied on.
+                Err(Refusal::Sql(error)) if is_lost(&error) => return Err(error),
+                Err(Refusal::Sql(error)) => Err(failed(&error)),
+                Err(Refusal::Check(error)) => Err(error),
+            };
             self.connection.execute_batch(if result.is_ok() {
                 "RELEASE one"
             } else {
