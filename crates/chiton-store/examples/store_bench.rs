@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ type Failure = Box<dyn Error>;
 
 /// Rounds of floor, lonely commits and full batches.
 const ROUNDS: u32 = 20;
+/// Bytes of the file that is written over and over, as a write-ahead log is once it has its size.
+const OVERWRITTEN: usize = 4 * 1024 * 1024;
 /// Commits in flight of the crowd.
 const CROWD: u32 = 64;
 
@@ -41,11 +44,20 @@ fn measure(folder: &Path) -> Result<(), Failure> {
     let store = SqliteStore::open(StoreOptions::new(folder.join("store"))?)?;
     block_on(store.open_operations())?;
     let mut floor_file = OpenOptions::new().create_new(true).append(true).open(folder.join("floor"))?;
+    let overwritten = File::create_new(folder.join("overwritten"))?;
+    overwritten.write_all_at(&vec![0; OVERWRITTEN], 0)?;
+    overwritten.sync_all()?;
+    let (mut overwrite, mut turn) = (Vec::new(), 0);
     let (mut floor, mut lonely, mut crowd) = (Vec::new(), Vec::new(), Vec::new());
     let (mut crowd_took, mut crowd_transactions) = (Duration::ZERO, 0);
     for _ in 0..ROUNDS {
         for _ in 0..20 {
             floor.push(timed(|| sync_one(&mut floor_file))?);
+            overwrite.push(timed(|| {
+                overwritten.write_all_at(&[1; 4096], turn)?;
+                Ok(overwritten.sync_data()?)
+            })?);
+            turn = (turn + 4096) % u64::try_from(OVERWRITTEN)?;
             lonely.push(timed(|| Ok(block_on(store.commit(commit(&store)?)).map(drop)?))?);
         }
         let (began, before) = (Instant::now(), store.transactions());
@@ -69,6 +81,8 @@ fn measure(folder: &Path) -> Result<(), Failure> {
 
     let unit = middle(&mut floor);
     println!("fdatasync of 4 KiB appended (F)  p50 {unit:>10.1?}");
+    let least = middle(&mut overwrite);
+    println!("fdatasync of 4 KiB overwritten   p50 {least:>10.1?}  {:.2} F", ratio(least, unit));
     let each = middle(&mut lonely);
     println!("commit, 1 in flight              p50 {each:>10.1?}  {:.2} F", ratio(each, unit));
     let in_crowd = middle(&mut crowd);
