@@ -34,7 +34,10 @@ impl DataFolder {
             .mode(0o600)
             .open(&lock)
             .map_err(io(&lock))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(io(&lock)(error.into()));
+            }
             let mut holder = String::new();
             // Who has it is a courtesy; the lock is what counts.
             drop(file.read_to_string(&mut holder));
@@ -44,6 +47,12 @@ impl DataFolder {
         file.write_all(std::process::id().to_string().as_bytes()).map_err(io(&lock))?;
         Ok(Self { path: path.to_owned(), _lock: file })
     }
+}
+
+/// Makes a file that nobody else can read, whatever the umask and the folder allow. `SQLite` gives its other files the
+/// same mode.
+pub(crate) fn private(path: &Path) -> Result<(), StoreError> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop).map_err(io(path))
 }
 
 fn make(path: &Path) -> Result<(), StoreError> {

@@ -10,11 +10,18 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use crate::folder::io;
 use crate::{MachineFacts, StoreError};
 
+/// Commit numbers are reserved in blocks of this many, so that giving one costs no write.
+pub(crate) const BLOCK: u64 = 1 << 16;
+/// No store comes near it; a larger one is damage.
+const LARGEST_NUMBER: u64 = 1 << 62;
+
 /// Who the store is.
 pub(crate) struct Identity {
     pub(crate) gateway: GatewayId,
     pub(crate) epoch: StoreEpoch,
     pub(crate) last_commit: u64,
+    /// Every number up to this one may have been given in an earlier life of the process.
+    pub(crate) given: u64,
 }
 
 fn entropy() -> [u8; 10] {
@@ -68,10 +75,22 @@ pub(crate) fn establish(
         }
         None => fresh_epoch(),
     };
-    let last_commit = read(&transaction, "last_commit").map_err(sql)?.and_then(|text| text.parse().ok()).unwrap_or(0);
-    for (key, value) in [("gateway", gateway.as_str()), ("epoch", epoch.as_str()), ("place", &place)] {
+    let number =
+        |key: &str| match read(&transaction, key).map_err(sql)? {
+            None => Ok(0),
+            // A number that cannot be right must not let numbers be given twice.
+            Some(text) => text.parse().ok().filter(|number| *number <= LARGEST_NUMBER).ok_or_else(|| {
+                database(format!("its {key} is {text:?}, which is no number from 0 to {LARGEST_NUMBER}"))
+            }),
+        };
+    let last_commit = number("last_commit")?;
+    let given = number("reserved")?.max(last_commit);
+    let reserved = (given + BLOCK).to_string();
+    for (key, value) in
+        [("gateway", gateway.as_str()), ("epoch", epoch.as_str()), ("place", &place), ("reserved", &reserved)]
+    {
         write(&transaction, key, value).map_err(sql)?;
     }
     transaction.commit().map_err(sql)?;
-    Ok(Identity { gateway, epoch, last_commit })
+    Ok(Identity { gateway, epoch, last_commit, given })
 }

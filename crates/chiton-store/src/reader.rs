@@ -59,7 +59,7 @@ impl Readers {
         sql: &str,
         values: impl Params,
     ) -> Result<Vec<T>, JournalError> {
-        let rows = self.rows(sql, values, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = self.rows(sql, values, |row| Ok((row.get::<_, String>(0)?, bytes(row, 1)?)))?;
         rows.into_iter().map(|(name, doc)| decode(&name, &doc)).collect()
     }
 
@@ -73,7 +73,12 @@ impl Readers {
     }
 }
 
+/// A document's bytes, also where damage has made them no text; what is no text at all is no document either.
+pub(crate) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    Ok(row.get_ref(column)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default())
+}
+
 /// A document as its record. One that does not fit is named, not skipped.
-pub(crate) fn decode<T: DeserializeOwned>(name: &str, doc: &str) -> Result<T, JournalError> {
-    serde_json::from_str(doc).map_err(|error| JournalError::Unreadable(format!("{name}: {error}")))
+pub(crate) fn decode<T: DeserializeOwned>(name: &str, doc: &[u8]) -> Result<T, JournalError> {
+    serde_json::from_slice(doc).map_err(|error| JournalError::Unreadable(format!("{name}: {error}")))
 }

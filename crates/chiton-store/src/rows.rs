@@ -100,7 +100,7 @@ fn row(write: &Write) -> Result<Row, JournalError> {
             held: record.name_held,
             number: signed(record.commit),
             // A row that owes something is kept however old it is.
-            expires_at: record.expires_at.filter(|_| record.debts.is_empty()).map(jiff::Timestamp::as_second),
+            expires_at: record.expires_at.filter(|_| record.debts.is_empty()).map(jiff::Timestamp::as_microsecond),
             doc: doc(record)?,
         },
         Write::RemoveSandbox(id) => {
@@ -114,7 +114,7 @@ fn row(write: &Write) -> Result<Row, JournalError> {
             sandbox: record.subject.sandbox().map(ToString::to_string),
             open: record.outcome.is_none(),
             number: signed(record.commit),
-            ended_at: record.ended_at.map(jiff::Timestamp::as_second),
+            ended_at: record.ended_at.map(jiff::Timestamp::as_microsecond),
             doc: doc(record)?,
         },
         Write::PutState(subject, extension, state) => Row::State {
@@ -146,7 +146,7 @@ fn row(write: &Write) -> Result<Row, JournalError> {
             principal: record.key.principal.clone(),
             method: record.key.method.clone(),
             request_id: record.key.request_id.clone(),
-            expires_at: record.expires_at.as_second(),
+            expires_at: record.expires_at.as_microsecond(),
             doc: doc(record)?,
         },
         Write::Audit(record) => Row::Audit { doc: doc(record)? },
@@ -158,53 +158,79 @@ pub(crate) fn failed(error: &rusqlite::Error) -> JournalError {
     JournalError::Failed(error.to_string())
 }
 
+/// Why a commit is not stored.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Something that it asks for does not hold.
+    Check(JournalError),
+    /// `SQLite` failed.
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
 /// Applies checks and changes inside a transaction.
-pub(crate) fn apply(connection: &Connection, checks: &[Check], rows: &[Row]) -> Result<(), JournalError> {
+pub(crate) fn apply(connection: &Connection, checks: &[Check], rows: &[Row]) -> Result<(), Refusal> {
     // Names that the commit frees count as free for its own checks.
     for row in rows {
         if let Row::ReleaseName { id } = row {
-            release_name(connection, id).map_err(|error| failed(&error))?;
+            release_name(connection, id)?;
         }
     }
     for check in checks {
         verify(connection, check)?;
     }
     for row in rows {
-        put(connection, row).map_err(|error| failed(&error))?;
+        put(connection, row).or_else(|error| taken(connection, row, error))?;
     }
     Ok(())
 }
 
-fn verify(connection: &Connection, check: &Check) -> Result<(), JournalError> {
+/// A change that failed. A name that another row holds is told as such, also where no check asked for it: the index on
+/// held names is the only constraint that a sandbox's row can break.
+fn taken(connection: &Connection, row: &Row, error: rusqlite::Error) -> Result<(), Refusal> {
+    if let Row::Sandbox { workspace, name, .. } = row
+        && error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+    {
+        free(connection, workspace, name)?;
+    }
+    Err(error.into())
+}
+
+/// An error when a row holds the name.
+fn free(connection: &Connection, workspace: &str, name: &str) -> Result<(), Refusal> {
+    let holder: Option<String> = connection
+        .prepare_cached("SELECT id FROM sandbox WHERE workspace = ?1 AND name = ?2 AND name_held = 1")?
+        .query_row([workspace, name], |row| row.get(0))
+        .optional()?;
+    match holder {
+        None => Ok(()),
+        Some(id) => Err(Refusal::Check(id.try_into().map_or_else(
+            |error: chiton_model::Error| JournalError::Unreadable(error.message),
+            |holder| JournalError::NameHeld { holder },
+        ))),
+    }
+}
+
+fn verify(connection: &Connection, check: &Check) -> Result<(), Refusal> {
     match check {
-        Check::NameFree(workspace, name) => {
-            let holder: Option<String> = connection
-                .prepare_cached("SELECT id FROM sandbox WHERE workspace = ?1 AND name = ?2 AND name_held = 1")
-                .and_then(|mut query| query.query_row([workspace.as_str(), name.as_str()], |row| row.get(0)).optional())
-                .map_err(|error| failed(&error))?;
-            match holder {
-                None => Ok(()),
-                Some(id) => Err(id.try_into().map_or_else(
-                    |error: chiton_model::Error| JournalError::Unreadable(error.message),
-                    |holder| JournalError::NameHeld { holder },
-                )),
-            }
-        }
+        Check::NameFree(workspace, name) => free(connection, workspace.as_str(), name.as_str()),
         Check::WorkspaceReady(key) => {
             let ready: Option<bool> = connection
-                .prepare_cached("SELECT ready FROM workspace WHERE workspace = ?1 AND driver = ?2")
-                .and_then(|mut query| {
-                    query.query_row([key.workspace.as_str(), key.driver.as_str()], |row| row.get(0)).optional()
-                })
-                .map_err(|error| failed(&error))?;
-            if ready == Some(true) { Ok(()) } else { Err(JournalError::WorkspaceGone) }
+                .prepare_cached("SELECT ready FROM workspace WHERE workspace = ?1 AND driver = ?2")?
+                .query_row([key.workspace.as_str(), key.driver.as_str()], |row| row.get(0))
+                .optional()?;
+            if ready == Some(true) { Ok(()) } else { Err(Refusal::Check(JournalError::WorkspaceGone)) }
         }
         Check::WorkspaceUnused(workspace) => {
             let count: i64 = connection
-                .prepare_cached("SELECT COUNT(*) FROM sandbox WHERE workspace = ?1")
-                .and_then(|mut query| query.query_row([workspace.as_str()], |row| row.get(0)))
-                .map_err(|error| failed(&error))?;
-            if count == 0 { Ok(()) } else { Err(JournalError::WorkspaceInUse(count.unsigned_abs())) }
+                .prepare_cached("SELECT COUNT(*) FROM sandbox WHERE workspace = ?1")?
+                .query_row([workspace.as_str()], |row| row.get(0))?;
+            if count == 0 { Ok(()) } else { Err(Refusal::Check(JournalError::WorkspaceInUse(count.unsigned_abs()))) }
         }
     }
 }
@@ -223,7 +249,10 @@ fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(drop);
     match row {
         Row::Sandbox { id, workspace, name, held, number, expires_at, doc } => run(
-            "INSERT OR REPLACE INTO sandbox (id, workspace, name, name_held, number, expires_at, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            // Not INSERT OR REPLACE: that would remove the row that holds the name.
+            "INSERT INTO sandbox (id, workspace, name, name_held, number, expires_at, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, name = excluded.name, name_held = excluded.name_held,
+                 number = excluded.number, expires_at = excluded.expires_at, doc = excluded.doc",
             params![id, workspace, name, held, number, expires_at, doc],
         ),
         Row::NoSandbox { id, subject } => {

@@ -15,10 +15,10 @@ use parking_lot::RwLock;
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
-use crate::folder::{DataFolder, io};
+use crate::folder::{DataFolder, io, private};
 use crate::identity::{self, Identity};
 use crate::marks::MarkLog;
-use crate::reader::{Readers, decode};
+use crate::reader::{Readers, bytes, decode};
 use crate::rows::encode;
 use crate::schema::{configure, migrate};
 use crate::writer::{Fatal, Job, Pending, Writer};
@@ -52,7 +52,7 @@ impl StoreOptions {
 pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
-    marks: MarkLog,
+    marks: Arc<MarkLog>,
     gateway: GatewayId,
     epoch: RwLock<StoreEpoch>,
     last: Arc<AtomicU64>,
@@ -73,15 +73,17 @@ impl SqliteStore {
             folder: options.folder.clone(),
             message: error.to_string(),
         };
+        private(&file)?;
         let mut connection = Connection::open(&file).map_err(database)?;
         configure(&connection).map_err(database)?;
         migrate(&mut connection, &folder.path)?;
-        let Identity { gateway, epoch, last_commit } =
+        let Identity { gateway, epoch, last_commit, given } =
             identity::establish(&mut connection, &folder.path, &file, &options.machine)?;
-        let marks = MarkLog::open(&folder.path.join("marks"), &options.machine.boot, epoch.as_str())?;
+        let marks = Arc::new(MarkLog::open(&folder.path.join("marks"), &options.machine.boot, epoch.as_str())?);
         let last = Arc::new(AtomicU64::new(last_commit));
         let fatal: Fatal = options.fatal;
-        let writer = Writer::start(connection, Arc::clone(&last), fatal).map_err(io(&file))?;
+        let writer = Writer::start(connection, Arc::clone(&last), given + identity::BLOCK, Arc::clone(&marks), fatal)
+            .map_err(io(&file))?;
         Ok(Self {
             writer,
             readers: Readers::new(&file),
@@ -89,7 +91,7 @@ impl SqliteStore {
             gateway,
             epoch: RwLock::new(epoch),
             last,
-            next: AtomicU64::new(last_commit + 1),
+            next: AtomicU64::new(given + 1),
             folder,
         })
     }
@@ -125,31 +127,31 @@ impl Journal for SqliteStore {
     }
 
     fn next_commit(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number > self.writer.reserved.load(Ordering::Acquire) {
+            // Once in a block, if commits did not reserve it on the way. Where the disk refuses, so will the commit.
+            self.writer.reserve(number);
+        }
+        number
     }
 
     async fn commit(&self, commit: Commit) -> Result<u64, JournalError> {
         let rows = encode(&commit)?;
         let number = if commit.number == 0 { self.next_commit() } else { commit.number };
+        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         // Known as open before it is stored: its segment must not go in between.
-        let operations: Vec<(String, bool)> = commit
-            .writes
-            .iter()
-            .filter_map(|write| match write {
-                Write::PutOperation(record) => Some((record.id.to_string(), record.outcome.is_none())),
-                _ => None,
-            })
-            .collect();
-        for (operation, _) in operations.iter().filter(|(_, open)| *open) {
-            self.marks.opened(operation);
-        }
-        let result = self.ask(|answer| Job::Commit(Pending { number, checks: commit.checks, rows, answer })).await;
-        for (operation, open) in operations {
-            if !open && result.is_ok() {
-                self.marks.closed(&operation);
+        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        for write in &commit.writes {
+            if let Write::PutOperation(record) = write {
+                let operation = record.id.to_string();
+                if record.outcome.is_some() {
+                    ended.push(operation);
+                } else if self.marks.opened(&operation, &record.marks) {
+                    begun.push(operation);
+                }
             }
         }
-        result
+        self.ask(|answer| Job::Commit(Pending { number, checks: commit.checks, rows, begun, ended, answer })).await
     }
 
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError> {
@@ -169,8 +171,9 @@ impl Journal for SqliteStore {
     }
 
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
-        let open: Vec<OperationRecord> =
-            self.readers.documents("SELECT id, doc FROM operation WHERE open = 1 ORDER BY number", [])?;
+        let open: Vec<OperationRecord> = self
+            .readers
+            .documents("SELECT 'operation ' || id, doc FROM operation WHERE open = 1 ORDER BY number, id", [])?;
         let epoch = self.epoch.read().clone();
         let found = open
             .into_iter()
@@ -184,7 +187,7 @@ impl Journal for SqliteStore {
     }
 
     async fn sandbox(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, JournalError> {
-        self.readers.document("SELECT id, doc FROM sandbox WHERE id = ?1", [id.as_str()])
+        self.readers.document("SELECT 'sandbox ' || id, doc FROM sandbox WHERE id = ?1", [id.as_str()])
     }
 
     async fn sandbox_by_name(
@@ -193,7 +196,7 @@ impl Journal for SqliteStore {
         name: &SandboxName,
     ) -> Result<Option<SandboxRecord>, JournalError> {
         self.readers.document(
-            "SELECT id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC LIMIT 1",
+            "SELECT 'sandbox ' || id, doc FROM sandbox WHERE workspace = ?1 AND name = ?2 ORDER BY name_held DESC, number DESC, id DESC LIMIT 1",
             [workspace.as_str(), name.as_str()],
         )
     }
@@ -201,7 +204,7 @@ impl Journal for SqliteStore {
     async fn sandboxes(&self, query: &SandboxQuery) -> Result<Vec<SandboxRecord>, JournalError> {
         let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit).unwrap_or(-1) };
         self.readers.documents(
-            "SELECT id, doc FROM sandbox WHERE id > ?1 AND (?2 IS NULL OR workspace = ?2) AND (?3 OR name_held = 1) ORDER BY id LIMIT ?4",
+            "SELECT 'sandbox ' || id, doc FROM sandbox WHERE id > ?1 AND (?2 IS NULL OR workspace = ?2) AND (?3 OR name_held = 1) ORDER BY id LIMIT ?4",
             params![
                 query.after.as_ref().map_or("", SandboxId::as_str),
                 query.workspace.as_ref().map(WorkspaceName::as_str),
@@ -212,63 +215,90 @@ impl Journal for SqliteStore {
     }
 
     async fn operation(&self, id: &OperationId) -> Result<Option<OperationRecord>, JournalError> {
-        self.readers.document("SELECT id, doc FROM operation WHERE id = ?1", [id.as_str()])
+        self.readers.document("SELECT 'operation ' || id, doc FROM operation WHERE id = ?1", [id.as_str()])
     }
 
     async fn operations(&self, subject: &Subject) -> Result<Vec<OperationRecord>, JournalError> {
-        self.readers
-            .documents("SELECT id, doc FROM operation WHERE subject = ?1 ORDER BY number", [subject.to_string()])
+        self.readers.documents(
+            "SELECT 'operation ' || id, doc FROM operation WHERE subject = ?1 ORDER BY number, id",
+            [subject.to_string()],
+        )
     }
 
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRecord>, JournalError> {
         self.readers.document(
-            "SELECT request_id, doc FROM request WHERE principal = ?1 AND method = ?2 AND request_id = ?3",
+            "SELECT 'request ' || request_id, doc FROM request WHERE principal = ?1 AND method = ?2 AND request_id = ?3",
             [&key.principal, &key.method, &key.request_id],
         )
     }
 
     async fn states_of(&self, subject: &Subject) -> Result<Vec<(ExtensionName, ExtensionState)>, JournalError> {
-        let rows = self.readers.rows(
-            "SELECT extension, doc FROM state WHERE subject = ?1 ORDER BY extension",
-            [subject.to_string()],
-            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-        )?;
-        rows.into_iter().map(|(name, doc)| Ok((extension(&name)?, decode(&name, &doc)?))).collect()
+        let rows = self.states("WHERE subject = ?1", subject.to_string())?;
+        rows.into_iter().map(|row| Ok((row.extension()?, row.state()?))).collect()
     }
 
     async fn states_by(&self, name: &ExtensionName) -> Result<Vec<(Subject, ExtensionState)>, JournalError> {
-        let rows = self.readers.rows(
-            "SELECT key, doc FROM state WHERE extension = ?1 ORDER BY subject",
-            [name.as_str()],
-            |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-        )?;
-        rows.into_iter().map(|(key, doc)| Ok((decode("a state's subject", &key)?, decode(&key, &doc)?))).collect()
+        let rows = self.states("WHERE extension = ?1", name.to_string())?;
+        rows.into_iter().map(|row| Ok((row.subject()?, row.state()?))).collect()
     }
 
     async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError> {
-        let rows = self.readers.rows("SELECT key, extension FROM state ORDER BY subject, extension", [], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-        })?;
-        rows.into_iter().map(|(key, name)| Ok((decode("a state's subject", &key)?, extension(&name)?))).collect()
+        let rows = self.states("WHERE ?1 = ''", String::new())?;
+        rows.into_iter().map(|row| Ok((row.subject()?, row.extension()?))).collect()
     }
 
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError> {
-        self.readers.documents("SELECT id, doc FROM obligation ORDER BY opened_at, id", [])
+        self.readers.documents("SELECT 'obligation ' || id, doc FROM obligation ORDER BY opened_at, id", [])
     }
 
     async fn config(&self, digest: &str) -> Result<Option<Value>, JournalError> {
-        self.readers.document("SELECT digest, doc FROM config WHERE digest = ?1", [digest])
+        self.readers.document("SELECT 'config ' || digest, doc FROM config WHERE digest = ?1", [digest])
     }
 
     async fn workspaces(&self) -> Result<Vec<WorkspaceRecord>, JournalError> {
-        self.readers.documents("SELECT workspace || '/' || driver, doc FROM workspace ORDER BY workspace, driver", [])
+        self.readers.documents(
+            "SELECT 'workspace ' || workspace || '/' || driver, doc FROM workspace ORDER BY workspace, driver",
+            [],
+        )
     }
 
     async fn expire(&self, now: jiff::Timestamp) -> Result<Vec<SandboxId>, JournalError> {
-        self.ask(|answer| Job::Expire(now.as_second(), answer)).await
+        self.ask(|answer| Job::Expire(now.as_microsecond(), answer)).await
     }
 }
 
-fn extension(name: &str) -> Result<ExtensionName, JournalError> {
-    ExtensionName::new(name).map_err(|error| JournalError::Unreadable(error.message))
+/// A row of the states, as it is.
+struct StateRow {
+    subject: String,
+    extension: String,
+    key: Vec<u8>,
+    doc: Vec<u8>,
+}
+
+impl StateRow {
+    fn name(&self) -> String {
+        format!("state {} {}", self.subject, self.extension)
+    }
+
+    fn subject(&self) -> Result<Subject, JournalError> {
+        decode(&self.name(), &self.key)
+    }
+
+    fn state(&self) -> Result<ExtensionState, JournalError> {
+        decode(&self.name(), &self.doc)
+    }
+
+    fn extension(&self) -> Result<ExtensionName, JournalError> {
+        ExtensionName::new(&self.extension)
+            .map_err(|error| JournalError::Unreadable(format!("{}: {}", self.name(), error.message)))
+    }
+}
+
+impl SqliteStore {
+    fn states(&self, which: &str, value: String) -> Result<Vec<StateRow>, JournalError> {
+        let sql = format!("SELECT subject, extension, key, doc FROM state {which} ORDER BY subject, extension");
+        self.readers.rows(&sql, [value], |row| {
+            Ok(StateRow { subject: row.get(0)?, extension: row.get(1)?, key: bytes(row, 2)?, doc: bytes(row, 3)? })
+        })
+    }
 }

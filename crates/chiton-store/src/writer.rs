@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::expire::expire;
-use crate::identity;
-use crate::rows::{Row, apply, failed};
+use crate::identity::{self, BLOCK};
+use crate::marks::MarkLog;
+use crate::rows::{Refusal, Row, apply, failed};
 
 /// The most commits that share one fsync: bounds how long the first of them waits.
 const BATCH: usize = 256;
@@ -26,6 +27,10 @@ pub(crate) struct Pending {
     pub(crate) number: u64,
     pub(crate) checks: Vec<Check>,
     pub(crate) rows: Vec<Row>,
+    /// Operations that begin with it: if it fails they never were.
+    pub(crate) begun: Vec<String>,
+    /// Operations that end with it: their marks are not needed any more.
+    pub(crate) ended: Vec<String>,
     pub(crate) answer: oneshot::Sender<Result<u64, JournalError>>,
 }
 
@@ -34,6 +39,8 @@ pub(crate) enum Job {
     Commit(Pending),
     Expire(i64, oneshot::Sender<Result<Vec<SandboxId>, JournalError>>),
     Epoch(String, oneshot::Sender<Result<(), JournalError>>),
+    /// Reserve commit numbers up to this one and a block further.
+    Reserve(u64, Sender<()>),
 }
 
 /// What a failed fsync calls: nothing that was promised can be trusted after it.
@@ -45,17 +52,41 @@ pub(crate) struct Writer {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Transactions that were committed; several commits may share one.
     pub(crate) transactions: Arc<AtomicU64>,
+    /// Commit numbers up to this one are never given again after a restart.
+    pub(crate) reserved: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub(crate) fn start(connection: Connection, last: Arc<AtomicU64>, fatal: Fatal) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        connection: Connection,
+        last: Arc<AtomicU64>,
+        reserved: u64,
+        marks: Arc<MarkLog>,
+        fatal: Fatal,
+    ) -> std::io::Result<Self> {
         let (jobs, inbox) = channel();
         let transactions = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&transactions);
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || work(&connection, &inbox, &last, &counter, &fatal))?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), transactions })
+        let reserved = Arc::new(AtomicU64::new(reserved));
+        let work = Work {
+            connection,
+            last,
+            transactions: Arc::clone(&transactions),
+            reserved: Arc::clone(&reserved),
+            marks,
+            fatal,
+            lost: None,
+        };
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || work.run(&inbox))?;
+        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), transactions, reserved })
+    }
+
+    /// Waits until the number is reserved, or cannot be.
+    pub(crate) fn reserve(&self, number: u64) {
+        let (answer, done) = channel();
+        if self.send(Job::Reserve(number, answer)).is_ok() {
+            // An end of the channel is an answer too.
+            let _ended = done.recv();
+        }
     }
 
     pub(crate) fn send(&self, job: Job) -> Result<(), JournalError> {
@@ -74,61 +105,136 @@ impl Drop for Writer {
     }
 }
 
-fn work(connection: &Connection, inbox: &Receiver<Job>, last: &AtomicU64, transactions: &AtomicU64, fatal: &Fatal) {
-    while let Ok(first) = inbox.recv() {
-        let mut batch = Vec::new();
-        let mut next = Some(first);
-        while let Some(job) = next {
+struct Work {
+    connection: Connection,
+    last: Arc<AtomicU64>,
+    transactions: Arc<AtomicU64>,
+    reserved: Arc<AtomicU64>,
+    marks: Arc<MarkLog>,
+    fatal: Fatal,
+    /// Why nothing is stored any more, once the store cannot be trusted and the hook has let the process live.
+    lost: Option<String>,
+}
+
+impl Work {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        let mut waiting = None;
+        while let Some(job) = waiting.take().or_else(|| inbox.recv().ok()) {
             match job {
-                Job::Commit(pending) => batch.push(pending),
-                Job::Expire(now, answer) => drop(answer.send(expire(connection, now))),
+                Job::Commit(first) => {
+                    let mut batch = vec![first];
+                    while batch.len() < BATCH && waiting.is_none() {
+                        match inbox.try_recv() {
+                            Ok(Job::Commit(pending)) => batch.push(pending),
+                            // Its turn is after the commits that were sent before it.
+                            Ok(other) => waiting = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit(batch);
+                }
+                Job::Expire(now, answer) => {
+                    let gone = self.guarded(|work| expire(&work.connection, now));
+                    drop(answer.send(gone.and_then(|ids| ids.into_iter().map(sandbox_id).collect())));
+                }
                 Job::Epoch(epoch, answer) => {
-                    let written = identity::write(connection, "epoch", &epoch);
-                    drop(answer.send(written.map_err(|error| failed(&error))));
+                    drop(answer.send(self.guarded(|work| identity::write(&work.connection, "epoch", &epoch))));
+                }
+                Job::Reserve(number, answer) => {
+                    drop(self.guarded(|work| work.reserve(number)));
+                    let _gone = answer.send(());
                 }
             }
-            next = if batch.len() < BATCH { inbox.try_recv().ok() } else { None };
-        }
-        if !batch.is_empty() {
-            commit(connection, batch, last, transactions, fatal);
         }
     }
-}
 
-fn commit(connection: &Connection, batch: Vec<Pending>, last: &AtomicU64, transactions: &AtomicU64, fatal: &Fatal) {
-    let highest = batch.iter().map(|pending| pending.number).max().unwrap_or(0).max(last.load(Ordering::Acquire));
-    let mut results = Vec::with_capacity(batch.len());
-    let stored = (|| {
-        connection.execute_batch("BEGIN IMMEDIATE")?;
-        for pending in &batch {
-            connection.execute_batch("SAVEPOINT one")?;
-            let result = apply(connection, &pending.checks, &pending.rows);
-            connection.execute_batch(if result.is_ok() { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" })?;
+    fn commit(&mut self, batch: Vec<Pending>) {
+        let numbers = batch.iter().map(|pending| pending.number);
+        let highest = numbers.max().unwrap_or(0).max(self.last.load(Ordering::Acquire));
+        let stored = self.guarded(|work| work.transaction(&batch, highest));
+        if stored.is_ok() {
+            self.transactions.fetch_add(1, Ordering::Relaxed);
+            self.last.store(highest, Ordering::Release);
+        }
+        let results = stored.unwrap_or_else(|error| vec![Err(error); batch.len()]);
+        for (pending, result) in batch.into_iter().zip(results) {
+            let over = if result.is_ok() { &pending.ended } else { &pending.begun };
+            for operation in over {
+                self.marks.closed(operation);
+            }
+            drop(pending.answer.send(result.map(|()| pending.number)));
+        }
+    }
+
+    /// Each commit's own result; an error when none of them is stored.
+    fn transaction(&mut self, batch: &[Pending], highest: u64) -> rusqlite::Result<Vec<Result<(), JournalError>>> {
+        let mut results = Vec::with_capacity(batch.len());
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        for pending in batch {
+            self.connection.execute_batch("SAVEPOINT one")?;
+            let result = match apply(&self.connection, &pending.checks, &pending.rows) {
+                Ok(()) => Ok(()),
+                // No commit of this batch can be relied on.
+                Err(Refusal::Sql(error)) if is_lost(&error) => return Err(error),
+                Err(Refusal::Sql(error)) => Err(failed(&error)),
+                Err(Refusal::Check(error)) => Err(error),
+            };
+            self.connection.execute_batch(if result.is_ok() {
+                "RELEASE one"
+            } else {
+                "ROLLBACK TO one; RELEASE one"
+            })?;
             results.push(result);
         }
-        identity::write(connection, "last_commit", &highest.to_string())?;
-        connection.execute_batch("COMMIT")
-    })();
-    if let Err(error) = stored {
-        if is_fsync(&error) {
-            fatal(&format!("the store's fsync failed, nothing it holds can be trusted any more: {error}"));
+        identity::write(&self.connection, "last_commit", &highest.to_string())?;
+        // Half a block early, and for free: so that no number ever waits for it.
+        let reserved = self.reserved.load(Ordering::Acquire);
+        let further =
+            if highest.saturating_add(BLOCK / 2) > reserved { highest.saturating_add(BLOCK) } else { reserved };
+        if further > reserved {
+            identity::write(&self.connection, "reserved", &further.to_string())?;
         }
-        // Whatever was begun is undone; a rollback of nothing is an error that says nothing.
-        drop(connection.execute_batch("ROLLBACK"));
-        for pending in batch {
-            drop(pending.answer.send(Err(failed(&error))));
-        }
-        return;
+        self.connection.execute_batch("COMMIT")?;
+        self.reserved.fetch_max(further, Ordering::AcqRel);
+        Ok(results)
     }
-    transactions.fetch_add(1, Ordering::Relaxed);
-    last.store(highest, Ordering::Release);
-    for (pending, result) in batch.into_iter().zip(results) {
-        drop(pending.answer.send(result.map(|()| pending.number)));
+
+    fn reserve(&mut self, number: u64) -> rusqlite::Result<()> {
+        if number > self.reserved.load(Ordering::Acquire) {
+            let further = number.saturating_add(BLOCK);
+            identity::write(&self.connection, "reserved", &further.to_string())?;
+            self.reserved.fetch_max(further, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Runs something that writes; undoes it when it fails, and gives the store up when it can no longer be trusted.
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        if let Some(why) = &self.lost {
+            return Err(JournalError::Failed(why.clone()));
+        }
+        run(self).map_err(|error| {
+            if is_lost(&error) {
+                let why = format!("the store can no longer be trusted, nothing more is stored: {error}");
+                (self.fatal)(&why);
+                self.lost = Some(why);
+            }
+            // Whatever was begun is undone; a rollback of nothing is an error that says nothing.
+            drop(self.connection.execute_batch("ROLLBACK"));
+            failed(&error)
+        })
     }
 }
 
-/// `SQLite`'s extended codes for a failed fsync of a file or of its folder.
-fn is_fsync(error: &rusqlite::Error) -> bool {
-    const FSYNC: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
-    error.sqlite_error().is_some_and(|error| FSYNC.contains(&error.extended_code))
+fn sandbox_id(id: String) -> Result<SandboxId, JournalError> {
+    SandboxId::new(id).map_err(|error| JournalError::Unreadable(error.message))
+}
+
+/// A failed fsync, of a file or of its folder: what was promised may not be there. Damage: what is there may be wrong.
+fn is_lost(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_CORRUPT, SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC, SQLITE_NOTADB};
+    error.sqlite_error().is_some_and(|error| {
+        [SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC].contains(&error.extended_code)
+            || [SQLITE_CORRUPT, SQLITE_NOTADB].contains(&(error.extended_code & 0xff))
+    })
 }

@@ -10,21 +10,33 @@ use chiton_lifecycle::journal::{JournalError, Mark, MarkPosition};
 use parking_lot::Mutex;
 use rand::TryRngCore as _;
 
-use super::record::{Header, LARGEST, encode};
+use super::record::{Header, LARGEST, Trailer, encode};
 use super::trust::{Segment, read_segments};
 use crate::StoreError;
 use crate::folder::io;
 
 /// A segment that is larger than this is followed by a new one.
-const SEGMENT: u64 = 4 * 1024 * 1024;
+pub(super) const SEGMENT: u64 = 4 * 1024 * 1024;
 
 /// The mark log.
 pub(crate) struct MarkLog {
     folder: PathBuf,
     boot: String,
-    writing: Mutex<Writing>,
+    state: Mutex<State>,
+}
+
+struct State {
+    writing: Writing,
+    /// Segments of this process that still exist, by id.
+    own: BTreeMap<String, u64>,
     /// What was there when the log was opened.
-    old: Mutex<Vec<Segment>>,
+    old: Vec<Segment>,
+    /// The oldest segment that may still exist.
+    oldest: u64,
+    /// Open operations and the segment in which they began.
+    open: BTreeMap<String, u64>,
+    /// Recovery has told which operations of earlier processes are open; before that no segment goes.
+    recovered: bool,
 }
 
 struct Writing {
@@ -38,8 +50,6 @@ struct Writing {
     buffer: Vec<u8>,
     /// A write failed and could not be taken back: no mark can follow.
     broken: bool,
-    /// Open operations and the segment in which they began.
-    open: BTreeMap<String, u64>,
 }
 
 fn segment_path(folder: &Path, index: u64) -> PathBuf {
@@ -53,33 +63,113 @@ impl MarkLog {
         let index = old.last().map_or(0, |segment| segment.index + 1);
         let sequence = old.iter().map(|segment| segment.next).max().unwrap_or(0);
         let writing = begin(folder, index, sequence, boot, epoch).map_err(io(folder))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            boot: boot.to_owned(),
-            writing: Mutex::new(writing),
-            old: Mutex::new(old),
-        })
+        let state = State {
+            own: BTreeMap::from([(writing.id.clone(), index)]),
+            oldest: old.first().map_or(index, |segment| segment.index),
+            old,
+            open: BTreeMap::new(),
+            recovered: false,
+            writing,
+        };
+        Ok(Self { folder: folder.to_owned(), boot: boot.to_owned(), state: Mutex::new(state) })
     }
 
     /// Where the log ends.
     pub(crate) fn position(&self) -> MarkPosition {
-        let writing = self.writing.lock();
-        MarkPosition { log: writing.id.clone(), sequence: writing.sequence, boot: self.boot.clone() }
+        let state = self.state.lock();
+        MarkPosition { log: state.writing.id.clone(), sequence: state.writing.sequence, boot: self.boot.clone() }
     }
 
     /// Appends a mark. Returns when the kernel has it.
     pub(crate) fn append(&self, mark: &Mark) -> Result<(), JournalError> {
-        self.write(&mut self.writing.lock(), mark)
+        let mut state = self.state.lock();
+        if state.writing.size >= SEGMENT && !state.writing.broken {
+            self.rotate(&mut state).map_err(|error| lost(&error))?;
+        }
+        state.writing.append(mark)
     }
 
-    fn write(&self, writing: &mut Writing, mark: &Mark) -> Result<(), JournalError> {
-        if writing.broken {
+    fn rotate(&self, state: &mut State) -> std::io::Result<()> {
+        let last = &state.writing;
+        let next = begin(&self.folder, last.index + 1, last.sequence, &self.boot, &last.epoch)?;
+        state.own.insert(next.id.clone(), next.index);
+        let mut last = std::mem::replace(&mut state.writing, next);
+        let trailer = Trailer { followed_by: state.writing.id.clone() };
+        encode(&mut last.buffer, last.sequence, &trailer)?;
+        // One that is written in part makes the log look damaged, which is the safe side.
+        last.file.write_all(&last.buffer)?;
+        self.remove_old(state);
+        Ok(())
+    }
+
+    /// Removes segments that no open operation needs.
+    fn remove_old(&self, state: &mut State) {
+        let needed = state.open.values().copied().fold(state.writing.index, u64::min);
+        if !state.recovered || needed <= state.oldest {
+            return;
+        }
+        state.old.retain(|segment| segment.index >= needed);
+        state.own.retain(|_, index| *index >= needed);
+        for (index, path) in super::trust::list(&self.folder).unwrap_or_default() {
+            if index < needed {
+                // A segment that stays is read again for nothing, which is no fault.
+                drop(fs::remove_file(path));
+            }
+        }
+        state.oldest = needed;
+    }
+
+    /// Notes that an operation is open; whether that is new. Its position may be older than the segment that is written
+    /// now.
+    pub(crate) fn opened(&self, operation: &str, position: &MarkPosition) -> bool {
+        let mut state = self.state.lock();
+        if state.open.contains_key(operation) {
+            return false;
+        }
+        let index = state.own.get(&position.log).copied().unwrap_or(state.writing.index);
+        state.open.insert(operation.to_owned(), index);
+        true
+    }
+
+    /// Notes that an operation has ended.
+    pub(crate) fn closed(&self, operation: &str) {
+        let mut state = self.state.lock();
+        if state.open.remove(operation).is_some() {
+            self.remove_old(&mut state);
+        }
+    }
+
+    /// The marks that follow a position, if they can be trusted; keeps the segments for the operation.
+    pub(crate) fn since(&self, operation: &str, position: &MarkPosition, epoch: &str) -> Option<Vec<Mark>> {
+        let mut state = self.state.lock();
+        // Without a segment it has no marks to keep; those that it writes from now on follow here.
+        let begun = state.old.iter().find(|segment| segment.is(position)).map_or(state.writing.index, |old| old.index);
+        state.open.entry(operation.to_owned()).or_insert(begun);
+        super::trust::trusted(&state.old, position, &self.boot, epoch)
+    }
+
+    /// After recovery has read it: the old marks are no longer needed in memory.
+    pub(crate) fn forget_old(&self) {
+        let mut state = self.state.lock();
+        state.old.iter_mut().for_each(Segment::forget);
+        state.recovered = true;
+        self.remove_old(&mut state);
+    }
+
+    /// From the next segment on the log belongs to another life of the store.
+    pub(crate) fn renew(&self, epoch: &str) -> Result<(), JournalError> {
+        let mut state = self.state.lock();
+        epoch.clone_into(&mut state.writing.epoch);
+        self.rotate(&mut state).map_err(|error| lost(&error))
+    }
+}
+
+impl Writing {
+    fn append(&mut self, mark: &Mark) -> Result<(), JournalError> {
+        if self.broken {
             return Err(JournalError::Failed("an earlier mark could not be taken back; the log ends here".to_owned()));
         }
-        if writing.size >= SEGMENT {
-            self.rotate(writing).map_err(|error| lost(&error))?;
-        }
-        let Writing { file, buffer, sequence, .. } = &mut *writing;
+        let Writing { file, buffer, sequence, .. } = &mut *self;
         encode(buffer, *sequence, mark)
             .map_err(|error| JournalError::Failed(format!("a mark could not be encoded: {error}")))?;
         if buffer.len() > LARGEST {
@@ -88,76 +178,18 @@ impl MarkLog {
         let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         match file.write(buffer) {
             Ok(written) if written == buffer.len() => {
-                writing.size += length;
-                writing.sequence += 1;
+                self.size += length;
+                self.sequence += 1;
                 Ok(())
             }
             other => {
                 // What was written of it must not be read as a mark, nor hide the marks after it.
-                let kept = rustix::fs::ftruncate(&writing.file, writing.size);
-                writing.broken = kept.is_err();
+                let kept = rustix::fs::ftruncate(&self.file, self.size);
+                self.broken = kept.is_err();
                 let why = other.err().map_or_else(|| "it was written in part".to_owned(), |error| error.to_string());
                 Err(JournalError::Failed(format!("a mark could not be written: {why}")))
             }
         }
-    }
-
-    fn rotate(&self, writing: &mut Writing) -> std::io::Result<()> {
-        let mut next = begin(&self.folder, writing.index + 1, writing.sequence, &self.boot, &writing.epoch)?;
-        next.open = std::mem::take(&mut writing.open);
-        *writing = next;
-        self.remove_old(writing);
-        Ok(())
-    }
-
-    /// Removes segments that no open operation needs.
-    fn remove_old(&self, writing: &Writing) {
-        let needed = writing.open.values().min().copied().unwrap_or(writing.index);
-        self.old.lock().retain(|segment| segment.index >= needed);
-        for (index, path) in super::trust::list(&self.folder).unwrap_or_default() {
-            if index < needed.min(writing.index) {
-                // A segment that stays is read again for nothing, which is no fault.
-                drop(fs::remove_file(path));
-            }
-        }
-    }
-
-    /// Notes that an operation is open.
-    pub(crate) fn opened(&self, operation: &str) {
-        let mut writing = self.writing.lock();
-        let index = writing.index;
-        writing.open.entry(operation.to_owned()).or_insert(index);
-    }
-
-    /// Notes that an operation has ended.
-    pub(crate) fn closed(&self, operation: &str) {
-        self.writing.lock().open.remove(operation);
-    }
-
-    /// The marks that follow a position, if they can be trusted; keeps the segments for the operation.
-    pub(crate) fn since(&self, operation: &str, position: &MarkPosition, epoch: &str) -> Option<Vec<Mark>> {
-        let old = self.old.lock();
-        let begun = old.iter().find(|segment| segment.is(position)).map_or(0, |segment| segment.index);
-        self.writing.lock().open.insert(operation.to_owned(), begun);
-        super::trust::trusted(&old, position, &self.boot, epoch)
-    }
-
-    /// After recovery has read it: the old marks are no longer needed in memory.
-    pub(crate) fn forget_old(&self) {
-        for segment in self.old.lock().iter_mut() {
-            segment.forget();
-        }
-        let writing = self.writing.lock();
-        if writing.open.is_empty() {
-            self.remove_old(&writing);
-        }
-    }
-
-    /// From the next segment on the log belongs to another life of the store.
-    pub(crate) fn renew(&self, epoch: &str) -> Result<(), JournalError> {
-        let mut writing = self.writing.lock();
-        epoch.clone_into(&mut writing.epoch);
-        self.rotate(&mut writing).map_err(|error| lost(&error))
     }
 }
 
@@ -175,15 +207,5 @@ fn begin(folder: &Path, index: u64, sequence: u64, boot: &str, epoch: &str) -> s
     encode(&mut buffer, sequence, &Header { id: id.clone(), boot: boot.to_owned(), epoch: epoch.to_owned() })?;
     file.write_all(&buffer)?;
     let size = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-    Ok(Writing {
-        file,
-        index,
-        id,
-        epoch: epoch.to_owned(),
-        size,
-        sequence,
-        buffer,
-        broken: false,
-        open: BTreeMap::new(),
-    })
+    Ok(Writing { file, index, id, epoch: epoch.to_owned(), size, sequence, buffer, broken: false })
 }

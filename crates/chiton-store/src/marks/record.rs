@@ -17,6 +17,15 @@ pub(crate) struct Header {
     pub(crate) epoch: String,
 }
 
+/// What a segment ends with when another follows it in the same process: without it a log whose last segment is missing
+/// would look whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trailer {
+    /// The id of the segment that follows.
+    pub(crate) followed_by: String,
+}
+
 /// Puts a record into the buffer, which is emptied first.
 pub(crate) fn encode<T: Serialize>(buffer: &mut Vec<u8>, sequence: u64, value: &T) -> Result<(), serde_json::Error> {
     buffer.clear();

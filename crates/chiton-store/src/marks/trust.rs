@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use chiton_lifecycle::journal::{Mark, MarkPosition};
 
-use super::record::{Header, take};
+use super::record::{Header, Trailer, take};
 
 /// A segment as it was found.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Segment {
     /// The sequence number after its last sound mark.
     pub(crate) next: u64,
     marks: Vec<Mark>,
+    /// The segment that the same process wrote after it.
+    follower: Option<String>,
     /// Every byte belongs to a sound record in order, and the disk has it.
     sound: bool,
 }
@@ -44,6 +46,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
             .file_name()
             .and_then(|name| name.to_str())
             .and_then(|name| name.strip_suffix(".log"))
+            .filter(|name| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|name| name.parse().ok());
         if let Some(index) = index {
             files.push((index, path));
@@ -55,29 +58,37 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// Reads every segment.
 pub(crate) fn read_segments(folder: &Path) -> io::Result<Vec<Segment>> {
-    list(folder)?.into_iter().map(|(index, path)| read_segment(index, &path)).collect()
+    Ok(list(folder)?.into_iter().map(|(index, path)| read_segment(index, &path)).collect())
 }
 
-fn read_segment(index: u64, path: &Path) -> io::Result<Segment> {
-    let bytes = fs::read(path)?;
+/// One that cannot be read is as one that is damaged: recovery works without.
+fn read_segment(index: u64, path: &Path) -> Segment {
+    let bytes = fs::read(path).unwrap_or_default();
     // Marks that only the page cache has would be trusted now and gone after the next power loss.
-    let synced = File::open(path)?.sync_data().is_ok();
+    let synced = File::open(path).and_then(|file| file.sync_data()).is_ok();
     let mut rest = bytes.as_slice();
     let header = take(&mut rest).and_then(|(first, body)| Some((first, serde_json::from_slice::<Header>(body).ok()?)));
     let Some((first, header)) = header else {
-        return Ok(Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), sound: false });
+        return Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), follower: None, sound: false };
     };
     let (mut next, mut marks, mut sound) = (first, Vec::new(), synced);
+    let mut follower: Option<String> = None;
     while !rest.is_empty() {
         let record = take(&mut rest).filter(|(sequence, _)| *sequence == next);
         let Some(mark) = record.and_then(|(_, body)| serde_json::from_slice(body).ok()) else {
+            let trailer = record.and_then(|(_, body)| serde_json::from_slice::<Trailer>(body).ok());
+            sound &= trailer.is_some() && rest.is_empty();
+            follower = trailer.map(|trailer| trailer.followed_by);
+            break;
+        };
+        let Some(following) = next.checked_add(1) else {
             sound = false;
             break;
         };
         marks.push(mark);
-        next += 1;
+        next = following;
     }
-    Ok(Segment { index, header: Some(header), first, next, marks, sound })
+    Segment { index, header: Some(header), first, next, marks, follower, sound }
 }
 
 /// The marks from a position to the end, if every rule of trust holds.
@@ -88,13 +99,23 @@ pub(crate) fn trusted(segments: &[Segment], position: &MarkPosition, boot: &str,
     }
     let mut marks = Vec::new();
     let mut next = segments[begin].first;
+    let mut follower: Option<&String> = None;
     for segment in &segments[begin..] {
         let header = segment.header.as_ref()?;
-        if !segment.sound || segment.first != next || header.boot != boot || header.epoch != epoch {
+        if !segment.sound
+            || segment.first != next
+            || header.boot != boot
+            || header.epoch != epoch
+            || follower.is_some_and(|id| *id != header.id)
+        {
             return None;
         }
         next = segment.next;
+        follower = segment.follower.as_ref();
         marks.extend(segment.marks.iter().cloned());
+    }
+    if follower.is_some() {
+        return None;
     }
     let skip = usize::try_from(position.sequence - segments[begin].first).ok()?;
     Some(marks.split_off(skip.min(marks.len())))
