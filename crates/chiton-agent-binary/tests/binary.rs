@@ -35,6 +35,9 @@ fn binary_runs_without_any_file_of_an_image() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("executable");
     let output = Command::new(&file).arg("--version").env_clear().output().expect("it starts");
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("chiton-agent {}\n", env!("CARGO_PKG_VERSION")));
+    // Known, and refuses to be started by hand.
+    let monitor = Command::new(&file).args(["monitor", "s-1"]).env_clear().output().expect("it starts");
+    assert!(String::from_utf8_lossy(&monitor.stderr).contains("started by the driver"));
     let refused = Command::new(&file).arg("nonsense").env_clear().output().expect("it starts");
     assert_eq!(refused.status.code(), Some(2));
     assert!(refused.stdout.is_empty());

@@ -39,8 +39,7 @@ fn start(binary: &Path, folder: &Path, attempt: usize) -> std::io::Result<Child>
 
 fn memory(pid: u32) -> std::io::Result<String> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let lines =
-        rollup.lines().filter(|line| ["Rss:", "Private_Clean:", "Private_Dirty:"].iter().any(|k| line.starts_with(k)));
+    let lines = rollup.lines().filter(|line| ["Rss:", "Pss:", "Anonymous:"].iter().any(|k| line.starts_with(k)));
     Ok(lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", "))
 }
 

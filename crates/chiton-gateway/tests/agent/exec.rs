@@ -76,7 +76,7 @@ async fn a_signal_reaches_the_whole_group_although_input_is_not_read() {
     let begin = start(&["sh", "-c", "trap '' TERM; sh -c 'echo up; exec sleep 1000'; echo child $?"]);
     let mut call = Call::begin(&mut client, begin).await.expect("accepted");
     call.until("up").await;
-    call.stdin(&[b'x'; 300_000]).await;
+    call.send(Input::Stdin(vec![b'x'; 300_000].into())).await;
     call.send(Input::Signal(15)).await;
     call.send(Input::Signal(9)).await;
     let exit = call.end().await;
@@ -194,7 +194,7 @@ async fn a_descendant_that_keeps_the_pipe_neither_holds_the_call_nor_dies_of_its
     assert_eq!((call.text().as_str(), exit.code), ("early\n", 0));
     assert!(began.elapsed() < Duration::from_secs(5));
     tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n")).await.expect("no panic").expect("written");
-    let begin = start(&["sh", "-c", "until [ -s done ]; do sleep 0.01; done; cat done"]);
-    let (call, _) = run(&mut client, begin).await;
+    let script = "until [ -s done ]; do sleep 0.01; done; cat done";
+    let (call, _) = run(&mut client, start(&["sh", "-c", script])).await;
     assert_eq!(call.text(), "survived\n");
 }

@@ -83,7 +83,7 @@ async fn an_unfinished_write_leaves_the_old_file_and_nothing_else() {
     let mut client = sandbox.client();
     let file = sandbox.work.path().join("file");
     fs::write(&file, "old").expect("written");
-    let error = write(&mut client, &file, 0, &[1; 200_000], false).await.expect_err("refused");
+    let error = write(&mut client, &file, 0, &vec![1; 200_000], false).await.expect_err("refused");
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert_eq!(fs::read(&file).expect("there"), b"old");
     // The file thread removes its temporary file when the stream's end reaches it; a later call is behind it only in time.
@@ -241,7 +241,7 @@ async fn a_broken_archive_leaves_no_part_of_a_file() {
     let (sandbox, _agent) = ready().await;
     let mut client = sandbox.client();
     let root = sandbox.work.path().join("root");
-    let whole = entry(tar::EntryType::Regular, "file", "", &[9; 200_000]);
+    let whole = entry(tar::EntryType::Regular, "file", "", &vec![9; 200_000]);
     let error = unpack(&mut client, &root, false, &whole[..100_000]).await.expect_err("refused");
     assert!(!error.message().is_empty());
     assert_eq!(names(&root), Vec::<String>::new());

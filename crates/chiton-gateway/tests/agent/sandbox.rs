@@ -21,13 +21,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-pub const TOKEN: &str = "the-token-of-this-sandbox";
-pub const ATTEMPT: &str = "a-1";
+pub(crate) const TOKEN: &str = "the-token-of-this-sandbox";
+pub(crate) const ATTEMPT: &str = "a-1";
 /// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Fails a test that waits too long instead of hanging it.
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it happens in time")
 }
 
@@ -40,12 +40,12 @@ impl Tokens for OneToken {
     }
 }
 
-pub fn hub() -> Sessions {
+pub(crate) fn hub() -> Sessions {
     Sessions::new(Arc::new(OneToken))
 }
 
 /// The embedded binary as a file, written once.
-pub fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static FILE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     &FILE
         .get_or_init(|| {
@@ -58,16 +58,16 @@ pub fn binary() -> &'static Path {
         .1
 }
 
-pub struct Sandbox {
-    pub id: SandboxId,
-    pub sessions: Sessions,
-    pub run: TempDir,
-    pub work: TempDir,
+pub(crate) struct Sandbox {
+    pub(crate) id: SandboxId,
+    pub(crate) sessions: Sessions,
+    pub(crate) run: TempDir,
+    pub(crate) work: TempDir,
 }
 
 impl Sandbox {
     /// A sandbox whose socket is bound and whose agent was not started.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = Self {
             id: SandboxId::new("s-test").expect("an id"),
             sessions: hub(),
@@ -78,7 +78,7 @@ impl Sandbox {
         sandbox
     }
 
-    pub fn command(&self, command: &[&str]) -> Command {
+    pub(crate) fn command(&self, command: &[&str]) -> Command {
         let mut agent = Command::new(binary());
         agent
             .args(["agent", "--"])
@@ -93,17 +93,17 @@ impl Sandbox {
         agent
     }
 
-    pub async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         soon(self.sessions.wait_connected(&self.id, ATTEMPT)).await.expect("connected");
     }
 
-    pub fn client(&self) -> AgentClient {
+    pub(crate) fn client(&self) -> AgentClient {
         self.sessions.client(&self.id).expect("a client")
     }
 }
 
 /// A sandbox with a connected agent and no main program.
-pub async fn ready() -> (Sandbox, Child) {
+pub(crate) async fn ready() -> (Sandbox, Child) {
     let sandbox = Sandbox::new();
     let agent = sandbox.command(&[]).spawn().expect("started");
     sandbox.connected().await;
@@ -111,42 +111,42 @@ pub async fn ready() -> (Sandbox, Child) {
 }
 
 /// An exec under way.
-pub struct Call {
-    pub input: mpsc::Sender<ExecInput>,
-    pub output: Streaming<ExecOutput>,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-    pub pid: i32,
+pub(crate) struct Call {
+    pub(crate) input: mpsc::Sender<ExecInput>,
+    pub(crate) output: Streaming<ExecOutput>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) pid: i32,
 }
 
-pub fn start(argv: &[&str]) -> ExecStart {
+pub(crate) fn start(argv: &[&str]) -> ExecStart {
     ExecStart { argv: argv.iter().map(|&text| text.to_owned()).collect(), ..ExecStart::default() }
 }
 
 impl Call {
-    pub async fn begin(client: &mut AgentClient, start: ExecStart) -> Result<Self, Status> {
+    pub(crate) async fn begin(client: &mut AgentClient, start: ExecStart) -> Result<Self, Status> {
         let (input, inputs) = mpsc::channel(64);
         input.send(ExecInput { input: Some(Input::Start(start)) }).await.expect("room");
         let output = soon(client.exec(ReceiverStream::new(inputs))).await?.into_inner();
         Ok(Self { input, output, stdout: Vec::new(), stderr: Vec::new(), pid: 0 })
     }
 
-    pub async fn send(&self, input: Input) {
+    pub(crate) async fn send(&self, input: Input) {
         soon(self.input.send(ExecInput { input: Some(input) })).await.expect("the call takes input");
     }
 
-    pub async fn stdin(&self, bytes: &'static [u8]) {
+    pub(crate) async fn stdin(&self, bytes: &'static [u8]) {
         self.send(Input::Stdin(Bytes::from_static(bytes))).await;
     }
 
     /// Takes output until standard output holds the text.
-    pub async fn until(&mut self, text: &str) {
+    pub(crate) async fn until(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.stdout).contains(text) {
             assert_eq!(self.next().await, None, "the program ended before it wrote {text:?}");
         }
     }
 
-    pub async fn started(&mut self) {
+    pub(crate) async fn started(&mut self) {
         while self.pid == 0 {
             assert_eq!(self.next().await, None, "the program did not start");
         }
@@ -163,7 +163,7 @@ impl Call {
         None
     }
 
-    pub async fn end(&mut self) -> ExecExit {
+    pub(crate) async fn end(&mut self) -> ExecExit {
         loop {
             if let Some(exit) = self.next().await {
                 assert!(soon(self.output.message()).await.expect("no error").is_none(), "the exit is the last message");
@@ -172,13 +172,13 @@ impl Call {
         }
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }
 
 /// Runs a program to its end with no input.
-pub async fn run(client: &mut AgentClient, start: ExecStart) -> (Call, ExecExit) {
+pub(crate) async fn run(client: &mut AgentClient, start: ExecStart) -> (Call, ExecExit) {
     let mut call = Call::begin(client, start).await.expect("accepted");
     // A program that did not start has ended the call already.
     let _ = call.input.send(ExecInput { input: Some(Input::StdinEnd(true)) }).await;
