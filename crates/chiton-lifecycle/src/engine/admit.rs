@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_lock::Mutex as AsyncMutex;
 use chiton_driver::Observed;
 use chiton_model::{Error, OperationId, OperationKind};
 use futures::channel::mpsc;
@@ -37,6 +38,8 @@ impl CancelCause {
 pub(super) struct OpCancel {
     state: Mutex<(Option<CancelCause>, bool)>,
     pub(super) token: CancelToken,
+    /// Held while the operation's record is written: whoever adds to an open operation must not write over its outcome.
+    pub(super) record: AsyncMutex<()>,
 }
 
 impl OpCancel {
@@ -126,7 +129,7 @@ pub(super) enum Admission {
     /// The same is being done already.
     Joined(OperationId),
     /// A create is being undone and its row will go: that is the delete.
-    Unwinding(OperationId),
+    Unwinding(OperationId, Arc<OpCancel>),
 }
 
 /// What happens to a newcomer while another operation runs.
@@ -181,7 +184,7 @@ impl Table {
                         .cure("wait for it to end, then try again"));
                     }
                     Verdict::Undo if busy.cancel.cancel(CancelCause::Deleted) => {
-                        return Ok(Admission::Unwinding(busy.operation.clone()));
+                        return Ok(Admission::Unwinding(busy.operation.clone(), Arc::clone(&busy.cancel)));
                     }
                     Verdict::Cancel(cause) => {
                         busy.cancel.cancel(cause);

@@ -64,8 +64,7 @@ impl Run {
     }
 
     pub(super) async fn pay_one(&mut self, debt: &Debt, why: &Why) -> Paid {
-        let key = (self.sandbox.subject(), debt.extension.clone());
-        if self.inner.still_running.lock().contains_key(&key) {
+        if self.steps.still_running(&debt.extension) {
             return Paid::Owed(ObligationReason::HookStillRunning, "hook still running".to_owned());
         }
         let Some(link) = self.chain.iter().find(|link| *link.name() == debt.extension).cloned() else {

@@ -42,7 +42,7 @@ impl Inner {
         let subject = Subject::Sandbox(id.clone());
         let ticket = match self.table.admit(&subject, OperationKind::Create, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
-            Admission::Joined(_) | Admission::Unwinding(_) => {
+            Admission::Joined(_) | Admission::Unwinding(..) => {
                 return Err(Error::internal("a fresh sandbox id is in use"));
             }
         };
@@ -172,7 +172,7 @@ impl Run {
         if !two_phase {
             self.open_agent().await?;
         }
-        self.create_began = self.inner.world.clock.since_boot();
+        self.making_began = self.inner.world.clock.since_boot();
         self.steps
             .driver(DriverCall::Create, deadlines.act, driver.create(&call))
             .await
@@ -205,6 +205,7 @@ impl Run {
 
     pub(super) async fn start_object(&mut self, call: &chiton_driver::StartCall) -> Result<(), CreateFailure> {
         let (driver, deadline) = (Arc::clone(&self.driver), self.driver.deadlines().act);
+        self.making_began = self.inner.world.clock.since_boot();
         self.steps
             .driver(DriverCall::Start, deadline, driver.start(call))
             .await

@@ -11,6 +11,7 @@ use super::cleanup::Why;
 use super::inner::{Inner, store_error};
 use super::requests::Claimed;
 use super::run::{Call, Run, operation};
+use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
 use crate::journal::{Commit, DriverCall, OperationOutcome, Subject, Write};
 
@@ -30,23 +31,27 @@ impl Inner {
             Claimed::Repeat(accepted) => return Ok(*accepted),
         };
         let subject = Subject::Sandbox(id.clone());
+        // What a caller is told whose delete another operation carries out: the row may be gone by the time it is.
+        let known = self.record(&id).await?;
         let ticket = match self.table.admit(&subject, OperationKind::Delete, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Joined(operation) => {
-                return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(operation) });
+                self.remember(&claim, &operation, &subject).await?;
+                return Ok(Accepted { sandbox: known, operation: Some(operation) });
             }
-            Admission::Unwinding(create) => {
+            Admission::Unwinding(create, cancel) => {
                 // The create is being undone on our behalf; that must survive a crash too.
-                let Some(mut op) = self.journal.operation(&create).await.map_err(store_error)? else {
-                    return Err(Error::not_found(format!("there is no sandbox with id {id}")));
-                };
-                if op.outcome.is_none() {
+                let _recording = cancel.record.lock().await;
+                let op = self.journal.operation(&create).await.map_err(store_error)?;
+                let mut writes = claim.writes(self, &create, &subject);
+                if let Some(mut op) = op.filter(|op| op.outcome.is_none()) {
                     op.deleted = true;
-                    let mut writes = vec![Write::PutOperation(Box::new(op))];
-                    writes.extend(claim.writes(self, &create, &subject));
+                    writes.push(Write::PutOperation(Box::new(op)));
+                }
+                if !writes.is_empty() {
                     self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
                 }
-                return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(create) });
+                return Ok(Accepted { sandbox: known, operation: Some(create) });
             }
         };
         let mut sandbox = self.record(&id).await?;
@@ -80,7 +85,8 @@ impl Run {
         let mut stopped = true;
         if !self.open_debts(Phase::AfterStop).is_empty() || self.reported_running().await {
             self.announce(|| Call::BeforeStop(StopReason::Deleting)).await;
-            stopped = self.stop_confirmed().await.is_ok();
+            // A start that may still land is only over with the object.
+            stopped = self.stop_confirmed().await.is_ok() && !has_condition(&self.sandbox, "StopUnconfirmed");
             if stopped {
                 let debts = self.open_debts(Phase::AfterStop);
                 self.pay(debts, &why).await;

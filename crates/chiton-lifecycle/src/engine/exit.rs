@@ -63,6 +63,7 @@ impl Run {
         self.pay(debts, &Why::Stopped(StopReason::ProcessExited)).await;
         self.steps.cancel.seal();
         self.sandbox.phase = SandboxPhase::Completed;
+        self.sandbox.conditions.retain(|condition| condition.kind != "StopUnconfirmed");
         self.exited = None;
         self.finish(OperationOutcome::Succeeded, false).await;
     }

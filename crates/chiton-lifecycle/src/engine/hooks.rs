@@ -139,6 +139,11 @@ impl Steps {
         F: Fn(Arc<dyn Extension>, HookCore) -> BoxFuture<'static, StepResult<T>> + Send + Sync,
     {
         let step = StepKey::hook(phase, link.name());
+        if self.still_running(link.name()) {
+            // One extension never runs twice at once for one subject: not an action beside a hook that nothing could
+            // end, and above all not a cleanup.
+            return Err(HookFailure::NotStarted("an earlier hook of it is still running".to_owned()));
+        }
         let deadline = self.inner.policy(link.name()).deadline;
         let clock = Arc::clone(&self.inner.world.clock);
         let permits = self.inner.permits_of(link.name(), link.descriptor.concurrency);
@@ -205,6 +210,11 @@ impl Steps {
         let _ = self.mark(&step, StepStatus::Failed);
         self.end(&step, begin, Some(failure.message()));
         Err(failure)
+    }
+
+    /// Whether a hook of the extension for this subject did not end when it should have.
+    pub(super) fn still_running(&self, extension: &ExtensionName) -> bool {
+        self.inner.still_running.lock().contains_key(&(self.subject.clone(), extension.clone()))
     }
 
     /// Remembers a hook that does not end; its permit stays taken and its cleanup waits until it does.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::inner::{Inner, store_error};
 use super::{Accepted, Request};
-use crate::journal::{RequestKey, RequestRecord, Subject, Write};
+use crate::journal::{Commit, RequestKey, RequestRecord, Subject, Write};
 use crate::plan::digest_json;
 
 /// One gate per request id that is on its way to C1: a repeat that arrives meanwhile waits and then finds the record.
@@ -62,6 +62,20 @@ impl Claim {
 }
 
 impl Inner {
+    /// Remembers a request id whose request joined an operation that was running already.
+    pub(super) async fn remember(
+        &self,
+        claim: &Claim,
+        operation: &chiton_model::OperationId,
+        subject: &Subject,
+    ) -> Result<(), Error> {
+        let writes = claim.writes(self, operation, subject);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+    }
+
     /// Looks a request id up, or claims it.
     pub(super) async fn claim(&self, request: &Request, method: &str, body: &impl Serialize) -> Result<Claimed, Error> {
         let Some(request_id) = &request.request_id else {

@@ -99,9 +99,9 @@ pub(super) struct Run {
     pub(super) plan: Arc<Value>,
     /// The agent's token, while this start is under way. Never stored.
     pub(super) token: String,
-    /// When the driver's create began, since boot. After a crash that is not known, nor on which boot's clock it would be:
-    /// what depends on it then counts from recovery.
-    pub(super) create_began: Duration,
+    /// When the driver's last create or start began, since boot. After a crash that is not known, nor on which boot's clock
+    /// it would be: what depends on it then counts from recovery.
+    pub(super) making_began: Duration,
     /// Obligations that came up, and ids of those that were paid.
     pub(super) owed: Vec<Obligation>,
     pub(super) paid: Vec<String>,
@@ -370,7 +370,10 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
+        let cancel = Arc::clone(&self.steps.cancel);
+        let recording = cancel.record.lock().await;
         self.commit_outcome(writes).await;
+        drop(recording);
         self.inner.released.lock().remove(&self.sandbox.id);
         self.inner.book.settle(&self.paid, &self.owed, &self.inner.world);
         if gone {
@@ -479,7 +482,7 @@ impl Inner {
             request,
             plan,
             token,
-            create_began: self.world.clock.since_boot(),
+            making_began: self.world.clock.since_boot(),
             owed: Vec::new(),
             paid: Vec::new(),
             exited: None,

@@ -9,8 +9,9 @@ use super::admit::Admission;
 use super::inner::Inner;
 use super::requests::Claimed;
 use super::run::{Call, Run, mint_token, operation};
+use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
-use crate::journal::{OperationOutcome, Subject};
+use crate::journal::{OperationOutcome, Subject, Write};
 
 impl Engine {
     /// Starts a stopped or completed sandbox. Does nothing to one that runs.
@@ -36,9 +37,10 @@ impl Inner {
         let ticket = match self.table.admit(&subject, OperationKind::Start, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Joined(operation) => {
+                self.remember(&claim, &operation, &subject).await?;
                 return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(operation) });
             }
-            Admission::Unwinding(_) => return Err(Error::internal("a start met an unwinding create")),
+            Admission::Unwinding(..) => return Err(Error::internal("a start met an unwinding create")),
         };
         let mut sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
@@ -53,6 +55,14 @@ impl Inner {
                 .cure("only a Stopped or Completed sandbox can be started"));
             }
         }
+        if has_condition(&sandbox, "StopUnconfirmed") {
+            // What may still run keeps what it was given: an after_stop is not called before its end is confirmed.
+            return Err(Error::conflict(format!(
+                "the last stop of sandbox {:?} is not confirmed, it may still run",
+                sandbox.name.as_str()
+            ))
+            .cure("stop it again, then start it"));
+        }
         let mut op = operation(self, &ticket, OperationKind::Start, &request.principal);
         op.start_reason = Some(reason);
         let (token, hash) = mint_token(self);
@@ -64,8 +74,12 @@ impl Inner {
         sandbox.token = hash;
         sandbox.restart = false;
         sandbox.updated_at = self.world.clock.now();
-        let writes = claim.writes(self, &run.op.id, &subject);
+        let mut writes = claim.writes(self, &run.op.id, &subject);
+        // With the row: an obligation that outlived its debt would be paid under the running sandbox.
+        let settled = std::mem::take(&mut run.paid);
+        writes.extend(settled.iter().cloned().map(Write::RemoveObligation));
         self.intend(&run.op, &sandbox, writes).await?;
+        self.book.settle(&settled, &[], &self.world);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.start(reason)));

@@ -41,9 +41,10 @@ impl Inner {
         let ticket = match self.table.admit(&subject, OperationKind::Stop, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Joined(operation) => {
+                self.remember(&claim, &operation, &subject).await?;
                 return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(operation) });
             }
-            Admission::Unwinding(_) => return Err(Error::internal("a stop met an unwinding create")),
+            Admission::Unwinding(..) => return Err(Error::internal("a stop met an unwinding create")),
         };
         let mut sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;

@@ -13,12 +13,12 @@ use super::cleanup::Why;
 use super::hooks::within;
 use super::obligations::{backoff, later};
 use super::run::Run;
-use crate::journal::{DriverCall, OperationOutcome};
+use crate::journal::{DriverCall, OperationOutcome, StepKey, StepStatus};
 
 /// How often an unconfirmed stop is tried before the delete makes it moot.
 const STOP_ATTEMPTS: u32 = 3;
-/// How long a create that a remote platform may still be working on can land late.
-const LATE_CREATE: Duration = Duration::from_mins(10);
+/// How long a create or start that a remote platform may still be working on can land late.
+const LATE: Duration = Duration::from_mins(10);
 
 impl Run {
     /// Undoes a create, and stores why.
@@ -34,6 +34,8 @@ impl Run {
         if self.may_have(DriverCall::Start) || !stops.is_empty() {
             stopped = !self.may_have(DriverCall::Create) || self.stop_confirmed().await.is_ok();
         }
+        // What may still be started by a call that is on its way is not stopped for good before it is absent.
+        stopped &= self.may_land(&[DriverCall::Create, DriverCall::Start]).is_none();
         if stopped {
             self.pay(stops.clone(), &why).await;
         }
@@ -46,6 +48,7 @@ impl Run {
         }
         self.pay(creates, &Why::Failed(Arc::clone(&failure))).await;
         let deleted = self.steps.cancel.seal() == Some(CancelCause::Deleted) || self.op.deleted;
+        self.op.deleted = deleted;
         self.sandbox.phase = SandboxPhase::Error;
         self.sandbox.name_held = false;
         self.sandbox.expires_at = Some(later(self.inner.world.clock.now(), self.inner.config.keep_errors));
@@ -61,11 +64,12 @@ impl Run {
         self.sandbox
             .debts
             .extend(stops.iter().filter(|debt| !self.sandbox.debts.contains(debt)).cloned().collect::<Vec<_>>());
-        if let Err(error) = self.stop_confirmed().await {
+        if let Err(error) = self.stop_for_good().await {
             // Not confirmed: nothing may be released yet. The next stop or delete goes on from here.
             let message = format!("the start failed ({failure}) and its stop is not confirmed: {error}");
             self.condition("StopUnconfirmed", chiton_model::ConditionStatus::True, "DriverFailed", message);
         } else {
+            self.sandbox.conditions.retain(|condition| condition.kind != "StopUnconfirmed");
             self.pay(stops, &Why::Stopped(StopReason::StartFailed)).await;
         }
         self.steps.cancel.seal();
@@ -93,6 +97,43 @@ impl Run {
             }
             self.inner.world.clock.sleep(backoff(&self.inner.world, attempt)).await;
         }
+    }
+
+    /// As [`Run::stop_confirmed`], and again until a start that may still be on its way can no longer land. A delete does
+    /// not wait for that: what is absent cannot be started.
+    async fn stop_for_good(&mut self) -> Result<(), Error> {
+        let mut attempt = 0;
+        loop {
+            self.stop_confirmed().await?;
+            let Some(left) = self.may_land(&[DriverCall::Start]) else { return Ok(()) };
+            // Short, so that a delete is soon seen.
+            let pause = backoff(&self.inner.world, attempt).min(left).min(Duration::from_secs(10));
+            let (stop, cancel) = (self.inner.stop.clone(), Arc::clone(&self.steps.cancel));
+            if cancel.cause() == Some(CancelCause::Deleted) {
+                return Err(Error::unavailable("driver", "a start whose answer never came may still land"));
+            }
+            if stop.is_cancelled() {
+                // The process ends: the operation stays open and recovery goes on from here.
+                futures::future::pending::<()>().await;
+            }
+            within(&*self.inner.world.clock, pause, stop.cancelled()).await;
+            attempt += 1;
+        }
+    }
+
+    /// How long one of these calls may still take hold although its answer never came. Only a remote platform works on
+    /// by itself; a local one ends what is at work first (rule 5a).
+    fn may_land(&self, calls: &[DriverCall]) -> Option<Duration> {
+        let unknown = |call: &DriverCall| {
+            let status = self.steps.status.get(&StepKey::Driver(*call));
+            matches!(status, Some(StepStatus::Started | StepStatus::Maybe))
+        };
+        if self.driver.capabilities().locality != Locality::Remote || !calls.iter().any(unknown) {
+            return None;
+        }
+        let window = self.driver.deadlines().act.max(LATE);
+        let age = self.inner.world.clock.since_boot().saturating_sub(self.making_began);
+        window.checked_sub(age).filter(|left| !left.is_zero())
     }
 
     /// Deletes the object until the driver confirms that it is absent, however long that takes.
@@ -137,20 +178,12 @@ impl Run {
             }
         }
         // A remote platform may finish a create whose answer never came, after it said that there is nothing (rule 5a).
-        let open = self.steps.status.get(&crate::journal::StepKey::Driver(DriverCall::Create));
-        let unknown =
-            !matches!(open, None | Some(crate::journal::StepStatus::Completed | crate::journal::StepStatus::Failed));
-        if driver.capabilities().locality == Locality::Remote && unknown {
-            let window = driver.deadlines().act.max(LATE_CREATE);
-            let age = self.inner.world.clock.since_boot().saturating_sub(self.create_began);
-            if age < window {
-                return Err(Error::unavailable(
-                    "driver",
-                    format!("its create may still land; waiting {:?} more", window.checked_sub(age).unwrap()),
-                ));
+        match self.may_land(&[DriverCall::Create]) {
+            None => Ok(()),
+            Some(left) => {
+                Err(Error::unavailable("driver", format!("its create may still land; waiting {left:?} more")))
             }
         }
-        Ok(())
     }
 
     /// An answer from another installation of the platform is no answer about this object.

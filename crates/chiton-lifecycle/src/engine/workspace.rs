@@ -75,7 +75,7 @@ impl Inner {
             let ticket =
                 match self.table.admit(&subject, OperationKind::EnsureWorkspace, self.world.operation_id()).await? {
                     Admission::Go(ticket) => ticket,
-                    Admission::Joined(operation) | Admission::Unwinding(operation) => {
+                    Admission::Joined(operation) | Admission::Unwinding(operation, _) => {
                         if let Some(done) = self.table.done(&operation) {
                             done.cancelled().await;
                         }
@@ -332,6 +332,7 @@ impl Work {
         let subject = Subject::Workspace(self.record.key.clone());
         let id = obligation_id(&subject.to_string(), &debt);
         let link = self.chain.iter().find(|link| *link.name() == debt.extension).cloned();
+        let stuck = self.steps.still_running(&debt.extension);
         let answer = match link {
             Some(link) => self.call(&link, Phase::ReleaseWorkspace, debt.ran).await,
             None => Err(HookFailure::NotStarted("the extension is not compiled in".to_owned())),
@@ -350,7 +351,7 @@ impl Work {
             subject,
             name: self.record.key.workspace.to_string(),
             debt,
-            reason: ObligationReason::CleanupFailed,
+            reason: if stuck { ObligationReason::HookStillRunning } else { ObligationReason::CleanupFailed },
             status: ObligationStatus::Open,
             stop_reason: None,
             failure: None,

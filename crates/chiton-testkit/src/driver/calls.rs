@@ -99,6 +99,10 @@ impl ScriptedPlatform {
     pub(super) fn do_stop(&self, id: &SandboxId) {
         {
             let mut state = self.0.state.lock();
+            if self.local() {
+                // Acts on one local sandbox come one after the other: none is at work any more when a stop begins.
+                state.in_flight.retain(|_, sandbox| sandbox != id);
+            }
             let Some(object) = state.objects.get_mut(id) else { return };
             if object.observed.status != ObservedStatus::Running {
                 return;

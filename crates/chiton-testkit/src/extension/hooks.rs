@@ -8,10 +8,9 @@ use chiton_lifecycle::extension::{
 use chiton_lifecycle::journal::{Subject, WorkspaceKey};
 use chiton_lifecycle::plan::PlanView;
 use chiton_model::{CreateFailure, Phase, Ran, SandboxId, StartReason, StopReason};
-use serde_json::json;
 
 use super::instance::{Deed, ScriptedExtension, Told};
-use super::script::{Act, Saves};
+use super::script::Act;
 use crate::ledger::What;
 
 /// How many ids a page of `held` has: few, so that paging is always exercised.
@@ -63,12 +62,6 @@ impl Extension for ScriptedExtension {
     }
 
     async fn before_create(&self, cx: &HookContext) -> StepResult<SlotValues> {
-        let state = json!({ "key": cx.idempotency_key("create") });
-        match self.script.saves {
-            Saves::No => {}
-            Saves::Fast => cx.save(&state)?,
-            Saves::Durable => cx.save_durable(&state).await?,
-        }
         let act = self.run(cx, about(cx), Told::default(), Deed::Acquire(&["create"])).await?;
         let mut values: SlotValues = self
             .script

@@ -6,8 +6,9 @@ use chiton_lifecycle::extension::{HookCore, StepError, StepResult};
 use chiton_lifecycle::journal::Subject;
 use chiton_model::{ExtensionName, Phase, Ran};
 use futures::channel::oneshot;
+use serde_json::json;
 
-use super::script::{Act, ExtensionScript, ScriptedConfig};
+use super::script::{Act, ExtensionScript, Saves, ScriptedConfig};
 use crate::ledger::{End, Hook, Ledger, What};
 use crate::world::Process;
 
@@ -112,7 +113,10 @@ impl ScriptedExtension {
         let keys = slots.iter().map(|slot| core.idempotency_key(slot)).collect();
         let target = Target { extension: core.extension().clone(), subject, call, keys };
         let act = self.script.act(phase);
-        let result = self.perform(core, &target, act.clone(), &deed).await;
+        let result = match self.save(core, phase).await {
+            Ok(()) => self.perform(core, &target, act.clone(), &deed).await,
+            Err(error) => Err(error),
+        };
         self.process.live().await;
         guard.end = Some(match &result {
             Ok(()) => End::Succeeded,
@@ -130,6 +134,16 @@ impl ScriptedExtension {
         }
         if core.time_left().is_zero() && !core.cancel().is_cancelled() {
             self.ledger.violation(format!("{} is called in {phase} without time", core.extension()));
+        }
+    }
+
+    /// Saves state before it acts, as an extension does whose handles a third party chooses.
+    async fn save(&self, core: &HookCore, phase: Phase) -> StepResult {
+        let state = json!({ "key": core.idempotency_key("create") });
+        match self.script.saves {
+            Saves::Fast if phase == Phase::BeforeCreate => core.save(&state),
+            Saves::Durable if phase == Phase::BeforeCreate => core.save_durable(&state).await,
+            _ => Ok(()),
         }
     }
 

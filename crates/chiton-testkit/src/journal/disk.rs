@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{
-    AuditRecord, Check, Commit, ExtensionState, JournalError, Mark, MarkEvent, MarkPosition, Obligation,
-    ObligationStatus, OpenOperation, OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord,
-    StoreInfo, Subject, WorkspaceKey, WorkspaceRecord, Write,
+    AuditRecord, Check, Commit, ExtensionState, JournalError, Mark, MarkPosition, Obligation, ObligationStatus,
+    OpenOperation, OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject,
+    WorkspaceKey, WorkspaceRecord, Write,
 };
 use chiton_model::{ExtensionName, GatewayId, OperationId, SandboxId, StoreEpoch};
 use jiff::Timestamp;
@@ -118,19 +118,8 @@ impl Disk {
         MarkPosition { log: self.log.clone(), sequence: self.next_mark, boot: self.boot.clone() }
     }
 
-    pub(super) fn mark(&mut self, mark: &Mark, synced: bool) -> Result<Mark, Refusal> {
+    pub(super) fn mark(&mut self, mark: &Mark) -> Result<Mark, Refusal> {
         let kept: Mark = through_json(mark)?;
-        if synced
-            && let MarkEvent::State { extension, state } = &kept.event
-            && let Some(operation) = self.operations.get(&mark.operation)
-        {
-            // A durable state outlives the log, so it goes where commits go.
-            let key = (operation.subject.clone(), extension.clone());
-            match state {
-                Some(state) => self.states.insert(key, state.clone()),
-                None => self.states.remove(&key),
-            };
-        }
         self.marks.push((self.next_mark, kept.clone()));
         self.next_mark += 1;
         Ok(kept)

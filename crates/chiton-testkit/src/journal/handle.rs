@@ -70,7 +70,7 @@ impl JournalHandle {
         if fails {
             return Err(JournalError::Failed("scripted: the mark log is full".to_owned()));
         }
-        let written = self.core().disk.lock().mark(mark, false);
+        let written = self.core().disk.lock().mark(mark);
         match written {
             Ok(mark) => {
                 self.core().ledger.by(&self.process, What::Mark(mark));

@@ -86,6 +86,13 @@ impl MemoryJournal {
         faults.fail_marks.push(at);
     }
 
+    /// Commits and marks succeed again.
+    pub fn behave(&self) {
+        let mut faults = self.0.faults.lock();
+        faults.fail_commits.clear();
+        faults.fail_marks.clear();
+    }
+
     /// Commits take a random virtual time of this range. They become durable at its end even when nobody waits any more.
     pub fn latency(&self, range: Range<Duration>) {
         self.0.faults.lock().latency = Some(range);

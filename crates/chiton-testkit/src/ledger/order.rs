@@ -104,13 +104,17 @@ impl Ledger {
     }
 
     /// A cleanup that undoes a create is called only while the object is absent, and it never appears later; a cleanup
-    /// that undoes a start only while it does not run. A sweep frees only for what is absent.
+    /// that undoes a start only while it does not run, and what was undone does not start later. A sweep frees only for what is absent.
     pub fn no_release_before_absence(&self) -> Outcome {
         let mut present: BTreeSet<SandboxId> = BTreeSet::new();
         let mut running: BTreeSet<SandboxId> = BTreeSet::new();
         let mut undone: BTreeMap<SandboxId, usize> = BTreeMap::new();
+        let mut unstarted: BTreeMap<SandboxId, usize> = BTreeMap::new();
         for entry in self.entries() {
             match &entry.what {
+                What::CallBegin { kind: Call::Create | Call::Start, sandbox: Some(id), .. } => {
+                    unstarted.remove(id);
+                }
                 What::Effect { sandbox, effect, .. } => match effect {
                     Effect::Created | Effect::HalfMade => {
                         if let Some(seq) = undone.get(sandbox) {
@@ -119,6 +123,9 @@ impl Ledger {
                         present.insert(sandbox.clone());
                     }
                     Effect::Started => {
+                        if let Some(seq) = unstarted.get(sandbox) {
+                            return Err(format!("an object started after the cleanup of its start at {seq}: {entry}"));
+                        }
                         running.insert(sandbox.clone());
                     }
                     Effect::Stopped | Effect::Exited(_) => {
@@ -136,10 +143,12 @@ impl Ledger {
                     }
                     undone.insert(id.clone(), entry.seq);
                 }
-                What::HookBegin(Hook { phase: Phase::AfterStop, subject, .. })
-                    if subject.sandbox().is_some_and(|id| running.contains(id)) =>
-                {
-                    return Err(format!("a cleanup while the object runs: {entry}"));
+                What::HookBegin(Hook { phase: Phase::AfterStop, subject, .. }) => {
+                    let Some(id) = subject.sandbox() else { continue };
+                    if running.contains(id) {
+                        return Err(format!("a cleanup while the object runs: {entry}"));
+                    }
+                    unstarted.insert(id.clone(), entry.seq);
                 }
                 What::Sweep { ids, .. } => {
                     if let Some(id) = ids.iter().find(|id| present.contains(*id)) {
