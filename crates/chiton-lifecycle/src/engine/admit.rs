@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_lock::Mutex as AsyncMutex;
 use chiton_driver::Observed;
-use chiton_model::{Error, OperationId, OperationKind};
+use chiton_model::{DriverId, Error, OperationId, OperationKind};
 use futures::channel::mpsc;
 use parking_lot::Mutex;
 
@@ -76,13 +76,24 @@ struct Busy {
     operation: OperationId,
     cancel: Arc<OpCancel>,
     done: CancelToken,
-    news: mpsc::UnboundedSender<Observed>,
+    news: mpsc::UnboundedSender<(DriverId, Observed)>,
 }
 
+/// News that an operation was handed and did not use.
+type Leftover = mpsc::UnboundedSender<(DriverId, Observed)>;
+
 /// What is running.
-#[derive(Default)]
 pub(super) struct Table {
     busy: Arc<Mutex<Tables>>,
+    leftover: Leftover,
+    unread: Mutex<Option<mpsc::UnboundedReceiver<(DriverId, Observed)>>>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let (leftover, unread) = mpsc::unbounded();
+        Self { busy: Arc::default(), leftover, unread: Mutex::new(Some(unread)) }
+    }
 }
 
 #[derive(Default)]
@@ -97,7 +108,8 @@ pub(super) struct Ticket {
     pub(super) operation: OperationId,
     pub(super) cancel: Arc<OpCancel>,
     /// What the driver reports about the subject meanwhile.
-    pub(super) news: mpsc::UnboundedReceiver<Observed>,
+    pub(super) news: mpsc::UnboundedReceiver<(DriverId, Observed)>,
+    leftover: Leftover,
     table: Arc<Mutex<Tables>>,
     done: CancelToken,
 }
@@ -119,6 +131,11 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.release();
+        // An operation that ends without an outcome of its own (nothing to do, refused, a look) has not used what it was
+        // told meanwhile.
+        while let Ok(news) = self.news.try_recv() {
+            drop(self.leftover.unbounded_send(news));
+        }
     }
 }
 
@@ -145,8 +162,10 @@ enum Verdict {
 fn verdict(newcomer: OperationKind, running: OperationKind) -> Verdict {
     use OperationKind as K;
     match (newcomer, running) {
-        // These three begin inside the engine and give way to everybody.
-        (K::Reconcile | K::Cleanup | K::Exit, _) => Verdict::Conflict,
+        // These two begin inside the engine and give way to everybody.
+        (K::Reconcile | K::Cleanup, _) => Verdict::Conflict,
+        // Told while something else began: it looks again whether the exit is still news.
+        (K::Exit, _) => Verdict::Wait,
         (_, K::Reconcile | K::Cleanup) => Verdict::Cancel(CancelCause::GiveWay),
         (K::Delete, K::Create) => Verdict::Undo,
         (K::Delete, K::Start) => Verdict::Cancel(CancelCause::Deleted),
@@ -206,7 +225,8 @@ impl Table {
             subject.clone(),
             Busy { kind, operation: operation.clone(), cancel: Arc::clone(&cancel), done: done.clone(), news: sender },
         );
-        Ticket { subject: subject.clone(), operation, cancel, news, table: Arc::clone(&self.busy), done }
+        let (leftover, table) = (self.leftover.clone(), Arc::clone(&self.busy));
+        Ticket { subject: subject.clone(), operation, cancel, news, leftover, table, done }
     }
 
     /// The operation that runs on a subject.
@@ -220,11 +240,19 @@ impl Table {
     }
 
     /// Hands news to the operation that runs on a subject. Gives it back when none does.
-    pub(super) fn deliver(&self, subject: &Subject, observed: Observed) -> Option<Observed> {
+    pub(super) fn deliver(&self, subject: &Subject, driver: &DriverId, observed: Observed) -> Option<Observed> {
         match self.busy.lock().subjects.get(subject) {
-            Some(busy) => busy.news.unbounded_send(observed).err().map(mpsc::TrySendError::into_inner),
+            Some(busy) => {
+                let sent = busy.news.unbounded_send((driver.clone(), observed));
+                sent.err().map(|unsent| unsent.into_inner().1)
+            }
             None => Some(observed),
         }
+    }
+
+    /// What operations were handed and did not use. Taken once.
+    pub(super) fn leftovers(&self) -> Option<mpsc::UnboundedReceiver<(DriverId, Observed)>> {
+        self.unread.lock().take()
     }
 
     /// Asks background operations to give way; returns what must end before a shutdown is complete.

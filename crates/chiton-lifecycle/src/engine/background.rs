@@ -20,6 +20,7 @@ impl Inner {
         for id in self.drivers.keys() {
             self.world.executor.spawn(Box::pin(Arc::clone(self).watch_driver(id.clone())));
         }
+        self.world.executor.spawn(Box::pin(Arc::clone(self).read_leftovers()));
         self.world.executor.spawn(Box::pin(Arc::clone(self).pay_obligations()));
         self.world.executor.spawn(Box::pin(Arc::clone(self).reconcile_loop()));
         self.world.executor.spawn(Box::pin(Arc::clone(self).sweep_loop()));

@@ -52,8 +52,13 @@ impl Run {
         for debt in debts.into_iter().rev() {
             let step = StepKey::hook(debt.phase, &debt.extension);
             if self.steps.recovered && self.steps.status.get(&step) == Some(&StepStatus::Completed) {
-                // The mark of the payment outlived the crash.
-                self.settle(&debt);
+                // The mark of the payment outlived the crash. Of an action that may have been on its way it says less: it
+                // may have taken hold since.
+                if self.must_confirm(&debt) {
+                    self.owe(debt, why, ObligationReason::Confirming, String::new());
+                } else {
+                    self.settle(&debt);
+                }
                 continue;
             }
             match self.pay_one(&debt, why).await {
@@ -74,17 +79,35 @@ impl Run {
             );
         };
         match self.call(&link, why.call(debt.ran)).await {
-            Ok(_) if debt.ran == Ran::Maybe && self.steps.recovered && !link.descriptor.local_effects => {
-                Paid::Owed(ObligationReason::Confirming, String::new())
-            }
+            Ok(_) if self.must_confirm(debt) => Paid::Owed(ObligationReason::Confirming, String::new()),
             Ok(_) => Paid::Yes,
             Err(failure) => Paid::Owed(ObligationReason::CleanupFailed, failure.message()),
         }
     }
 
+    /// Whether one success is not enough: after a crash an effect may still be on its way (rule 6a), until one hook
+    /// deadline has passed.
+    fn must_confirm(&self, debt: &Debt) -> bool {
+        let local = self.chain.iter().any(|link| *link.name() == debt.extension && link.descriptor.local_effects);
+        let id = obligation_id(&self.sandbox.subject().to_string(), debt);
+        let now = self.inner.world.clock.now();
+        let waiting = self.inner.book.confirming_until(&id).is_some_and(|until| now < until);
+        waiting || (self.steps.recovered && debt.ran == Ran::Maybe && !local)
+    }
+
+    /// Whether the operator gave up whatever this extension owes.
+    pub(super) fn is_abandoned(&self, debt: &Debt) -> bool {
+        self.inner.registry.get(&debt.extension).is_none() && self.inner.policy(&debt.extension).abandon
+    }
+
+    /// Takes a debt off the record.
+    pub(super) fn drop_debt(&mut self, debt: &Debt) {
+        self.sandbox.debts.retain(|other| !(other.extension == debt.extension && other.phase == debt.phase));
+    }
+
     /// Takes a paid debt off the record.
     pub(super) fn settle(&mut self, debt: &Debt) {
-        self.sandbox.debts.retain(|other| !(other.extension == debt.extension && other.phase == debt.phase));
+        self.drop_debt(debt);
         let id = obligation_id(&self.sandbox.subject().to_string(), debt);
         if self.inner.book.has(&id) {
             self.paid.push(id);
@@ -94,13 +117,16 @@ impl Run {
     /// Keeps an unpaid debt on the record and lists it.
     fn owe(&mut self, debt: Debt, why: &Why, reason: ObligationReason, error: String) {
         let now = self.inner.world.clock.now();
-        let policy = self.inner.policy(&debt.extension);
-        let abandoned = self.inner.registry.get(&debt.extension).is_none() && policy.abandon;
-        let pause = match reason {
-            ObligationReason::Confirming => policy.deadline,
-            _ => super::obligations::backoff(&self.inner.world, 0),
-        };
+        let abandoned = self.is_abandoned(&debt);
         let id = obligation_id(&self.sandbox.subject().to_string(), &debt);
+        let next_attempt_at = match (reason, self.inner.book.confirming_until(&id)) {
+            // Paying early does not put the confirmation off.
+            (ObligationReason::Confirming, Some(until)) => until,
+            (ObligationReason::Confirming, None) => {
+                super::obligations::later(now, self.inner.policy(&debt.extension).deadline)
+            }
+            _ => super::obligations::later(now, super::obligations::backoff(&self.inner.world, 0)),
+        };
         self.condition(
             "CleanupPending",
             ConditionStatus::True,
@@ -109,7 +135,7 @@ impl Run {
         );
         if abandoned {
             // Listed and audited, but nothing waits for it any more.
-            self.sandbox.debts.retain(|other| !(other.extension == debt.extension && other.phase == debt.phase));
+            self.drop_debt(&debt);
         } else if !self.sandbox.debts.contains(&debt) {
             self.sandbox.debts.push(debt.clone());
         }
@@ -132,8 +158,16 @@ impl Run {
             opened_at: now,
             attempts: 1,
             last_error: error,
-            next_attempt_at: super::obligations::later(now, pause),
+            next_attempt_at,
         });
+    }
+
+    /// The condition goes when nothing is listed any more. `more`: something will be.
+    pub(super) fn clear_pending(&mut self, more: bool) {
+        let listed = self.inner.book.of(&self.sandbox.subject());
+        if !more && self.owed.is_empty() && listed.iter().all(|obligation| self.paid.contains(&obligation.id)) {
+            self.sandbox.conditions.retain(|condition| condition.kind != "CleanupPending");
+        }
     }
 
     /// The debts of one kind that are on the record, in chain order: a cleanup that failed put its debt at the end.

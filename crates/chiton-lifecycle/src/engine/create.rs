@@ -237,7 +237,10 @@ impl Run {
         // An exit of this start, the only news that matters here, ends the wait.
         let exited = async {
             loop {
-                let Some(observed) = news.next().await else { return futures::future::pending().await };
+                let Some((driver, observed)) = news.next().await else { return futures::future::pending().await };
+                if driver != sandbox.driver {
+                    continue;
+                }
                 if let Some(exit) = super::run::exit_of(observed, &sandbox.attempt) {
                     return exit;
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_lock::Mutex as AsyncMutex;
-use chiton_model::{Error, OperationKind, Phase, Principal, SandboxPhase};
+use chiton_model::{Error, OperationKind, Principal, SandboxPhase};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
@@ -31,6 +31,19 @@ pub(super) fn backoff(world: &World, attempt: u32) -> Duration {
 /// A time on the wall clock.
 pub(super) fn later(now: Timestamp, pause: Duration) -> Timestamp {
     SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// The audit record of an obligation that the operator's policy gave up.
+pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Write> {
+    (obligation.status == ObligationStatus::Abandoned).then(|| {
+        Write::Audit(Box::new(AuditRecord {
+            at: world.clock.now(),
+            action: "obligation.abandon".to_owned(),
+            subject: obligation.id.clone(),
+            by: "policy".to_owned(),
+            message: format!("extension {:?} is gone and its policy says abandon", obligation.debt.extension.as_str()),
+        }))
+    })
 }
 
 /// The open obligations in memory: the store's table, kept in step with every commit.
@@ -102,6 +115,22 @@ impl Book {
         wake.clone()
     }
 
+    /// An obligation that is to be tried now.
+    fn due_now(&self, id: &str, now: Timestamp) -> Option<Obligation> {
+        let open = self.open.lock();
+        open.get(id)
+            .filter(|obligation| obligation.status == ObligationStatus::Open && obligation.next_attempt_at <= now)
+            .cloned()
+    }
+
+    /// Until when a cleanup that succeeded once must be called again, if so.
+    pub(super) fn confirming_until(&self, id: &str) -> Option<Timestamp> {
+        let open = self.open.lock();
+        open.get(id)
+            .filter(|obligation| obligation.reason == ObligationReason::Confirming)
+            .map(|obligation| obligation.next_attempt_at)
+    }
+
     fn due(&self, now: Timestamp) -> (Vec<Obligation>, Option<Timestamp>) {
         let open = self.open.lock();
         let live = || open.values().filter(|obligation| obligation.status == ObligationStatus::Open);
@@ -146,10 +175,8 @@ impl Inner {
         else {
             return Ok(());
         };
-        // The record may have changed while this waited.
-        if !self.book.has(&obligation.id) {
-            return Ok(());
-        }
+        // It may have been paid, or come up anew, while this waited.
+        let Some(obligation) = &self.book.due_now(&obligation.id, self.world.clock.now()) else { return Ok(()) };
         let sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         let op = operation(self, &ticket, OperationKind::Cleanup, &engine_principal());
@@ -160,16 +187,17 @@ impl Inner {
                 run.settle(&obligation.debt);
                 run.end_cleanup(None).await
             }
+            Paid::Owed(..) if run.is_abandoned(&obligation.debt) => {
+                run.drop_debt(&obligation.debt);
+                let given_up = Obligation { status: ObligationStatus::Abandoned, ..obligation.clone() };
+                run.end_cleanup(Some(given_up)).await
+            }
             Paid::Owed(reason, error) => {
                 let attempts = obligation.attempts + 1;
                 let pause = backoff(&self.world, attempts - 1);
                 let next = Obligation {
                     attempts,
-                    reason: if reason == ObligationReason::Confirming {
-                        ObligationReason::CleanupFailed
-                    } else {
-                        reason
-                    },
+                    reason,
                     last_error: error,
                     next_attempt_at: later(self.world.clock.now(), pause),
                     ..obligation.clone()
@@ -185,16 +213,7 @@ impl Run {
     async fn end_cleanup(mut self, still: Option<Obligation>) -> Result<(), Error> {
         self.steps.cancel.seal();
         let mut writes = Vec::new();
-        let paid = still.is_none();
-        if paid
-            && self
-                .sandbox
-                .debts
-                .iter()
-                .all(|debt| debt.phase == Phase::AfterDelete && self.sandbox.phase != SandboxPhase::Deleted)
-        {
-            self.sandbox.conditions.retain(|condition| condition.kind != "CleanupPending");
-        }
+        self.clear_pending(still.is_some());
         let gone = self.sandbox.phase == SandboxPhase::Deleted && self.sandbox.debts.is_empty();
         if gone {
             writes.push(Write::RemoveSandbox(self.sandbox.id.clone()));
@@ -205,6 +224,7 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(still.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
+        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
         let commit = Commit { number: 0, checks: Vec::new(), writes };
         self.inner.journal.commit(commit).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();
@@ -251,6 +271,7 @@ impl Inner {
             return Err(Error::conflict(format!("an operation is running on {}", obligation.subject))
                 .cure("wait for it to end"));
         };
+        let mut gone = None;
         let mut writes = vec![
             Write::RemoveObligation(id.to_owned()),
             Write::Audit(Box::new(AuditRecord {
@@ -264,16 +285,35 @@ impl Inner {
         if let Some(sandbox) = obligation.subject.sandbox()
             && let Some(mut record) = self.journal.sandbox(sandbox).await.map_err(store_error)?
         {
-            record.debts.retain(|debt| *debt != obligation.debt);
-            let gone = record.phase == SandboxPhase::Deleted && record.debts.is_empty();
-            writes.push(if gone {
-                Write::RemoveSandbox(record.id.clone())
+            record
+                .debts
+                .retain(|debt| debt.extension != obligation.debt.extension || debt.phase != obligation.debt.phase);
+            if record.debts.is_empty() && record.phase == SandboxPhase::Error {
+                // A subject's last debt takes its states along.
+                let states = self.journal.states_of(&obligation.subject).await.map_err(store_error)?;
+                let remove = |(name, _)| Write::RemoveState(obligation.subject.clone(), name);
+                writes.extend(states.into_iter().map(remove));
+            }
+            if record.phase == SandboxPhase::Deleted && record.debts.is_empty() {
+                gone = Some(record.id.clone());
+                writes.push(Write::RemoveSandbox(record.id.clone()));
             } else {
-                Write::PutSandbox(Box::new(record))
-            });
+                writes.push(Write::PutSandbox(Box::new(record)));
+            }
+        }
+        if let Subject::Workspace(key) = &obligation.subject
+            && let Some(mut row) = self.workspace(key).await?
+        {
+            row.debts.retain(|debt| debt.extension != obligation.debt.extension);
+            row.chain.retain(|entry| entry.name != obligation.debt.extension);
+            let done = !row.ready && row.debts.is_empty();
+            writes.push(if done { Write::RemoveWorkspace(key.clone()) } else { Write::PutWorkspace(Box::new(row)) });
         }
         self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
         self.book.settle(&[id.to_owned()], &[], &self.world);
+        if let Some(sandbox) = gone {
+            self.world.audience.tell(LifecycleEvent::Removed(sandbox));
+        }
         self.world.audience.tell(LifecycleEvent::Audit {
             action: "obligation.discharge",
             subject: id.to_owned(),

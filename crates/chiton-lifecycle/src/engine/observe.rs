@@ -38,7 +38,7 @@ impl Inner {
                         if let Some(seen) = &mut seen {
                             seen.insert(observed.id.clone());
                         }
-                        self.observed(observed).await;
+                        self.observed(&id, observed).await;
                     }
                     DriverEvent::Deleted(sandbox) => self.vanished(&id, &sandbox).await,
                     DriverEvent::Progress { id: sandbox, message } => {
@@ -60,15 +60,33 @@ impl Inner {
         }
     }
 
-    async fn observed(self: &Arc<Self>, observed: Observed) {
+    /// Takes up what operations were told and did not use.
+    pub(super) async fn read_leftovers(self: Arc<Self>) {
+        let Some(mut leftovers) = self.table.leftovers() else { return };
+        loop {
+            let stop = self.stop.cancelled();
+            pin_mut!(stop);
+            match select(leftovers.next(), stop).await {
+                Either::Left((Some((driver, observed)), _)) => self.observed(&driver, observed).await,
+                _ => return,
+            }
+        }
+    }
+
+    async fn observed(self: &Arc<Self>, driver: &DriverId, observed: Observed) {
         if observed.gateway != self.journal.info().gateway {
             return;
         }
         let id = observed.id.clone();
-        let Some(observed) = self.table.deliver(&Subject::Sandbox(id.clone()), observed) else { return };
-        let Ok(Some(record)) = self.journal.sandbox(&id).await else {
-            return self.world.audience.tell(LifecycleEvent::Unowned(Box::new(observed)));
+        let Some(observed) = self.table.deliver(&Subject::Sandbox(id.clone()), driver, observed) else { return };
+        let record = match self.journal.sandbox(&id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return self.world.audience.tell(LifecycleEvent::Unowned(Box::new(observed))),
+            Err(error) => return tracing::warn!(sandbox = %id, %error, "news of it could not be taken in"),
         };
+        if record.driver != *driver {
+            return tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
+        }
         if record.phase != SandboxPhase::Ready {
             return;
         }
@@ -81,8 +99,28 @@ impl Inner {
     /// An object went without us: what ran there runs no more, and nobody saw how it ended.
     async fn vanished(self: &Arc<Self>, driver: &DriverId, id: &SandboxId) {
         if self.table.running(&Subject::Sandbox(id.clone())).is_some() {
+            let (inner, driver, id) = (Arc::clone(self), driver.clone(), id.clone());
+            self.world.executor.spawn(Box::pin(async move { inner.look_again(&driver, &id).await }));
             return;
         }
+        self.gone(driver, id).await;
+    }
+
+    /// The running operation may be what removes the object, or may end without having looked: then it is looked at.
+    async fn look_again(self: &Arc<Self>, driver: &DriverId, id: &SandboxId) {
+        let Ok(platform) = self.driver(driver) else { return };
+        while let Some((_, operation)) = self.table.running(&Subject::Sandbox(id.clone())) {
+            if let Some(done) = self.table.done(&operation) {
+                done.cancelled().await;
+            }
+            if !matches!(self.look(&platform, platform.get(id)).await, Ok(None)) {
+                return;
+            }
+        }
+        self.gone(driver, id).await;
+    }
+
+    async fn gone(self: &Arc<Self>, driver: &DriverId, id: &SandboxId) {
         match self.journal.sandbox(id).await {
             Ok(Some(record)) if record.driver != *driver => {
                 tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");

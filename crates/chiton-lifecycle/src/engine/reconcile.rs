@@ -106,7 +106,13 @@ impl Run {
             writes.push(Write::PutOperation(Box::new(self.op.clone())));
         }
         if changed || intended {
+            // A change without an intent is a condition: that it is lost when the store fails is no harm.
             writes.push(Write::PutSandbox(Box::new(self.sandbox.clone())));
+        }
+        if intended {
+            self.inner.commit_outcome(&self.op.id, writes).await;
+            self.inner.changed(&self.sandbox);
+            return Ok(());
         }
         if writes.is_empty() {
             return Ok(());

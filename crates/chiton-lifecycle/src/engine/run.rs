@@ -7,7 +7,7 @@ use std::time::Duration;
 use chiton_driver::{AgentLaunch, ComputeDriver, CreateCall, Identity, Observed, ObservedStatus, slots};
 use chiton_model::condition::set;
 use chiton_model::{
-    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, OperationKind, Phase, Ran, SandboxPhase, StartReason,
+    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, OperationId, OperationKind, Phase, Ran, SandboxPhase, StartReason,
     StopReason,
 };
 use futures::FutureExt as _;
@@ -336,7 +336,10 @@ impl Run {
 
     /// Takes in what the driver reported meanwhile about this start's main process.
     fn read_news(&mut self) {
-        while let Ok(observed) = self.ticket.news.try_recv() {
+        while let Ok((driver, observed)) = self.ticket.news.try_recv() {
+            if driver != self.sandbox.driver {
+                continue;
+            }
             if let Some(exit) = exit_of(observed, &self.sandbox.attempt) {
                 self.exited = Some(exit);
             }
@@ -351,6 +354,7 @@ impl Run {
         let settled = self.sandbox.debts.is_empty();
         let gone = remove && settled;
         self.sandbox.updated_at = now;
+        self.clear_pending(false);
         if remove && !settled {
             self.sandbox.phase = SandboxPhase::Deleted;
             self.sandbox.name_held = false;
@@ -370,9 +374,12 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
+        writes.extend(
+            self.owed.iter().filter_map(|obligation| super::obligations::abandonment(obligation, &self.inner.world)),
+        );
         let cancel = Arc::clone(&self.steps.cancel);
         let recording = cancel.record.lock().await;
-        self.commit_outcome(writes).await;
+        self.inner.commit_outcome(&self.op.id, writes).await;
         drop(recording);
         self.inner.released.lock().remove(&self.sandbox.id);
         self.inner.book.settle(&self.paid, &self.owed, &self.inner.world);
@@ -391,26 +398,6 @@ impl Run {
         self.read_news();
         if let (SandboxPhase::Ready, Some(exit)) = (self.sandbox.phase, self.exited.take()) {
             self.inner.begin_exit(self.sandbox.id.clone(), self.sandbox.attempt.clone(), exit);
-        }
-    }
-
-    /// An outcome that cannot be stored is retried: until it is stored the operation is open, and a restart would carry it
-    /// on from its marks.
-    async fn commit_outcome(&self, writes: Vec<Write>) {
-        let mut pause = Duration::from_millis(100);
-        loop {
-            let commit = Commit { number: 0, checks: Vec::new(), writes: writes.clone() };
-            match self.inner.journal.commit(commit).await {
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::error!(operation = %self.op.id, %error, "the outcome could not be stored; trying again");
-                    if self.inner.stop.is_cancelled() {
-                        return;
-                    }
-                }
-            }
-            self.inner.world.clock.sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
         }
     }
 }
@@ -488,6 +475,26 @@ impl Inner {
             exited: None,
             ticket,
         })
+    }
+
+    /// An outcome that cannot be stored is retried: until it is stored the operation is open, and a restart would carry it
+    /// on from its marks.
+    pub(super) async fn commit_outcome(&self, operation: &OperationId, writes: Vec<Write>) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let commit = Commit { number: 0, checks: Vec::new(), writes: writes.clone() };
+            match self.journal.commit(commit).await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::error!(%operation, %error, "the outcome could not be stored; trying again");
+                    if self.stop.is_cancelled() {
+                        return;
+                    }
+                }
+            }
+            self.world.clock.sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
     }
 
     /// C1 of an operation on an existing sandbox.

@@ -11,7 +11,7 @@ use super::requests::Claimed;
 use super::run::{Call, Run, mint_token, operation};
 use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
-use crate::journal::{OperationOutcome, Subject, Write};
+use crate::journal::{ObligationReason, OperationOutcome, Subject, Write};
 
 impl Engine {
     /// Starts a stopped or completed sandbox. Does nothing to one that runs.
@@ -145,7 +145,10 @@ impl Run {
             let why =
                 self.inner.book.why(&id).unwrap_or(super::cleanup::Why::Stopped(chiton_model::StopReason::Request));
             match self.pay_one(&debt, &why).await {
-                super::cleanup::Paid::Yes => self.settle(&debt),
+                // Not waited for: what takes hold late is what this start acquires under the same key.
+                super::cleanup::Paid::Yes | super::cleanup::Paid::Owed(ObligationReason::Confirming, _) => {
+                    self.settle(&debt);
+                }
                 super::cleanup::Paid::Owed(_, error) => {
                     return Err(Error::conflict(format!(
                         "extension {:?} still owes {} from the last stop (obligation {id}): {error}",

@@ -12,7 +12,7 @@ use super::chain::Link;
 use super::cleanup::obligation_id;
 use super::hooks::{HookFailure, Steps, micros};
 use super::inner::{Inner, engine_principal, store_error};
-use super::obligations::{backoff, later};
+use super::obligations::{abandonment, backoff, later};
 use super::prepare::Prepared;
 use super::run::operation;
 use super::states::States;
@@ -87,6 +87,12 @@ impl Inner {
             if row.as_ref().is_some_and(covers) {
                 return Ok(());
             }
+            if let Some(row) = &row
+                && self.book.of(&subject).iter().any(|obligation| obligation.status == ObligationStatus::Open)
+            {
+                self.settle_releases(ticket, row.clone()).await?;
+                continue;
+            }
             let missing: Vec<_> = wanted
                 .iter()
                 .filter(|entry| !row.as_ref().is_some_and(|row| row.chain.iter().any(|old| old.name == entry.name)))
@@ -100,7 +106,33 @@ impl Inner {
         }
     }
 
-    async fn workspace(&self, key: &WorkspaceKey) -> Result<Option<WorkspaceRecord>, Error> {
+    /// Pays what an earlier release or undone ensure still owes: nobody may release a workspace that was made ready since.
+    async fn settle_releases(self: &Arc<Self>, ticket: Ticket, row: WorkspaceRecord) -> Result<(), Error> {
+        let subject = Subject::Workspace(row.key.clone());
+        let op = operation(self, &ticket, OperationKind::Cleanup, &engine_principal());
+        let mut owed: Vec<Obligation> = self.book.of(&subject);
+        owed.retain(|obligation| obligation.status == ObligationStatus::Open);
+        owed.sort_by_key(|obligation| row.chain.iter().position(|entry| entry.name == obligation.debt.extension));
+        let mut work = self.work(ticket, op, row).await?;
+        for obligation in owed.into_iter().rev() {
+            work.pay(obligation.debt, obligation.attempts).await;
+        }
+        let unpaid = work.owed.iter().find(|obligation| obligation.status == ObligationStatus::Open).cloned();
+        work.store(OperationOutcome::Succeeded, false).await?;
+        match unpaid {
+            None => Ok(()),
+            Some(obligation) => Err(Error::conflict(format!(
+                "extension {:?} still owes the release of workspace {:?} (obligation {}): {}",
+                obligation.debt.extension.as_str(),
+                obligation.name,
+                obligation.id,
+                obligation.last_error
+            ))
+            .cure("wait for its retry, or close it by hand: chiton obligations discharge --force")),
+        }
+    }
+
+    pub(super) async fn workspace(&self, key: &WorkspaceKey) -> Result<Option<WorkspaceRecord>, Error> {
         let rows = self.journal.workspaces().await.map_err(store_error)?;
         Ok(rows.into_iter().find(|row| row.key == *key))
     }
@@ -181,10 +213,13 @@ impl Inner {
             let Admission::Go(ticket) = admitted else { continue };
             let op = operation(self, &ticket, OperationKind::ReleaseWorkspace, principal);
             row.ready = false;
-            let writes = vec![Write::PutOperation(Box::new(op.clone())), Write::PutWorkspace(Box::new(row.clone()))];
+            // Nothing may fail between C1 and the work.
+            let work = self.work(ticket, op.clone(), row.clone()).await?;
+            let number = op.commit;
+            let writes = vec![Write::PutOperation(Box::new(op)), Write::PutWorkspace(Box::new(row))];
             let checks = vec![Check::WorkspaceUnused(workspace.clone())];
-            self.journal.commit(Commit { number: op.commit, checks, writes }).await.map_err(store_error)?;
-            self.work(ticket, op, row).await?.release().await;
+            self.journal.commit(Commit { number, checks, writes }).await.map_err(store_error)?;
+            work.release().await?;
         }
         Ok(())
     }
@@ -211,7 +246,11 @@ impl Inner {
                 let failed = Error::unavailable("gateway", "the gateway ended while it ran");
                 drop(work.undo(failed).await);
             }
-            Ok(work) => work.release().await,
+            Ok(work) => {
+                if let Err(error) = work.release().await {
+                    tracing::warn!(%error, "an interrupted release ended");
+                }
+            }
             Err(error) => tracing::error!(%error, "an interrupted workspace operation cannot go on"),
         }
     }
@@ -304,28 +343,35 @@ impl Work {
         let owing: Vec<ExtensionName> = self.record.debts.iter().map(|debt| debt.extension.clone()).collect();
         self.record.chain.retain(|entry| owing.contains(&entry.name));
         let empty = self.record.chain.is_empty() && !self.record.ready;
+        if empty && let Err(failure) = self.release_driver().await {
+            // Idempotent on the driver's side: the next ensure of this workspace finds it as it is.
+            tracing::warn!(workspace = %self.record.key.workspace, %failure, "the driver could not release it");
+        }
         self.store(OperationOutcome::Failed(error.clone()), empty).await?;
         Err(error)
     }
 
     /// Pays every debt, last to first, then lets the driver release it.
-    async fn release(mut self) {
+    async fn release(mut self) -> Result<(), Error> {
         for debt in self.record.debts.clone().into_iter().rev() {
             self.pay(debt, 0).await;
         }
-        let workspace = self.record.key.workspace.clone();
-        if let Ok(driver) = self.inner.driver(&self.record.key.driver) {
-            let deadline = driver.deadlines().act;
-            if let Err(error) =
-                self.steps.driver(DriverCall::ReleaseWorkspace, deadline, driver.release_workspace(&workspace)).await
-            {
-                tracing::warn!(%workspace, %error, "the driver could not release the workspace");
-            }
+        if let Err(error) = self.release_driver().await {
+            // The row stays, so that the delete can be asked for again.
+            self.store(OperationOutcome::Failed(error.clone()), false).await?;
+            return Err(error.cure("delete the workspace again when the driver answers"));
         }
         let empty = self.record.debts.is_empty();
-        if let Err(error) = self.store(OperationOutcome::Succeeded, empty).await {
-            tracing::error!(%workspace, %error, "the release could not be stored; it goes on at the next start");
-        }
+        self.store(OperationOutcome::Succeeded, empty).await
+    }
+
+    async fn release_driver(&mut self) -> Result<(), Error> {
+        let driver = self.inner.driver(&self.record.key.driver)?;
+        let (workspace, deadline) = (self.record.key.workspace.clone(), driver.deadlines().act);
+        self.steps
+            .driver(DriverCall::ReleaseWorkspace, deadline, driver.release_workspace(&workspace))
+            .await
+            .map_err(chiton_driver::CallError::into_error)
     }
 
     async fn pay(&mut self, debt: Debt, attempts: u32) {
@@ -333,33 +379,52 @@ impl Work {
         let id = obligation_id(&subject.to_string(), &debt);
         let link = self.chain.iter().find(|link| *link.name() == debt.extension).cloned();
         let stuck = self.steps.still_running(&debt.extension);
+        let (abandoned, local) = match &link {
+            Some(link) => (false, link.descriptor.local_effects),
+            None => (self.inner.policy(&debt.extension).abandon, true),
+        };
         let answer = match link {
             Some(link) => self.call(&link, Phase::ReleaseWorkspace, debt.ran).await,
             None => Err(HookFailure::NotStarted("the extension is not compiled in".to_owned())),
         };
         self.record.debts.retain(|other| other.extension != debt.extension);
-        let Err(failure) = answer else {
-            if self.inner.book.has(&id) {
-                self.paid.push(id);
-            }
-            return;
-        };
-        self.record.debts.push(debt.clone());
+        // What was on its way when the gateway crashed may take hold after this release: it is called once more (rule 6a).
+        let confirm = answer.is_ok() && self.steps.recovered && debt.ran == Ran::Maybe && !local;
         let now = self.inner.world.clock.now();
+        let (reason, last_error, pause) = match answer {
+            Ok(()) if confirm => {
+                (ObligationReason::Confirming, String::new(), self.inner.policy(&debt.extension).deadline)
+            }
+            Ok(()) => {
+                // Released: the next sandbox that wants it makes it ready anew.
+                self.record.chain.retain(|entry| entry.name != debt.extension);
+                if self.inner.book.has(&id) {
+                    self.paid.push(id);
+                }
+                return;
+            }
+            Err(failure) if stuck => {
+                (ObligationReason::HookStillRunning, failure.message(), backoff(&self.inner.world, attempts))
+            }
+            Err(failure) => (ObligationReason::CleanupFailed, failure.message(), backoff(&self.inner.world, attempts)),
+        };
+        if !abandoned {
+            self.record.debts.push(debt.clone());
+        }
         self.owed.push(Obligation {
             id,
             subject,
             name: self.record.key.workspace.to_string(),
             debt,
-            reason: if stuck { ObligationReason::HookStillRunning } else { ObligationReason::CleanupFailed },
-            status: ObligationStatus::Open,
+            reason,
+            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
             stop_reason: None,
             failure: None,
             operation: self.op.id.clone(),
             opened_at: now,
             attempts: attempts + 1,
-            last_error: failure.message(),
-            next_attempt_at: later(now, backoff(&self.inner.world, attempts)),
+            last_error,
+            next_attempt_at: later(now, pause),
         });
     }
 
@@ -383,14 +448,21 @@ impl Work {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
-        self.inner.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        writes.extend(self.owed.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
+        if self.op.kind == OperationKind::Cleanup {
+            self.inner.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        } else {
+            self.inner.commit_outcome(&self.op.id, writes).await;
+        }
         self.inner.book.settle(&self.paid, &self.owed, &self.inner.world);
         Ok(())
     }
 
     fn replay(&mut self, marks: Option<Vec<Mark>>) {
         let Some(marks) = marks else {
-            for link in &self.chain {
+            // Who has a debt on the record was made ready by an earlier operation, which this one does not undo.
+            let earlier = |name: &ExtensionName| self.record.debts.iter().any(|debt| debt.extension == *name);
+            for link in self.chain.iter().filter(|link| !earlier(link.name())) {
                 self.steps.status.insert(StepKey::hook(Phase::EnsureWorkspace, link.name()), StepStatus::Maybe);
             }
             return;

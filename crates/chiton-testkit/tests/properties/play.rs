@@ -235,6 +235,8 @@ impl Play {
         self.lab.platform().behave();
         self.lab.journal().behave();
         self.lab.agents().always(AgentBehaviour::After(Duration::from_millis(1)));
+        // Whoever asked and still waits gets an answer before the end begins.
+        self.lab.advance(Duration::from_mins(10));
         self.quiet("after the history");
         self.lab.assert_sound();
         for id in self.ids() {
@@ -252,8 +254,10 @@ impl Play {
     fn quiet(&self, when: &str) {
         assert!(
             self.lab.quiesce(Duration::from_hours(12)),
-            "seed {}: not quiet {when}: {:#?}\n{:?}",
+            "seed {}: not quiet {when}: open {:?}, {} calls on their way, owed {:?}\n{:?}",
             self.seed(),
+            self.lab.journal().operations().into_values().filter(|op| op.outcome.is_none()).collect::<Vec<_>>(),
+            self.lab.platform().in_flight(),
             self.lab.journal().obligations(),
             self.lab.ledger()
         );
