@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 2] = [
+const PACKAGES: [(&str, &[&str]); 3] = [
+    // The root of sandboxes made from a folder.
+    ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
     ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),
     // The agent is linked statically.
     (

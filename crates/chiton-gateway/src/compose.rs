@@ -32,6 +32,13 @@ pub struct Gateway {
     pub(crate) _hooks: HookThreads,
 }
 
+impl Gateway {
+    /// Its engine, for whoever embeds a gateway without serving it.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
 /// Puts a gateway together and takes up what an earlier one left. To be called on a tokio runtime.
 ///
 /// # Errors

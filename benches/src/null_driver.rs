@@ -1,0 +1,132 @@
+//! A driver whose platform is a map: what is left of a create is the engine and the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chiton_driver::{
+    CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule, Locality,
+    Observed, ObservedStatus, PlanRequest, Point, PortableWrite, Rule, StartCall,
+};
+use chiton_gateway::{BuiltDriver, DriverContext, DriverKind};
+use chiton_model::{BackendId, Error, GatewayId, SandboxId};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+pub(crate) fn kind() -> DriverKind {
+    DriverKind { kind: "null", early: |_| None, check: |_| Vec::new(), build, doctor: |_| Vec::new() }
+}
+
+fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
+    let capabilities = Capabilities {
+        id: context.id,
+        kind: "null".to_owned(),
+        version: "0".to_owned(),
+        default_image: "none".to_owned(),
+        gateway_manages_lifecycle: false,
+        locality: Locality::Local,
+        points: BTreeSet::from([Point::Label]),
+        features: BTreeSet::from([Feature::TwoPhaseStart]),
+        plan_schema: 1,
+        agent: false,
+    };
+    let driver = NullDriver {
+        capabilities,
+        rules: vec![FieldRule::new("/labels", Rule::MergeMap)],
+        gateway: context.gateway,
+        objects: Mutex::default(),
+    };
+    Ok(BuiltDriver { driver: Arc::new(driver), agent_folder: None })
+}
+
+struct NullDriver {
+    capabilities: Capabilities,
+    rules: Vec<FieldRule>,
+    gateway: GatewayId,
+    objects: Mutex<BTreeMap<SandboxId, Observed>>,
+}
+
+impl NullDriver {
+    fn set(&self, call: &CreateCall, status: ObservedStatus) {
+        let id = call.identity.sandbox.clone();
+        let observed = Observed {
+            id: id.clone(),
+            status,
+            attempt: None,
+            gateway: self.gateway.clone(),
+            epoch: call.identity.epoch.clone(),
+            commit: call.identity.commit,
+        };
+        self.objects.lock().insert(id, observed);
+    }
+}
+
+#[async_trait]
+impl ComputeDriver for NullDriver {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn backend_id(&self) -> CallResult<BackendId> {
+        Ok(BackendId("null".to_owned()))
+    }
+
+    async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
+        let plan =
+            json!({ "image": request.image, "labels": request.labels, "env": request.env, "command": request.command });
+        Ok(DefaultPlan { plan, slots: BTreeMap::new(), from_request: Vec::new() })
+    }
+
+    fn field_rules(&self) -> &[FieldRule] {
+        &self.rules
+    }
+
+    fn plan_schema(&self) -> Value {
+        json!({})
+    }
+
+    fn write_portable(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error> {
+        let PortableWrite::Label { key, value } = write else {
+            return Err(Error::unsupported("null", "other", "only labels are offered"));
+        };
+        plan["labels"][key] = json!(value);
+        Ok(())
+    }
+
+    async fn validate(&self, _plan: &Value) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn create(&self, call: &CreateCall) -> CallResult<()> {
+        self.set(call, ObservedStatus::Created);
+        Ok(())
+    }
+
+    async fn start(&self, call: &StartCall) -> CallResult<()> {
+        self.set(call, ObservedStatus::Running);
+        Ok(())
+    }
+
+    async fn stop(&self, _id: &SandboxId) -> CallResult<()> {
+        Ok(())
+    }
+
+    async fn delete(&self, id: &SandboxId) -> CallResult<()> {
+        self.objects.lock().remove(id);
+        Ok(())
+    }
+
+    async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>> {
+        Ok(self.objects.lock().get(id).cloned())
+    }
+
+    async fn list(&self) -> CallResult<Vec<Observed>> {
+        Ok(self.objects.lock().values().cloned().collect())
+    }
+
+    fn watch(&self) -> BoxStream<'static, DriverEvent> {
+        futures::stream::iter([DriverEvent::SnapshotEnd]).chain(futures::stream::pending()).boxed()
+    }
+}
