@@ -19,6 +19,7 @@ pub(crate) fn kind() -> DriverKind {
     DriverKind { kind: "null", early: |_| None, check: |_| Vec::new(), build, doctor: |_| Vec::new() }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the form of every driver's constructor")]
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     let capabilities = Capabilities {
         id: context.id,
