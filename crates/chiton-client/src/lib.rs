@@ -14,4 +14,4 @@ mod tests;
 
 pub use address::{Address, GATEWAY_VARIABLE, default_socket, discover};
 pub use connect::{CONNECT_DEADLINE, Client, connect};
-pub use status::{from_detail, from_status, to_status};
+pub use status::{from_detail, from_status, to_detail, to_status};

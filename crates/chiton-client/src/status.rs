@@ -14,43 +14,46 @@ const LONGEST_CURE: usize = 1 << 10;
 const LONGEST_WORD: usize = 256;
 const LONGEST_SUMMARY: usize = 512;
 
-/// The status that carries `error`. Texts that are too long for a header are cut and end in "…".
-pub fn to_status(error: &Error) -> Status {
+/// `error` as the message that carries it. Texts that are too long for a header are cut and end in "…".
+pub fn to_detail(error: &Error) -> ErrorDetail {
     let mut detail = ErrorDetail {
         code: error.kind.code().to_owned(),
         message: cut(&error.message, LONGEST_MESSAGE),
         cure: cut(error.cure.as_deref().unwrap_or_default(), LONGEST_CURE),
         ..ErrorDetail::default()
     };
-    let code = match &error.kind {
-        ErrorKind::Invalid { field } => {
-            detail.field = cut(field, LONGEST_WORD);
-            Code::InvalidArgument
-        }
-        ErrorKind::NotFound => Code::NotFound,
-        ErrorKind::AlreadyExists => Code::AlreadyExists,
-        ErrorKind::Conflict => Code::Aborted,
-        ErrorKind::Refused { by } => {
-            detail.by = cut(by, LONGEST_WORD);
-            Code::FailedPrecondition
-        }
-        ErrorKind::Unavailable { what } => {
-            detail.by = cut(what, LONGEST_WORD);
-            Code::Unavailable
-        }
-        ErrorKind::Exhausted { what } => {
-            detail.by = cut(what, LONGEST_WORD);
-            Code::ResourceExhausted
-        }
-        ErrorKind::Deadline => Code::DeadlineExceeded,
+    match &error.kind {
+        ErrorKind::Invalid { field } => detail.field = cut(field, LONGEST_WORD),
+        ErrorKind::Refused { by } => detail.by = cut(by, LONGEST_WORD),
+        ErrorKind::Unavailable { what } | ErrorKind::Exhausted { what } => detail.by = cut(what, LONGEST_WORD),
         ErrorKind::Unsupported { driver, point } => {
             detail.by = cut(driver, LONGEST_WORD);
             detail.point = cut(point, LONGEST_WORD);
-            Code::Unimplemented
         }
+        ErrorKind::NotFound
+        | ErrorKind::AlreadyExists
+        | ErrorKind::Conflict
+        | ErrorKind::Deadline
+        | ErrorKind::Internal => {}
+    }
+    detail
+}
+
+/// The status that carries `error`.
+pub fn to_status(error: &Error) -> Status {
+    let code = match &error.kind {
+        ErrorKind::Invalid { .. } => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::Conflict => Code::Aborted,
+        ErrorKind::Refused { .. } => Code::FailedPrecondition,
+        ErrorKind::Unavailable { .. } => Code::Unavailable,
+        ErrorKind::Exhausted { .. } => Code::ResourceExhausted,
+        ErrorKind::Deadline => Code::DeadlineExceeded,
+        ErrorKind::Unsupported { .. } => Code::Unimplemented,
         ErrorKind::Internal => Code::Internal,
     };
-    Status::with_details(code, cut(&error.message, LONGEST_SUMMARY), detail.encode_to_vec().into())
+    Status::with_details(code, cut(&error.message, LONGEST_SUMMARY), to_detail(error).encode_to_vec().into())
 }
 
 /// The error that `status` carries. A status without (sound) details comes from below the gateway: from the transport

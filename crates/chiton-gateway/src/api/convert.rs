@@ -15,7 +15,7 @@ use chiton_model::{
 use chiton_proto::v1 as wire;
 use jiff::Timestamp;
 
-use super::status::detail;
+use chiton_client::to_detail;
 
 /// Absent means absent: proto3 has no other way to leave a string out.
 fn present(text: &str) -> Option<&str> {
@@ -188,7 +188,7 @@ pub(super) fn operation(record: &OperationRecord) -> wire::Operation {
     let (state, error) = match &record.outcome {
         None => ("running", None),
         Some(OperationOutcome::Succeeded) => ("succeeded", None),
-        Some(OperationOutcome::Failed(error)) => ("failed", Some(detail(error))),
+        Some(OperationOutcome::Failed(error)) => ("failed", Some(to_detail(error))),
     };
     wire::Operation {
         id: record.id.to_string(),

@@ -11,8 +11,8 @@ use tonic::{Status, Streaming};
 
 use super::convert;
 use super::service::Api;
-use super::status::to_status;
 use crate::sessions::AgentClient;
+use chiton_client::to_status;
 
 /// How long a stream's first two messages may take.
 const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
@@ -82,7 +82,7 @@ fn from_agent(status: &Status) -> Status {
 
 fn agent_error(status: &Status) -> Error {
     // The detail was encoded a line ago; reading it back keeps one mapping.
-    crate::api::status::from_status(&from_agent(status))
+    chiton_client::from_status(&from_agent(status))
 }
 
 impl Api {

@@ -6,9 +6,7 @@ mod operate;
 mod peer;
 mod sandboxes;
 mod service;
-mod status;
 mod watch;
 
 pub use peer::Peer;
 pub use service::Api;
-pub use status::to_status;

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::peer::principal;
-use super::status::to_status;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::world::Hub;
+use chiton_client::to_status;
 
 /// Everything that the API asks.
 #[derive(Clone)]

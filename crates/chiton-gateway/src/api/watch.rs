@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::convert;
 use super::service::Api;
-use super::status::to_status;
+use chiton_client::to_status;
 
 /// How many events wait for a slow client before the sender waits.
 const BUFFER: usize = 64;

@@ -159,6 +159,7 @@ enum Verdict {
     Conflict,
 }
 
+#[expect(clippy::match_same_arms, reason = "each arm is a row of the table")]
 fn verdict(newcomer: OperationKind, running: OperationKind) -> Verdict {
     use OperationKind as K;
     match (newcomer, running) {
