@@ -48,6 +48,8 @@ pub(crate) enum Command {
     /// Workspaces.
     #[command(subcommand)]
     Workspaces(WorkspacesCommand),
+    /// Facts about the gateway.
+    Info,
     /// Extensions of the gateway.
     Extensions,
     /// Drivers of the gateway.

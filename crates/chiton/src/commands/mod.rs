@@ -104,6 +104,7 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Obligations(command) => on_runtime(json, operate::obligations(&cx, command)),
         Command::Orphans(command) => on_runtime(json, operate::orphans(&cx, command)),
         Command::Workspaces(command) => on_runtime(json, operate::workspaces(&cx, command)),
+        Command::Info => on_runtime(json, operate::info(&cx)),
         Command::Extensions => on_runtime(json, operate::extensions(&cx)),
         Command::Drivers => on_runtime(json, operate::drivers(&cx)),
     }

@@ -123,6 +123,28 @@ pub(super) async fn workspaces(cx: &Context, command: WorkspacesCommand) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
+pub(super) async fn info(cx: &Context) -> Result<ExitCode, Error> {
+    let mut client = cx.connect().await?;
+    let info = client.get_info(wire::GetInfoRequest {}).await.map_err(|status| from_status(&status))?.into_inner();
+    if cx.json {
+        output::document(&json!({
+            "version": info.version, "gateway_id": info.gateway_id, "epoch": info.epoch, "drivers": info.drivers,
+            "default_driver": info.default_driver, "extensions": info.extensions, "principal": info.principal,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["FACT", "VALUE"]);
+    table.row(["version", &info.version]);
+    table.row(["gateway", &info.gateway_id]);
+    table.row(["epoch", &info.epoch]);
+    table.row(["drivers", &info.drivers.join(", ")]);
+    table.row(["default driver", &info.default_driver]);
+    table.row(["extensions", &info.extensions.join(", ")]);
+    table.row(["you are", &info.principal]);
+    output::line(&table.text());
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) async fn extensions(cx: &Context) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
     let answer = client
