@@ -6,7 +6,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,6 +27,7 @@ pub struct Output {
 impl Output {
     /// Itself, if it succeeded.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "the check is what counts")]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "out: {}\nerr: {}", self.out, self.err);
         self
@@ -100,13 +100,15 @@ impl Gateway {
             }
             said.push(line);
         }
+        drop(child.wait());
         panic!("the gateway did not start: {}", said.join("\n"));
     }
 
     /// Ends it with a signal and waits for its end.
     pub fn end(&mut self, signal: rustix::process::Signal) {
         if let Some(mut child) = self.child.take() {
-            drop(rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal));
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal);
             drop(child.wait());
         }
     }
@@ -140,31 +142,6 @@ impl Gateway {
         match self.chiton(&["sandbox", "list", "--all", "--json"]).ok().json() {
             Value::Array(list) => list,
             other => panic!("not a list: {other}"),
-        }
-    }
-
-    /// Waits until no operation runs.
-    #[track_caller]
-    pub fn settle(&self) -> Vec<Value> {
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            let list = self.sandboxes();
-            let busy: Vec<_> = list.iter().filter(|sandbox| !sandbox["operation"].is_null()).collect();
-            if busy.is_empty() {
-                return list;
-            }
-            assert!(Instant::now() < until, "operations do not end: {busy:?}");
-            for sandbox in busy {
-                // Following it is waiting for its end, whatever it is.
-                drop(self.chiton(&[
-                    "sandbox",
-                    "delete",
-                    "--id",
-                    sandbox["id"].as_str().unwrap_or_default(),
-                    "--no-wait",
-                    "--force",
-                ]));
-            }
         }
     }
 

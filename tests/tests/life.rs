@@ -36,7 +36,7 @@ fn a_sandbox_is_created_used_stopped_started_and_deleted() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("starts");
-    child.stdin.take().expect("piped").write_all(&[b'x'; 300_000]).expect("written");
+    child.stdin.take().expect("piped").write_all(&vec![b'x'; 300_000]).expect("written");
     let counted = child.wait_with_output().expect("ends");
     assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), "300000");
 
