@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use chiton_driver::CallError;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase, StartReason,
+    CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase,
+    StartReason,
 };
 use futures::future::{Either, select};
 use futures::{StreamExt as _, pin_mut};
@@ -277,7 +278,7 @@ impl Run {
     }
 
     /// C2 of a create that succeeded, unless somebody asked for its end before it was decided.
-    async fn create_done(mut self) {
+    pub(super) async fn create_done(mut self) {
         if self.steps.cancel.seal().is_some() {
             let failure = CreateFailure {
                 step: "deleted".to_owned(),
@@ -295,11 +296,16 @@ impl Run {
 
     /// The debts that the chain owes for what it did in these phases, in chain order.
     pub(super) fn owing(&self, phases: &[Phase], cleanup: Phase) -> Vec<Debt> {
-        self.chain
+        // Of an extension that is not there nobody knows in which phases it took part: what it may owe is listed.
+        let cleans = |name: &ExtensionName| {
+            self.chain.iter().find(|link| link.name() == name).is_none_or(|link| link.descriptor.takes_part(cleanup))
+        };
+        self.sandbox
+            .chain
             .iter()
-            .filter(|link| link.descriptor.takes_part(cleanup) && !link.entry.observe)
-            .filter_map(|link| {
-                self.ran(link, phases).map(|ran| Debt { extension: link.name().clone(), phase: cleanup, ran })
+            .filter(|entry| !entry.observe && cleans(&entry.name))
+            .filter_map(|entry| {
+                self.ran(&entry.name, phases).map(|ran| Debt { extension: entry.name.clone(), phase: cleanup, ran })
             })
             .collect()
     }
