@@ -8,6 +8,7 @@ use chiton_lifecycle::Engine;
 use chiton_lifecycle::runtime::Agents;
 use chiton_model::{DriverId, Error, SandboxId};
 use futures::future::BoxFuture;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::plugin::AgentFolder;
 use crate::sessions::{Sessions, Tokens, same_digest};
@@ -35,12 +36,14 @@ impl Agents for AgentSessions {
 
     fn connected(&self, sandbox: &SandboxId, attempt: &str) -> BoxFuture<'static, ()> {
         let (sessions, sandbox, attempt) = (self.sessions.clone(), sandbox.clone(), attempt.to_owned());
-        Box::pin(async move {
+        // On a task of its own, which looks from now on whether anybody polls this or not.
+        let waiting = AbortOnDropHandle::new(tokio::spawn(async move {
             if sessions.wait_connected(&sandbox, &attempt).await.is_err() {
                 // Nobody listens for it (any more): it will not connect.
                 futures::future::pending::<()>().await;
             }
-        })
+        }));
+        Box::pin(async move { drop(waiting.await) })
     }
 
     fn close<'a>(&'a self, sandbox: &'a SandboxId) -> BoxFuture<'a, ()> {

@@ -68,18 +68,17 @@ impl Steps {
         let answer = bounded(&*clock, deadline, call.as_str(), work).await;
         match &answer {
             Ok(_) => {
-                // Without this mark the call counts as Maybe after a crash, which is the safe side.
-                let _ = self.mark(&step, StepStatus::Completed);
+                self.note(&step, StepStatus::Completed);
                 self.end(&step, begin, None);
             }
             Err(error) => {
                 // "Failed" means certainly without effect; "completed" that the call has ended. An unknown call stays
                 // "started".
-                let _ = match error {
-                    CallError::NotRun(_) => self.mark(&step, StepStatus::Failed),
-                    CallError::Failed(_) => self.mark(&step, StepStatus::Completed),
-                    CallError::Unknown(_) => Ok(()),
-                };
+                match error {
+                    CallError::NotRun(_) => self.note(&step, StepStatus::Failed),
+                    CallError::Failed(_) => self.note(&step, StepStatus::Completed),
+                    CallError::Unknown(_) => {}
+                }
                 self.end(&step, begin, Some(error.to_string()));
             }
         }

@@ -73,10 +73,7 @@ impl Run {
             return Paid::Owed(ObligationReason::HookStillRunning, "hook still running".to_owned());
         }
         let Some(link) = self.chain.iter().find(|link| *link.name() == debt.extension).cloned() else {
-            return Paid::Owed(
-                ObligationReason::CleanupFailed,
-                "the extension is not compiled in; the operator gave it up".to_owned(),
-            );
+            return Paid::Owed(ObligationReason::CleanupFailed, "the extension is not compiled in".to_owned());
         };
         match self.call(&link, why.call(debt.ran)).await {
             Ok(_) if self.must_confirm(debt) => Paid::Owed(ObligationReason::Confirming, String::new()),

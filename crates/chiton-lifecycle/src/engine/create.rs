@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use chiton_driver::CallError;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase, StartReason,
+    CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase,
+    StartReason,
 };
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 use futures::{StreamExt as _, pin_mut};
 use serde_json::json;
 
@@ -186,8 +187,9 @@ impl Run {
             // The driver makes the place where the agent dials together with the object.
             self.open_agent().await?;
         }
+        let connected = self.expect_agent();
         self.start_object(&call).await?;
-        self.wait_ready().await?;
+        self.wait_ready(connected).await?;
         self.effects(|| Call::AfterReady(StartReason::Create)).await
     }
 
@@ -203,6 +205,12 @@ impl Run {
         })
     }
 
+    /// Resolves when the agent of this start connects. Asked for before the start: an agent whose main process ends at once
+    /// may have come and gone when the start returns, and was ready all the same.
+    pub(super) fn expect_agent(&self) -> BoxFuture<'static, ()> {
+        self.inner.world.agents.connected(&self.sandbox.id, &self.sandbox.attempt)
+    }
+
     pub(super) async fn start_object(&mut self, call: &chiton_driver::StartCall) -> Result<(), CreateFailure> {
         let (driver, deadline) = (Arc::clone(&self.driver), self.driver.deadlines().act);
         self.making_began = self.inner.world.clock.since_boot();
@@ -213,12 +221,10 @@ impl Run {
     }
 
     /// Waits until driver and agent are ready. A main process that ends before that ends the wait.
-    pub(super) async fn wait_ready(&mut self) -> Result<(), CreateFailure> {
+    pub(super) async fn wait_ready(&mut self, connected: BoxFuture<'static, ()>) -> Result<(), CreateFailure> {
         let limit = self.driver.deadlines().ready;
         let agent = self.driver.capabilities().agent;
         let (driver, id) = (Arc::clone(&self.driver), self.sandbox.id.clone());
-        let connected = self.inner.world.agents.connected(&self.sandbox.id, &self.sandbox.attempt);
-        let inner = Arc::clone(&self.inner);
         let ready = async move {
             if agent {
                 connected.await;
@@ -272,7 +278,6 @@ impl Run {
             }
         };
         let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
-        drop(inner);
         answer.map_err(|error| match error {
             CallError::Unknown(_) => driver_failure(
                 DriverCall::Ready,
@@ -283,7 +288,7 @@ impl Run {
     }
 
     /// C2 of a create that succeeded, unless somebody asked for its end before it was decided.
-    async fn create_done(mut self) {
+    pub(super) async fn create_done(mut self) {
         if self.steps.cancel.seal().is_some() {
             let failure = CreateFailure {
                 step: "deleted".to_owned(),
@@ -301,11 +306,16 @@ impl Run {
 
     /// The debts that the chain owes for what it did in these phases, in chain order.
     pub(super) fn owing(&self, phases: &[Phase], cleanup: Phase) -> Vec<Debt> {
-        self.chain
+        // Of an extension that is not there nobody knows in which phases it took part: what it may owe is listed.
+        let cleans = |name: &ExtensionName| {
+            self.chain.iter().find(|link| link.name() == name).is_none_or(|link| link.descriptor.takes_part(cleanup))
+        };
+        self.sandbox
+            .chain
             .iter()
-            .filter(|link| link.descriptor.takes_part(cleanup) && !link.entry.observe)
-            .filter_map(|link| {
-                self.ran(link, phases).map(|ran| Debt { extension: link.name().clone(), phase: cleanup, ran })
+            .filter(|entry| !entry.observe && cleans(&entry.name))
+            .filter_map(|entry| {
+                self.ran(&entry.name, phases).map(|ran| Debt { extension: entry.name.clone(), phase: cleanup, ran })
             })
             .collect()
     }

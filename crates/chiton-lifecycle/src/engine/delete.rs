@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use chiton_driver::ObservedStatus;
-use chiton_model::{Error, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
+use chiton_model::{Error, ExtensionName, OperationKind, Phase, Ran, SandboxId, SandboxPhase, StopReason};
 use serde_json::json;
 
-use super::admit::Admission;
+use super::admit::{Admission, Ticket};
 use super::cleanup::Why;
 use super::inner::{Inner, store_error};
-use super::requests::Claimed;
+use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, operation};
 use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
-use crate::journal::{Commit, DriverCall, OperationOutcome, Subject, Write};
+use crate::journal::{
+    ChainEntry, Commit, Debt, DriverCall, OperationOutcome, OperationRecord, SandboxRecord, Subject, Write,
+};
 
 impl Engine {
     /// Deletes a sandbox and everything that belongs to it. `force` also deletes one that is held.
@@ -55,8 +57,46 @@ impl Inner {
             }
         };
         let mut sandbox = self.record(&id).await?;
-        if !force {
-            self.check_held(&sandbox)?;
+        let held = self.check_held(&sandbox);
+        if !force || sandbox.epoch != self.journal.info().epoch {
+            // Not even by force: an object of another life of the store may be another store's.
+            held.clone()?;
+        }
+        let mut interrupted = Vec::new();
+        if held.is_err() {
+            let present = |entry: &ChainEntry| self.registry.get(&entry.name).is_some();
+            let operations = self.journal.operations(&subject).await.map_err(store_error)?;
+            let open = operations.into_iter().filter(|old| old.outcome.is_none()).next_back();
+            if let Some(mut old) = open {
+                if old.kind == OperationKind::Create {
+                    return self.unwind_held(ticket, old, sandbox, &claim).await;
+                }
+                if old.kind == OperationKind::Start {
+                    // Recovery did not get to it: whoever takes part in a start may have acted.
+                    let took_part = |name: &ExtensionName| {
+                        self.registry.get(name).is_some_and(|kind| kind.descriptor().takes_part(Phase::AfterStop))
+                    };
+                    let names: Vec<ExtensionName> = sandbox
+                        .chain
+                        .iter()
+                        .filter(|entry| !entry.observe && (took_part(&entry.name) || !present(entry)))
+                        .map(|entry| entry.name.clone())
+                        .collect();
+                    for extension in names {
+                        let debt = Debt { extension, phase: Phase::AfterStop, ran: Ran::Maybe };
+                        if !sandbox
+                            .debts
+                            .iter()
+                            .any(|owed| owed.extension == debt.extension && owed.phase == debt.phase)
+                        {
+                            sandbox.debts.push(debt);
+                        }
+                    }
+                }
+                old.ended_at = Some(self.world.clock.now());
+                old.outcome = Some(OperationOutcome::Failed(Error::conflict("a forced delete took its place")));
+                interrupted.push(Write::PutOperation(Box::new(old)));
+            }
         }
         let mut op = operation(self, &ticket, OperationKind::Delete, &request.principal);
         op.stop_reason = Some(StopReason::Deleting);
@@ -66,11 +106,37 @@ impl Inner {
             sandbox.phase = SandboxPhase::Deleting;
         }
         sandbox.updated_at = self.world.clock.now();
-        let mut run = self.run(ticket, op, sandbox.clone(), String::new()).await?;
-        self.intend(&run.op, &sandbox, claim.writes(self, &run.op.id, &subject)).await?;
+        let mut run = self.run_with(ticket, op, sandbox.clone(), String::new(), held.is_err()).await?;
+        let mut writes = claim.writes(self, &run.op.id, &subject);
+        writes.extend(interrupted);
+        self.intend(&run.op, &sandbox, writes).await?;
+        self.held.lock().remove(&id);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.delete(absent)));
+        Ok(accepted)
+    }
+}
+
+impl Inner {
+    /// A forced delete of a held create that never ended: it is undone, by whoever of its chain is there.
+    async fn unwind_held(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        mut op: OperationRecord,
+        sandbox: SandboxRecord,
+        claim: &Claim,
+    ) -> Result<Accepted, Error> {
+        op.deleted = true;
+        let mut writes = vec![Write::PutOperation(Box::new(op.clone()))];
+        writes.extend(claim.writes(self, &op.id, &sandbox.subject()));
+        let accepted = Accepted { sandbox: sandbox.clone(), operation: Some(op.id.clone()) };
+        let mut run = self.run_with(ticket, op, sandbox, String::new(), true).await?;
+        run.steps.recovered = true;
+        run.replay(None);
+        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        self.held.lock().remove(&accepted.sandbox.id);
+        self.world.executor.spawn(Box::pin(run.resume()));
         Ok(accepted)
     }
 }

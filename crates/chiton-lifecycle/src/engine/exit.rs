@@ -6,7 +6,9 @@ use chiton_model::{ConditionStatus, Error, ExitStatus, OperationKind, Phase, San
 
 use super::admit::Admission;
 use super::cleanup::Why;
-use super::inner::{Inner, engine_principal};
+use super::hooks::within;
+use super::inner::{Inner, engine_principal, store_error};
+use super::obligations::backoff;
 use super::run::{Run, operation};
 use crate::journal::{OperationOutcome, Subject};
 
@@ -15,8 +17,15 @@ impl Inner {
     pub(super) fn begin_exit(self: &Arc<Self>, id: SandboxId, attempt: String, exit: ExitStatus) {
         let inner = Arc::clone(self);
         self.world.executor.spawn(Box::pin(async move {
-            if let Err(error) = inner.exit(&id, &attempt, exit).await {
-                tracing::debug!(sandbox = %id, %error, "an exit was not taken in now");
+            let mut tries = 0;
+            while let Err(error) = inner.exit(&id, &attempt, exit.clone()).await {
+                // The driver tells it once: it is not forgotten because the store failed.
+                tracing::warn!(sandbox = %id, %error, "an exit could not be taken in; trying again");
+                within(&*inner.world.clock, backoff(&inner.world, tries), inner.stop.cancelled()).await;
+                if inner.stop.is_cancelled() {
+                    return;
+                }
+                tries += 1;
             }
         }));
     }
@@ -27,12 +36,11 @@ impl Inner {
         else {
             return Ok(());
         };
-        let mut sandbox = self.record(id).await?;
+        let Some(mut sandbox) = self.journal.sandbox(id).await.map_err(store_error)? else { return Ok(()) };
         // Late news of an earlier start is no news.
-        if sandbox.phase != SandboxPhase::Ready || sandbox.attempt != attempt {
+        if sandbox.phase != SandboxPhase::Ready || sandbox.attempt != attempt || self.check_held(&sandbox).is_err() {
             return Ok(());
         }
-        self.check_held(&sandbox)?;
         let mut op = operation(self, &ticket, OperationKind::Exit, &engine_principal());
         op.stop_reason = Some(StopReason::ProcessExited);
         sandbox.phase = SandboxPhase::Stopping;

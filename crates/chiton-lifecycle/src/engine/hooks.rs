@@ -98,6 +98,15 @@ impl Steps {
         Ok(())
     }
 
+    /// Notes how a call ended that is over. Best effort: without the mark the step counts as Maybe after a crash, which is
+    /// the safe side; this process knows better.
+    pub(super) fn note(&mut self, step: &StepKey, status: StepStatus) {
+        if let Err(error) = self.mark(step, status) {
+            tracing::warn!(%step, ?status, %error, "a mark could not be written");
+            self.status.insert(step.clone(), status);
+        }
+    }
+
     pub(super) fn begin(&self, step: &StepKey) -> Duration {
         let sandbox = self.subject.sandbox().cloned();
         self.inner.world.audience.tell(LifecycleEvent::StepStarted {
@@ -206,8 +215,7 @@ impl Steps {
                 }
             }
         };
-        // Best effort: without this mark the step counts as Maybe after a crash, which is the safe side.
-        let _ = self.mark(&step, StepStatus::Failed);
+        self.note(&step, StepStatus::Failed);
         self.end(&step, begin, Some(failure.message()));
         Err(failure)
     }

@@ -61,6 +61,7 @@ impl Run {
         let may_mend = self.inner.policy(extension).authoritative
             && link.descriptor.reconcile == ReconcileSupport::Authoritative
             && !link.entry.observe;
+        let mut owes = false;
         if may_mend {
             // Effects need an intent; what they leave is paid by after_delete.
             let debt = Debt { extension: extension.clone(), phase: Phase::AfterDelete, ran: Ran::Maybe };
@@ -68,6 +69,7 @@ impl Run {
                 && !self.sandbox.debts.iter().any(|old| old.extension == debt.extension && old.phase == debt.phase)
             {
                 self.sandbox.debts.push(debt);
+                owes = true;
             }
             self.inner.intend(&self.op, &self.sandbox, Vec::new()).await?;
         }
@@ -77,6 +79,16 @@ impl Run {
             Ok(_) => ReconcileOutcome::InSync,
             Err(failure) => ReconcileOutcome::Failed(failure.message()),
         };
+        let ran = self.ran(extension, &[Phase::Reconcile]);
+        if let (true, Some(ran)) = (owes, ran) {
+            let own = |debt: &&mut Debt| debt.extension == *extension && debt.phase == Phase::AfterDelete;
+            self.sandbox.debts.iter_mut().filter(own).for_each(|debt| debt.ran = ran);
+        }
+        if self.steps.cancel.cause().is_some() {
+            // It gave way: that says nothing about the outside, it runs again later.
+            self.end_reconcile(may_mend, false).await?;
+            return Ok(false);
+        }
         let (status, reason, message) = match outcome {
             ReconcileOutcome::InSync => (ConditionStatus::False, "InSync", String::new()),
             ReconcileOutcome::Drift(report) => (ConditionStatus::True, "Drift", report),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chiton_driver::ObservedStatus;
 use chiton_model::{
     CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason,
 };
@@ -78,6 +79,11 @@ impl Inner {
         let epoch = self.journal.info().epoch;
         let mut missing = Vec::new();
         for sandbox in live {
+            if let Some(why) = self.other_backend(sandbox).await {
+                // Not a missing piece either: held until the driver talks to that installation again.
+                self.held.lock().insert(sandbox.id.clone(), why);
+                continue;
+            }
             let why = if sandbox.epoch == epoch {
                 self.missing_piece(sandbox).await
             } else {
@@ -103,6 +109,20 @@ impl Inner {
             }
         }
         if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
+    }
+
+    /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does
+    /// not answer says nothing.
+    async fn other_backend(&self, sandbox: &SandboxRecord) -> Option<String> {
+        let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
+        let now = self.backend(&sandbox.driver).await.ok()?;
+        (!done && now != sandbox.backend).then(|| {
+            format!(
+                "driver {:?} now talks to {now}, the sandbox was made on {}; point the driver at that installation again",
+                sandbox.driver.as_str(),
+                sandbox.backend
+            )
+        })
     }
 
     async fn missing_piece(&self, sandbox: &SandboxRecord) -> Option<Error> {
@@ -207,11 +227,14 @@ impl Inner {
         }
         if sandbox.restart && sandbox.phase == SandboxPhase::Stopped {
             let (inner, id) = (Arc::clone(self), sandbox.id.clone());
-            self.world.executor.spawn(Box::pin(async move {
-                if let Err(error) = inner.restart(engine_principal(), id.clone()).await {
-                    tracing::error!(sandbox = %id, %error, "it was stopped at shutdown and could not be started again");
-                }
-            }));
+            self.world.executor.spawn(Box::pin(async move { inner.restart_stopped(id).await }));
+        }
+    }
+
+    /// Starts what the gateway itself stopped.
+    async fn restart_stopped(self: &Arc<Self>, id: SandboxId) {
+        if let Err(error) = self.restart(engine_principal(), id.clone()).await {
+            tracing::error!(sandbox = %id, %error, "it was stopped at shutdown and could not be started again");
         }
     }
 
@@ -242,7 +265,7 @@ impl Inner {
 
 impl Run {
     /// Takes in what is known of the interrupted operation's steps.
-    fn replay(&mut self, marks: Option<Vec<Mark>>) {
+    pub(super) fn replay(&mut self, marks: Option<Vec<Mark>>) {
         let Some(marks) = marks else { return self.assume_all() };
         let own: Vec<Mark> = marks.into_iter().filter(|mark| mark.operation == self.op.id).collect();
         for mark in own {
@@ -268,9 +291,11 @@ impl Run {
             OperationKind::Start => (&[Phase::BeforeStart, Phase::AfterReady], &[DriverCall::Start]),
             _ => (&[], &[DriverCall::Stop, DriverCall::Delete]),
         };
-        for link in self.chain.iter().filter(|link| !link.entry.observe) {
-            for phase in phases.iter().filter(|phase| link.descriptor.takes_part(**phase)) {
-                self.steps.status.insert(StepKey::hook(*phase, link.name()), StepStatus::Maybe);
+        for entry in self.sandbox.chain.iter().filter(|entry| !entry.observe) {
+            let link = self.chain.iter().find(|link| *link.name() == entry.name);
+            let takes_part = |phase: Phase| link.is_none_or(|link| link.descriptor.takes_part(phase));
+            for phase in phases.iter().filter(|phase| takes_part(**phase)) {
+                self.steps.status.insert(StepKey::hook(*phase, &entry.name), StepStatus::Maybe);
             }
         }
         for call in calls {
@@ -279,7 +304,7 @@ impl Run {
     }
 
     /// Goes on with an interrupted operation.
-    async fn resume(self) {
+    pub(super) async fn resume(self) {
         tracing::info!(operation = %self.op.id, kind = %self.op.kind, sandbox = %self.sandbox.id, "an interrupted operation goes on");
         let interrupted = CreateFailure {
             step: "interrupted".to_owned(),
@@ -287,11 +312,16 @@ impl Run {
             cause: "the gateway ended while it ran".to_owned(),
         };
         match self.op.kind {
+            OperationKind::Create if self.is_adopted_and_runs().await => self.keep_adopted().await,
             OperationKind::Create => self.unwind_create(interrupted).await,
             OperationKind::Start => self.resume_start(interrupted).await,
             OperationKind::Stop => {
                 let reason = self.op.stop_reason.unwrap_or(StopReason::Request);
+                let (inner, id) = (Arc::clone(&self.inner), self.sandbox.id.clone());
                 self.stop(reason, true).await;
+                if reason == StopReason::GatewayShutdown {
+                    inner.restart_stopped(id).await;
+                }
             }
             OperationKind::Exit => self.exit().await,
             OperationKind::Delete => Box::pin(self.resume_delete()).await,
@@ -302,6 +332,38 @@ impl Run {
                 tracing::error!(operation = %self.op.id, "an operation of another kind cannot go on here");
             }
         }
+    }
+
+    /// A create of an earlier life of the store, taken over by the operator's word, whose object runs. While the driver
+    /// does not answer it is asked again: nobody deletes what may be somebody's.
+    async fn is_adopted_and_runs(&self) -> bool {
+        if self.op.epoch == self.inner.journal.info().epoch || self.op.deleted {
+            return false;
+        }
+        let mut attempt = 0;
+        loop {
+            match self.inner.look(&self.driver, self.driver.get(&self.sandbox.id)).await {
+                Ok(observed) => return observed.is_some_and(|object| object.status == ObservedStatus::Running),
+                Err(error) => {
+                    tracing::warn!(sandbox = %self.sandbox.id, %error, "an adopted create is looked at again")
+                }
+            }
+            let pause = super::obligations::backoff(&self.inner.world, attempt);
+            within(&*self.inner.world.clock, pause, self.inner.stop.cancelled()).await;
+            if self.inner.stop.is_cancelled() {
+                // The process ends: the operation stays open and recovery goes on from here.
+                futures::future::pending::<()>().await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// It stays as it is; nobody knows which of its steps ran, so every debt is owed.
+    async fn keep_adopted(mut self) {
+        if let Err(failure) = self.open_agent().await {
+            tracing::warn!(sandbox = %self.sandbox.id, %failure, "the agent of an adopted sandbox cannot connect");
+        }
+        self.create_done().await;
     }
 
     /// A start goes on if the agent of this very attempt calls; else it is undone.

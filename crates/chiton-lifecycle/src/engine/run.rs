@@ -7,8 +7,8 @@ use std::time::Duration;
 use chiton_driver::{AgentLaunch, ComputeDriver, CreateCall, Identity, Observed, ObservedStatus, slots};
 use chiton_model::condition::set;
 use chiton_model::{
-    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, OperationId, OperationKind, Phase, Ran, SandboxPhase,
-    StartReason, StopReason,
+    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, ExtensionName, OperationId, OperationKind, Phase,
+    Ran, SandboxPhase, StartReason, StopReason,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -245,7 +245,7 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn keep_slots(&mut self, extension: &chiton_model::ExtensionName, values: SlotValues) {
+    pub(super) fn keep_slots(&mut self, extension: &ExtensionName, values: SlotValues) {
         for (name, value) in values {
             self.sandbox.slots.insert(format!("{extension}.{name}"), value);
         }
@@ -312,10 +312,10 @@ impl Run {
     }
 
     /// What is known of an extension's action in these phases; none when it certainly did not start.
-    pub(super) fn ran(&self, link: &Link, phases: &[Phase]) -> Option<Ran> {
+    pub(super) fn ran(&self, extension: &ExtensionName, phases: &[Phase]) -> Option<Ran> {
         let mut ran = None;
         for phase in phases {
-            let Some(status) = self.steps.status.get(&crate::journal::StepKey::hook(*phase, link.name())) else {
+            let Some(status) = self.steps.status.get(&crate::journal::StepKey::hook(*phase, extension)) else {
                 continue;
             };
             let this = match status {
@@ -447,8 +447,25 @@ impl Inner {
         sandbox: SandboxRecord,
         token: String,
     ) -> Result<Run, Error> {
+        self.run_with(ticket, op, sandbox, token, false).await
+    }
+
+    /// As [`Inner::run`]. `partial`: by force, without the extensions that are not there; what they owe stays listed.
+    pub(super) async fn run_with(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        op: OperationRecord,
+        sandbox: SandboxRecord,
+        token: String,
+        partial: bool,
+    ) -> Result<Run, Error> {
         let driver = self.driver(&sandbox.driver)?;
-        let chain = self.links_or_abandoned(&sandbox.chain).await?;
+        let chain = if partial {
+            let present = sandbox.chain.iter().filter(|entry| self.registry.get(&entry.name).is_some()).cloned();
+            self.links(&present.collect::<Vec<_>>()).await?
+        } else {
+            self.links_or_abandoned(&sandbox.chain).await?
+        };
         let states = super::states::States::load(Arc::clone(&self.journal), op.id.clone(), sandbox.subject()).await?;
         let steps = Steps::new(
             Arc::clone(self),

@@ -11,7 +11,7 @@ use super::requests::Claimed;
 use super::run::{Call, Run, mint_token, operation};
 use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
-use crate::journal::{ObligationReason, OperationOutcome, Subject, Write};
+use crate::journal::{Debt, ObligationReason, OperationOutcome, Subject, Write};
 
 impl Engine {
     /// Starts a stopped or completed sandbox. Does nothing to one that runs.
@@ -78,6 +78,7 @@ impl Inner {
         // With the row: an obligation that outlived its debt would be paid under the running sandbox.
         let settled = std::mem::take(&mut run.paid);
         writes.extend(settled.iter().cloned().map(Write::RemoveObligation));
+        writes.extend(run.steps.states.writes());
         self.intend(&run.op, &sandbox, writes).await?;
         self.book.settle(&settled, &[], &self.world);
         run.sandbox = sandbox.clone();
@@ -134,13 +135,30 @@ impl Run {
             .await
             .map_err(|error| super::create::driver_failure(crate::journal::DriverCall::Start, &error))?;
         self.open_agent().await?;
+        let connected = self.expect_agent();
         self.start_object(&call).await?;
-        self.wait_ready().await
+        self.wait_ready(connected).await
     }
 
     /// Settles what an earlier stop still owes; a new start may not begin before.
+    ///
+    /// It is a cleanup of its own: in the start's own marks, an `after_stop` that is done would be this start's.
     async fn settle_stops(&mut self) -> Result<(), Error> {
-        for debt in self.open_debts(Phase::AfterStop) {
+        let debts = self.open_debts(Phase::AfterStop);
+        if debts.is_empty() {
+            return Ok(());
+        }
+        self.steps.operation = self.inner.world.operation_id();
+        let settled = self.settle_each(debts).await;
+        self.steps.operation = self.op.id.clone();
+        self.steps.status.clear();
+        self.steps.timings.clear();
+        self.op.marks = self.inner.journal.mark_position();
+        settled
+    }
+
+    async fn settle_each(&mut self, debts: Vec<Debt>) -> Result<(), Error> {
+        for debt in debts.into_iter().rev() {
             let id = super::cleanup::obligation_id(&self.sandbox.subject().to_string(), &debt);
             let why =
                 self.inner.book.why(&id).unwrap_or(super::cleanup::Why::Stopped(chiton_model::StopReason::Request));

@@ -47,7 +47,7 @@ pub trait Agents: Send + Sync + 'static {
     /// sandbox that may run. Idempotent.
     fn open<'a>(&'a self, driver: &'a DriverId, sandbox: &'a SandboxId) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Resolves when the agent of that attempt is connected.
+    /// Resolves when the agent of that attempt is connected, or was since this was called, polled or not.
     fn connected(&self, sandbox: &SandboxId, attempt: &str) -> BoxFuture<'static, ()>;
 
     /// Ends the session and its listener. Idempotent.

@@ -165,6 +165,11 @@ impl DriverSpec {
         self
     }
 
+    /// Whether effects are made by a process that is no child of the gateway.
+    pub fn is_remote(&self) -> bool {
+        self.capabilities.locality == Locality::Remote
+    }
+
     /// Its id.
     pub fn id(&self) -> &DriverId {
         &self.capabilities.id

@@ -1,12 +1,12 @@
 //! The balance: effects = owned by a live row ∪ undone ∪ listed as an obligation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{Obligation, SandboxRecord, Subject, WorkspaceRecord};
 use chiton_model::{ConditionStatus, SandboxId, SandboxPhase};
 
-use super::Ledger;
-use crate::driver::ObjectView;
+use super::{Effect, Ledger, What};
+use crate::driver::{Call, ObjectView};
 
 /// What the store and the platforms say at the end.
 #[derive(Clone, Debug, Default)]
@@ -68,16 +68,38 @@ impl Ledger {
                 return Err(format!("object {id} runs although its row is {}", row.phase));
             }
         }
+        let lost = self.lost();
         for (id, row) in &truth.rows {
             let object = truth.objects.get(id);
             if row.phase == SandboxPhase::Ready && !object.is_some_and(ObjectView::running) {
                 return Err(format!("row {id} is Ready and its object does not run"));
             }
-            if matches!(row.phase, SandboxPhase::Stopped | SandboxPhase::Completed) && object.is_none() {
+            if matches!(row.phase, SandboxPhase::Stopped | SandboxPhase::Completed)
+                && object.is_none()
+                && !lost.contains(id)
+            {
                 return Err(format!("row {id} is {} and its object is gone", row.phase));
             }
         }
         Ok(())
+    }
+
+    /// Objects that somebody removed behind the gateway's back.
+    fn lost(&self) -> BTreeSet<SandboxId> {
+        let mut deleted = BTreeSet::new();
+        let mut lost = BTreeSet::new();
+        for entry in self.entries() {
+            match entry.what {
+                What::CallBegin { kind: Call::Delete, sandbox: Some(id), .. } => {
+                    deleted.insert(id);
+                }
+                What::Effect { sandbox, effect: Effect::Deleted, .. } if !deleted.contains(&sandbox) => {
+                    lost.insert(sandbox);
+                }
+                _ => {}
+            }
+        }
+        lost
     }
 
     /// Every check that holds in every history. The first that does not is told with the whole ledger.

@@ -164,7 +164,8 @@ pub(crate) fn misbehave(rng: &mut Rng, lab: &Lab, names: &[String]) {
             Call::List,
             Call::EnsureWorkspace,
         ]);
-        let behaviour = behaviour(rng, call);
+        let remote = lab.platform().spec().is_remote();
+        let behaviour = behaviour(rng, call, remote);
         lab.platform().next(call, behaviour);
     }
     if rng.one_in(5) {
@@ -178,7 +179,7 @@ pub(crate) fn misbehave(rng: &mut Rng, lab: &Lab, names: &[String]) {
     }
 }
 
-fn behaviour(rng: &mut Rng, call: Call) -> Behaviour {
+fn behaviour(rng: &mut Rng, call: Call, remote: bool) -> Behaviour {
     let why = "scripted".to_owned();
     match rng.below(9) {
         0 => Behaviour::Succeed(rng.millis(50_000)),
@@ -192,8 +193,8 @@ fn behaviour(rng: &mut Rng, call: Call) -> Behaviour {
             let lands = rng.one_in(2).then(|| rng.millis(300_000));
             Behaviour::Unknown(rng.millis(5000), lands)
         }
-        // An object that survives one delete.
-        8 if call == Call::Delete => Behaviour::Lie(rng.millis(2000)),
+        // An object that survives one delete. A local delete that lies would also let a call live on that it should end.
+        8 if call == Call::Delete && remote => Behaviour::Lie(rng.millis(2000)),
         _ => Behaviour::Succeed(rng.millis(2000)),
     }
 }
