@@ -54,8 +54,8 @@ fn a_gateway_killed_at_any_moment_leaves_nothing_that_no_live_sandbox_owns() {
     if !root_or_skip("a_gateway_killed_at_any_moment_leaves_nothing_that_no_live_sandbox_owns") {
         return;
     }
-    let (kills, seed) = (setting("CHITON_KILLS", 50), setting("CHITON_SEED", 1));
-    eprintln!("{kills} kills with CHITON_SEED={seed}");
+    let (kills, seed) = (setting("TEST_KILLS", 50), setting("TEST_SEED", 1));
+    eprintln!("{kills} kills with TEST_SEED={seed}");
     let mut random = Random(seed);
     let mut gateway = Gateway::start(env!("CARGO_BIN_EXE_chiton-test"), CONFIG);
     let mut kinds = [0_u64; 4];

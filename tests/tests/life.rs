@@ -101,14 +101,8 @@ fn sandboxes_outlive_the_gateway_and_exits_that_nobody_saw_are_known_afterwards(
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
         gateway.end(signal);
         gateway.run();
-        let read = || gateway.chiton(&["sandbox", "exec", "stays", "--", "cat", "/workspace/file"]);
-        // The agent dials again by itself.
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        let mut answer = read();
-        while answer.code == 125 && std::time::Instant::now() < until {
-            answer = read();
-        }
-        assert_eq!(answer.ok().out, "kept\n");
+        assert_eq!(exec_when_connected(&gateway, "stays", &["cat", "/workspace/file"]).out, "kept\n");
+        exec_when_connected(&gateway, "ends", &["true"]);
     }
     // It ends while no gateway runs, as soon as the file is there.
     gateway
@@ -127,6 +121,17 @@ fn sandboxes_outlive_the_gateway_and_exits_that_nobody_saw_are_known_afterwards(
     }
     gateway.run();
     assert_eq!(wait_for_phase(&gateway, "ends", "Completed")["exit"]["code"], 7);
+}
+
+/// Runs a command as soon as the agent has dialled again, which it does by itself.
+fn exec_when_connected(gateway: &Gateway, name: &str, arguments: &[&str]) -> chiton_tests::Output {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let answer = gateway.chiton(&[&["sandbox", "exec", name, "--"], arguments].concat());
+        if answer.code != 125 || std::time::Instant::now() > until {
+            return answer.ok();
+        }
+    }
 }
 
 fn wait_for_phase(gateway: &Gateway, name: &str, phase: &str) -> serde_json::Value {

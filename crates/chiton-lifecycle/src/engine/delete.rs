@@ -66,7 +66,7 @@ impl Inner {
         if held.is_err() {
             let present = |entry: &ChainEntry| self.registry.get(&entry.name).is_some();
             let operations = self.journal.operations(&subject).await.map_err(store_error)?;
-            let open = operations.into_iter().filter(|old| old.outcome.is_none()).next_back();
+            let open = operations.into_iter().rfind(|old| old.outcome.is_none());
             if let Some(mut old) = open {
                 if old.kind == OperationKind::Create {
                     return self.unwind_held(ticket, old, sandbox, &claim).await;

@@ -214,10 +214,8 @@ impl Inner {
         if self.held.lock().contains_key(&sandbox.id) {
             return;
         }
-        let live = matches!(
-            sandbox.phase,
-            SandboxPhase::Ready | SandboxPhase::Starting | SandboxPhase::Stopping | SandboxPhase::Provisioning
-        );
+        // What an operation was interrupted in is that operation's: it opens what it needs itself.
+        let live = sandbox.phase == SandboxPhase::Ready;
         let agent = self.drivers.get(&sandbox.driver).is_some_and(|driver| driver.capabilities().agent);
         if live
             && agent
@@ -345,7 +343,7 @@ impl Run {
             match self.inner.look(&self.driver, self.driver.get(&self.sandbox.id)).await {
                 Ok(observed) => return observed.is_some_and(|object| object.status == ObservedStatus::Running),
                 Err(error) => {
-                    tracing::warn!(sandbox = %self.sandbox.id, %error, "an adopted create is looked at again")
+                    tracing::warn!(sandbox = %self.sandbox.id, %error, "an adopted create is looked at again");
                 }
             }
             let pause = super::obligations::backoff(&self.inner.world, attempt);
@@ -372,7 +370,7 @@ impl Run {
         let begun = Duration::from_millis(self.op.started_boot_ms);
         let left = (begun + self.driver.deadlines().ready).saturating_sub(self.inner.world.clock.since_boot());
         let may_run = self.may_have(DriverCall::Start) && self.driver.capabilities().agent;
-        if may_run && self.open_agent().await.is_ok() {
+        if may_run && self.may_run_now().await && self.open_agent().await.is_ok() {
             let connected = self.inner.world.agents.connected(&self.sandbox.id, &self.sandbox.attempt);
             if within(&*self.inner.world.clock, left.clamp(AGENT_RETURNS, self.driver.deadlines().ready), connected)
                 .await
@@ -382,5 +380,19 @@ impl Run {
             }
         }
         self.unwind_start(interrupted).await;
+    }
+
+    /// Whether waiting for the agent makes sense. On a local platform the start ended with its process, so what does not run
+    /// now will not; on a remote one it may still be on its way.
+    async fn may_run_now(&self) -> bool {
+        let driver = Arc::clone(&self.driver);
+        if driver.capabilities().locality == chiton_driver::Locality::Remote {
+            return true;
+        }
+        match self.inner.look(&driver, driver.get(&self.sandbox.id)).await {
+            Ok(Some(observed)) => observed.status == chiton_driver::ObservedStatus::Running,
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 }
