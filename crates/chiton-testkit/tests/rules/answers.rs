@@ -50,7 +50,8 @@ fn a_create_takes_two_commits_whatever_the_chain_is() {
     for length in [0, 1, 5] {
         let mut lab = Lab::new(4).driver(DriverSpec::new("fake"));
         for index in 0..length {
-            lab = lab.extension(ExtensionScript::everywhere(&format!("ext-{index}")).slot("ip", &format!("IP_{index}")));
+            lab =
+                lab.extension(ExtensionScript::everywhere(&format!("ext-{index}")).slot("ip", &format!("IP_{index}")));
         }
         lab.start();
         lab.create("first");

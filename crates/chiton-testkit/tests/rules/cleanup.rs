@@ -46,9 +46,8 @@ fn every_way_to_fail_is_cleaned_up_after() {
         Act::Fail(StepError::Exhausted { resource: "leases".to_owned(), message: "none".to_owned() }),
     ];
     for way in ways {
-        let mut lab = Lab::new(21)
-            .driver(DriverSpec::new("fake"))
-            .extension(ExtensionScript::everywhere("ext").slot("ip", "IP"));
+        let mut lab =
+            Lab::new(21).driver(DriverSpec::new("fake")).extension(ExtensionScript::everywhere("ext").slot("ip", "IP"));
         lab.start();
         lab.script("ext").next(Phase::BeforeCreate, way.clone());
         let (id, ended) = lab.create("x");
@@ -102,7 +101,12 @@ fn a_discharge_needs_force_closes_the_debt_and_is_audited() {
     assert!(lab.engine().obligations().is_empty());
     assert!(lab.row(&id).is_none(), "the last debt took the row along");
     assert!(lab.journal().states().is_empty());
-    assert!(lab.journal().audits().iter().any(|audit| audit.action == "obligation.discharge" && audit.subject == obligation));
+    assert!(
+        lab.journal()
+            .audits()
+            .iter()
+            .any(|audit| audit.action == "obligation.discharge" && audit.subject == obligation)
+    );
 }
 
 #[test]
