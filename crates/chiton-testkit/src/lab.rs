@@ -112,6 +112,11 @@ impl Lab {
         self.installed(name).listed = false;
     }
 
+    /// Puts an extension back on the list for new sandboxes, from the next start on.
+    pub fn list(&mut self, name: &str) {
+        self.installed(name).listed = true;
+    }
+
     /// Takes an extension out of the build, from the next start on.
     pub fn remove_extension(&mut self, name: &str) {
         self.extensions.retain(|installed| installed.script.name().as_str() != name);

@@ -1,0 +1,169 @@
+//! Frozen chains and configs, missing pieces, epochs, backends.
+
+use chiton_lifecycle::engine::Missing;
+use chiton_lifecycle::journal::ObligationStatus;
+use chiton_model::{Phase, SandboxId, SandboxPhase};
+use chiton_testkit::{Act, AgentBehaviour, DriverSpec, Effect, ExtensionScript, Lab, What};
+use serde_json::json;
+
+use crate::{one, settle};
+
+fn force_delete(lab: &Lab, id: &SandboxId) -> Result<(), chiton_model::Error> {
+    let (engine, request, id) = (lab.engine(), lab.request(), id.clone());
+    lab.block_on(async move { engine.delete(request, id, true).await }).map(drop)
+}
+
+#[test]
+fn a_changed_config_and_a_changed_list_never_change_whom_a_sandbox_calls_nor_with_what() {
+    let mut lab = Lab::new(40)
+        .driver(DriverSpec::new("fake"))
+        .extension(ExtensionScript::everywhere("old"))
+        .extension(ExtensionScript::everywhere("new"));
+    lab.unlist("new");
+    lab.reconfigure("old", json!({ "tag": "first" }));
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.crash();
+    lab.reconfigure("old", json!({ "tag": "second" }));
+    lab.unlist("old");
+    lab.start();
+    lab.stop_sandbox(&id).expect("stopped");
+    lab.start_sandbox(&id).expect("started");
+    lab.delete_sandbox(&id).expect("deleted");
+    settle(&lab);
+    let hooks = lab.ledger().hooks();
+    assert!(hooks.iter().any(|hook| hook.phase == Phase::AfterDelete));
+    assert!(hooks.iter().all(|hook| hook.extension.as_str() == "old" && hook.tag == "first"), "{hooks:?}");
+}
+
+#[test]
+fn a_missing_extension_is_refused_at_start_by_name_with_a_cure() {
+    let mut lab = one(41);
+    lab.create("x");
+    lab.crash();
+    lab.remove_extension("ext");
+    let refused = lab.try_start().expect_err("it is needed");
+    let error = refused.0.first().expect("an error");
+    assert!(error.message.contains("sandbox \"x\"") && error.message.contains("\"ext\" is not compiled"), "{error}");
+    assert!(error.cure.as_ref().is_some_and(|cure| cure.contains("abandon = true")), "{error:?}");
+}
+
+#[test]
+fn a_held_sandbox_can_be_looked_at_and_deleted_by_force_only_and_what_is_missing_stays_owed() {
+    let mut lab = Lab::new(42)
+        .driver(DriverSpec::new("fake"))
+        .extension(ExtensionScript::everywhere("here"))
+        .extension(ExtensionScript::everywhere("gone"))
+        .configure(|config| config.missing = Missing::Hold);
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.crash();
+    lab.remove_extension("gone");
+    lab.start();
+    assert!(lab.stop_sandbox(&id).is_err());
+    assert!(lab.delete_sandbox(&id).is_err());
+    force_delete(&lab, &id).expect("by force");
+    lab.advance(std::time::Duration::from_mins(1));
+    assert!(lab.platform().object(&id).is_none());
+    let owed = lab.journal().obligations();
+    assert!(!owed.is_empty() && owed.iter().all(|obligation| obligation.debt.extension.as_str() == "gone"), "{owed:?}");
+    let held: Vec<_> = lab.ledger().held().into_keys().filter(|(_, key)| !key.ends_with("/workspace")).collect();
+    assert!(!held.is_empty() && held.iter().all(|(extension, _)| extension.as_str() == "gone"), "{held:?}");
+}
+
+#[test]
+fn an_abandoned_extensions_debts_are_listed_and_audited_and_nothing_waits_for_them() {
+    let mut lab = Lab::new(43).driver(DriverSpec::new("fake")).extension(ExtensionScript::everywhere("ext")).configure(
+        |config| {
+            let policy = chiton_lifecycle::policy::Policy { abandon: true, ..Default::default() };
+            config.other_policies.insert(chiton_model::ExtensionName::new("ext").expect("valid"), policy);
+        },
+    );
+    lab.start();
+    let (id, _) = lab.create("x");
+    let (owing, _) = lab.create("y");
+    lab.script("ext").always(Phase::AfterDelete, Act::Fail(chiton_lifecycle::extension::StepError::fatal("scripted")));
+    lab.delete_sandbox(&owing).expect("accepted");
+    lab.crash();
+    lab.remove_extension("ext");
+    lab.start();
+    lab.delete_sandbox(&id).expect("accepted");
+    lab.advance(std::time::Duration::from_mins(10));
+    assert!(lab.journal().rows().is_empty(), "{:?}", lab.journal().rows());
+    let listed = lab.journal().obligations();
+    assert!(!listed.is_empty() && listed.iter().all(|debt| debt.status == ObligationStatus::Abandoned), "{listed:?}");
+    for obligation in listed {
+        let audited = |audit: &&chiton_lifecycle::journal::AuditRecord| audit.subject == obligation.id;
+        assert_eq!(lab.journal().audits().iter().filter(audited).count(), 1, "{}", obligation.id);
+    }
+}
+
+#[test]
+fn nothing_touches_a_sandbox_of_an_earlier_epoch_until_it_is_adopted() {
+    let mut lab = one(44);
+    let (id, _) = lab.create("x");
+    lab.crash();
+    let old = lab.journal().info().epoch;
+    lab.journal().renew_epoch();
+    lab.start();
+    let before = lab.ledger().len();
+    assert!(lab.stop_sandbox(&id).is_err());
+    assert!(force_delete(&lab, &id).is_err());
+    lab.advance(std::time::Duration::from_hours(1));
+    let touched = lab
+        .ledger()
+        .since(before)
+        .into_iter()
+        .any(|entry| matches!(entry.what, What::HookBegin(_) | What::Sweep { .. } | What::Effect { .. }));
+    assert!(!touched, "{:?}", lab.ledger());
+    let (engine, principal, adopted) = (lab.engine(), lab.request().principal, id.clone());
+    lab.block_on(async move { engine.adopt_orphan(principal, adopted).await }).expect("adopted");
+    assert_ne!(lab.row(&id).map(|row| row.epoch), Some(old));
+    lab.delete_sandbox(&id).expect("deleted");
+    settle(&lab);
+}
+
+#[test]
+fn an_adopted_create_without_an_outcome_whose_object_runs_is_kept() {
+    let epoch = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let adopt = std::sync::Arc::clone(&epoch);
+    let mut lab = Lab::new(45)
+        .driver(DriverSpec::new("fake"))
+        .extension(ExtensionScript::everywhere("ext"))
+        .configure(move |config| config.adopt_epoch.clone_from(&adopt.lock().expect("not poisoned")));
+    lab.start();
+    lab.agents().next(AgentBehaviour::Never);
+    let accepted = lab.ask_create("x").expect("no crash").expect("accepted");
+    lab.advance(std::time::Duration::from_secs(5));
+    lab.crash();
+    *epoch.lock().expect("not poisoned") = Some(lab.journal().info().epoch);
+    lab.journal().renew_epoch();
+    lab.lose_marks();
+    lab.start();
+    settle(&lab);
+    let id = accepted.sandbox.id;
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Ready));
+    let deleted = |entry: &chiton_testkit::Entry| matches!(entry.what, What::Effect { effect: Effect::Deleted, .. });
+    assert!(!lab.ledger().entries().iter().any(deleted));
+    lab.delete_sandbox(&id).expect("deleted");
+    settle(&lab);
+    assert!(lab.ledger().held_by(lab.script("ext").name()).is_empty());
+}
+
+#[test]
+fn a_sandbox_of_another_backend_is_held_and_its_absence_there_means_nothing() {
+    let mut lab = one(46);
+    let (id, _) = lab.create("x");
+    lab.crash();
+    lab.platform().move_backend("elsewhere");
+    lab.start();
+    lab.advance(std::time::Duration::from_mins(5));
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Ready));
+    assert!(lab.delete_sandbox(&id).is_err());
+    assert!(!lab.ledger().calls().contains(&"ext after_stop".to_owned()));
+    lab.crash();
+    lab.platform().move_backend("backend-of-fake");
+    lab.start();
+    lab.delete_sandbox(&id).expect("deleted");
+    settle(&lab);
+}

@@ -1,0 +1,142 @@
+//! What a crash may not change: late effects, second crashes, late platforms.
+
+use std::time::Duration;
+
+use chiton_model::{Phase, SandboxPhase};
+use chiton_testkit::{Act, AgentBehaviour, Behaviour, Call, DriverSpec, ExtensionScript, Lab};
+
+use crate::{one, settle};
+
+/// Crashes while an effect is on its way to take hold after the first cleanup, and again somewhere in the recovery.
+fn late(phase: Phase, second: usize, act: impl Fn(&Lab)) {
+    let mut lab = one(80);
+    lab.script("ext").next(phase, Act::Late(Duration::from_secs(20)));
+    act(&lab);
+    lab.advance(Duration::from_secs(1));
+    lab.crash();
+    if second > 0 {
+        lab.ledger().crash_after(lab.ledger().len() + second);
+    }
+    if lab.try_start().expect("it starts") {
+        lab.advance(Duration::from_secs(10));
+    }
+    if lab.world().is_killed() {
+        lab.crash();
+        lab.start();
+    }
+    lab.ledger().no_crash();
+    // Whoever deletes at once must not close the debt before the effect can no longer be on its way.
+    for id in lab.journal().rows().into_keys() {
+        lab.delete_sandbox(&id).expect("a delete is not refused");
+    }
+    lab.advance(Duration::from_mins(2));
+    settle(&lab);
+    // A workspace that is ready is kept for the next sandbox.
+    let ready = |key: &str| phase != Phase::EnsureWorkspace && key.ends_with("/workspace");
+    let held: Vec<_> = lab.ledger().held().into_keys().filter(|(_, key)| !ready(key)).collect();
+    assert!(held.is_empty(), "{phase} {second}: {held:?}\n{:?}", lab.ledger());
+}
+
+#[test]
+fn an_effect_that_takes_hold_after_the_crash_is_undone_whatever_crashes_or_deletes_follow() {
+    for second in 0..30 {
+        late(Phase::BeforeCreate, second, |lab| drop(lab.ask_create("x")));
+        late(Phase::BeforeStart, second, |lab| drop(lab.ask_create("x")));
+        late(Phase::EnsureWorkspace, second, |lab| {
+            let engine = lab.engine();
+            let request = lab.request();
+            lab.world().spawn_outside(async move { drop(engine.create(request, Default::default()).await) });
+        });
+    }
+}
+
+#[test]
+fn a_late_start_of_a_stopped_sandbox_never_runs_after_its_after_stop() {
+    let mut lab = Lab::new(81).driver(DriverSpec::new("fake").remote()).extension(ExtensionScript::everywhere("ext"));
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.stop_sandbox(&id).expect("stopped");
+    lab.platform().next(Call::Start, Behaviour::Unknown(Duration::from_secs(1), Some(Duration::from_mins(4))));
+    lab.start_sandbox(&id).expect("accepted");
+    settle(&lab);
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Stopped));
+    assert!(lab.platform().object(&id).is_some_and(|object| !object.running()));
+}
+
+#[test]
+fn a_create_that_lands_late_is_deleted_before_anything_is_released() {
+    for one_phase in [false, true] {
+        let spec = DriverSpec::new("fake").remote();
+        let mut lab = Lab::new(82)
+            .driver(if one_phase { spec.one_phase() } else { spec })
+            .extension(ExtensionScript::everywhere("ext"));
+        lab.start();
+        lab.platform().next(Call::Create, Behaviour::Unknown(Duration::from_secs(1), Some(Duration::from_mins(8))));
+        lab.create("x");
+        settle(&lab);
+        assert!(lab.platform().objects().is_empty());
+    }
+}
+
+#[test]
+fn an_interrupted_start_goes_on_when_its_agent_calls_and_is_undone_when_it_does_not() {
+    for (returns, phase) in [(true, SandboxPhase::Ready), (false, SandboxPhase::Stopped)] {
+        let mut lab = one(83);
+        let (id, _) = lab.create("x");
+        lab.stop_sandbox(&id).expect("stopped");
+        let agent = if returns { AgentBehaviour::After(Duration::from_secs(5)) } else { AgentBehaviour::Never };
+        lab.agents().next(agent);
+        let (engine, request, starting) = (lab.engine(), lab.request(), id.clone());
+        lab.block_on(async move { engine.start(request, starting).await }).expect("accepted");
+        lab.advance(Duration::from_secs(1));
+        lab.crash();
+        lab.start();
+        settle(&lab);
+        assert_eq!(lab.row(&id).map(|row| row.phase), Some(phase));
+    }
+}
+
+#[test]
+fn marks_of_another_boot_narrow_nothing() {
+    let mut lab = one(84);
+    lab.script("ext").next(Phase::BeforeCreate, Act::Fail(chiton_lifecycle::extension::StepError::fatal("scripted")));
+    lab.platform().always(Call::Delete, Behaviour::Hang);
+    lab.script("ext").next(Phase::OnCreateFailed, Act::Hang);
+    lab.ask_create("x");
+    lab.advance(Duration::from_secs(2));
+    lab.power_loss();
+    lab.platform().behave();
+    lab.start();
+    settle(&lab);
+    let told: Vec<_> = lab
+        .ledger()
+        .hooks()
+        .into_iter()
+        .filter(|hook| hook.phase == Phase::OnCreateFailed)
+        .filter_map(|hook| hook.ran)
+        .collect();
+    assert_eq!(told.last(), Some(&chiton_model::Ran::Maybe), "{told:?}");
+}
+
+#[test]
+fn an_ensure_that_a_crash_interrupts_never_releases_what_an_earlier_one_made_ready() {
+    let mut lab = Lab::new(85)
+        .driver(DriverSpec::new("fake"))
+        .extension(ExtensionScript::everywhere("first"))
+        .extension(ExtensionScript::everywhere("second"));
+    lab.unlist("second");
+    lab.start();
+    lab.create("x");
+    lab.crash();
+    lab.list("second");
+    lab.start();
+    lab.script("second").next(Phase::EnsureWorkspace, Act::Hang);
+    let (engine, request) = (lab.engine(), lab.request());
+    lab.world().spawn_outside(async move { drop(engine.create(request, Default::default()).await) });
+    lab.advance(Duration::from_secs(1));
+    lab.crash();
+    lab.lose_marks();
+    lab.start();
+    settle(&lab);
+    assert!(!lab.ledger().calls().contains(&"first release_workspace".to_owned()), "{:?}", lab.ledger());
+}
