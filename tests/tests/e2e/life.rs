@@ -24,6 +24,9 @@ folder = "{folder}/leases"
 /// What a whole life calls the fault extension for.
 const CREATED: [&str; 4] = ["before_create", "after_create", "before_start", "after_ready"];
 
+/// Waits in a sandbox until its main process has got that far.
+const BEGUN: &str = "until [ -e /workspace/begun ]; do sleep 0.01; done";
+
 #[track_caller]
 fn id(sandbox: &Value) -> &str {
     sandbox["id"].as_str().expect("an id")
@@ -49,19 +52,20 @@ fn exec_gives_codes_streams_and_surroundings() {
     insta::assert_snapshot!(missing.stderr, @r#"error: "no-such-program" was not found in the sandbox; check its path or PATH [not_found]"#);
     let folder = exec(&["--", "/usr/bin"]);
     assert_eq!((folder.code, folder.stdout.as_str()), (126, ""));
-    insta::assert_snapshot!(folder.stderr, @r#"error: "/usr/bin" cannot be executed: Permission denied (os error 13) [not_found]"#);
+    insta::assert_snapshot!(folder.stderr, @r#"error: "/usr/bin" cannot be executed: Permission denied (os error 13) [invalid]"#);
     let late = exec(&["--timeout", "200ms", "--", "sleep", "600"]);
     assert_eq!(late.code, 124);
-    insta::assert_snapshot!(late.stderr, @r"");
+    insta::assert_snapshot!(late.stderr, @r#"error: the command was ended by --timeout [deadline]"#);
 
     let both = gateway.shell("box", "echo out; echo err >&2");
     assert_eq!((both.code, both.stdout.as_str(), both.stderr.as_str()), (0, "out\n", "err\n"));
     let fed = gateway.chiton_with(&["sandbox", "exec", "-i", "box", "--", "sha256sum"], &vec![b'x'; 3_000_000]);
-    assert_eq!(fed.ok(), "c1b1b29ce4b9f1a7b9d4b0c2\n");
+    assert_eq!(fed.ok(), "e55b8bdf621ddaa8f462c74745db9680d3bb7536a9cf854f8d6668b34a287890  -\n");
     let unfed = gateway.chiton_with(&["sandbox", "exec", "box", "--", "cat"], b"nobody reads this");
     assert_eq!(unfed.ok(), "", "without -i standard input is empty");
 
-    let surroundings = ["--env", "OWN=1", "--workdir", "/tmp", "--", "sh", "-c", "echo $GREETING $OWN $(pwd) $FAULT_TICKET"];
+    let surroundings =
+        ["--env", "OWN=1", "--workdir", "/tmp", "--", "sh", "-c", "echo $GREETING $OWN $(pwd) $FAULT_TICKET"];
     assert_eq!(exec(&surroundings).ok(), format!("hello 1 /tmp ticket-{}\n", id(&sandbox)));
     assert_eq!(sandbox["slots"]["fault.ticket"], format!("ticket-{}", id(&sandbox)));
 }
@@ -130,9 +134,8 @@ fn a_whole_life_keeps_files_and_owes_nothing() {
         return;
     }
     let gateway = Gateway::start(CHAIN);
-    let script = "echo begun; echo oops >&2; exec sleep 600";
-    let created =
-        gateway.json(&["sandbox", "create", "box", "--label", "team=red", "--", "sh", "-c", script]);
+    let script = "echo begun; echo oops >&2; touch /workspace/begun; exec sleep 600";
+    let created = gateway.json(&["sandbox", "create", "box", "--label", "team=red", "--", "sh", "-c", script]);
     let id = id(&created).to_owned();
     assert_eq!(created["phase"], "Ready");
     assert_eq!(created["labels"], json!({ "team": "red" }));
@@ -142,9 +145,10 @@ fn a_whole_life_keeps_files_and_owes_nothing() {
     assert_eq!(gateway.entries("effects"), held);
     assert_eq!(gateway.entries("leases").len(), 1);
 
+    gateway.shell("box", BEGUN).ok();
     let logs = gateway.chiton(&["sandbox", "logs", "box"]);
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("begun\n", "oops\n"));
-    gateway.shell("box", "echo kept > /workspace/note; echo gone > /tmp/note").ok();
+    gateway.shell("box", "rm /workspace/begun; echo kept > /workspace/note; echo also > /tmp/note").ok();
 
     assert_eq!(gateway.chiton(&["sandbox", "stop", "box"]).ok(), "box Stopped\n");
     assert_eq!(gateway.get("box")["phase"], "Stopped");
@@ -152,18 +156,32 @@ fn a_whole_life_keeps_files_and_owes_nothing() {
     assert_eq!(listed.as_array().map(Vec::len), Some(1));
     assert_eq!(gateway.json(&["sandbox", "list", "--label", "team=blue"]), json!([]));
     assert_eq!(gateway.chiton(&["sandbox", "start", "box"]).ok(), "box Ready\n");
-    assert_eq!(gateway.shell("box", "cat /workspace/note; ls /tmp").ok(), "kept\n", "files are kept, /tmp is not");
-    assert_eq!(gateway.chiton(&["sandbox", "logs", "box", "--tail", "1"]).stdout, "begun\n");
+    assert_eq!(gateway.shell("box", "cat /workspace/note /tmp/note").ok(), "kept\nalso\n", "files are kept");
+    let lines = |arguments: &[&str]| {
+        let logs = gateway.chiton(&[&["sandbox", "logs", "box"], arguments].concat());
+        (logs.stdout + &logs.stderr).lines().count()
+    };
+    gateway.shell("box", BEGUN).ok();
+    assert_eq!((lines(&[]), lines(&["--tail", "1"])), (4, 1), "of both runs");
 
     assert_eq!(gateway.chiton(&["sandbox", "delete", "box"]).ok(), "box Deleted\n");
     assert_eq!(gateway.json(&["sandbox", "list", "--all"]), json!([]));
     assert_eq!(
         gateway.phases(&id),
         [
-            "before_create", "after_create", "before_start", "after_ready",
-            "approve_stop", "before_stop", "after_stop/completed",
-            "before_start", "after_ready",
-            "before_stop", "after_stop/completed", "before_delete", "after_delete/completed",
+            "before_create",
+            "after_create",
+            "before_start",
+            "after_ready",
+            "approve_stop",
+            "before_stop",
+            "after_stop/completed",
+            "before_start",
+            "after_ready",
+            "before_stop",
+            "after_stop/completed",
+            "before_delete",
+            "after_delete/completed",
         ]
     );
     assert_eq!((gateway.entries("leases"), gateway.entries("effects").len()), (vec![], 1), "the workspace's is left");
@@ -175,7 +193,8 @@ fn a_main_process_that_ends_completes_its_sandbox_and_starts_again() {
         return;
     }
     let gateway = Gateway::start(CHAIN);
-    let script = "echo x >> /workspace/runs; while ! [ -e /workspace/go ]; do sleep 0.02; done; rm /workspace/go; exit 3";
+    let script =
+        "echo x >> /workspace/runs; while ! [ -e /workspace/go ]; do sleep 0.02; done; rm /workspace/go; exit 3";
     let sandbox = gateway.json(&["sandbox", "create", "job", "--", "sh", "-c", script]);
     let completed = |gateway: &Gateway| {
         gateway.shell("job", "touch /workspace/go");
@@ -202,7 +221,11 @@ fn a_sandbox_outlives_its_gateway() {
     gateway.shell("box", "sleep 600 & echo $! > /workspace/pid").ok();
     let phases = gateway.phases(id(&gateway.get("box")));
     for crash in [false, true, true] {
-        if crash { gateway.kill() } else { gateway.terminate() }
+        if crash {
+            gateway.kill()
+        } else {
+            gateway.terminate()
+        }
         gateway.begin();
         gateway.until(id(&gateway.get("box")), |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase == "Ready"));
         let same = gateway.shell("box", "kill -0 $(cat /workspace/pid) && echo alive");
@@ -217,8 +240,9 @@ fn an_exit_that_no_gateway_saw_is_known_afterwards() {
         return;
     }
     let mut gateway = Gateway::start(CHAIN);
-    let script = "echo begun; sleep 424242; echo ended; exit 7";
+    let script = "echo begun; touch /workspace/begun; sleep 424242; echo ended; exit 7";
     let sandbox = gateway.json(&["sandbox", "create", "job", "--", "sh", "-c", script]);
+    gateway.shell("job", &format!("{BEGUN}; until grep -qs 424242 /proc/[0-9]*/cmdline; do :; done")).ok();
     gateway.kill();
     let sleeping = leftovers::pids(gateway.id(), gateway.folder());
     let (pid, _) = sleeping.iter().find(|(_, what)| what.ends_with(": sleep 424242")).expect("its child");

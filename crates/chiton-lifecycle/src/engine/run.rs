@@ -7,8 +7,8 @@ use std::time::Duration;
 use chiton_driver::{AgentLaunch, ComputeDriver, CreateCall, Identity, Observed, ObservedStatus, slots};
 use chiton_model::condition::set;
 use chiton_model::{
-    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, OperationId, OperationKind, Phase, Ran, SandboxPhase, StartReason,
-    StopReason,
+    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, OperationId, OperationKind, Phase, Ran, SandboxPhase,
+    StartReason, StopReason,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;

@@ -367,7 +367,9 @@ impl Gateway {
         let limit = Timespec::try_from(DEADLINE).expect("a time");
         for (pid, what) in leftovers::pids(&self.id, self.folder.path()) {
             // One that cannot be opened has ended.
-            let Ok(process) = pidfd_open(Pid::from_raw(pid).expect("a process id"), PidfdFlags::empty()) else { continue };
+            let Ok(process) = pidfd_open(Pid::from_raw(pid).expect("a process id"), PidfdFlags::empty()) else {
+                continue;
+            };
             let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).expect("a wait");
             assert_eq!(ended, 1, "process {pid} did not end: {what}");
         }
