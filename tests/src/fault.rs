@@ -1,191 +1,273 @@
-//! An extension with real effects that fails on command.
+//! An extension that misbehaves on demand, and that leaves real traces.
 //!
-//! Its effect is a file per sandbox and action phase; its cleanups remove them. Every call is appended to a file, so that a
-//! test reads who was called, in which order, and with what.
+//! Every call is appended to `FOLDER/calls.jsonl`, one JSON object a line, by a single write before anything else
+//! happens: what the file says was called was called, whatever became of the process. Every phase that acts leaves a file
+//! `FOLDER/effects/SANDBOX.PHASE`, *before* it misbehaves, so that a failed action has an effect that somebody must undo;
+//! cleanups remove these files *after* they would have misbehaved.
+//!
+//! Which phase misbehaves, and how, is said by the config (`faults`) or by the request, as label `fault/PHASE` with the
+//! kind as its value. While `FOLDER/cured` exists nothing misbehaves.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_lifecycle::extension::{
-    Approval, Descriptor, Draft, Extension, ExtensionKind, HookContext, HookCore, RequestContext, SlotValues,
-    StepError, StepResult,
+    Approval, Descriptor, Draft, Extension, ExtensionKind, HookContext, HookCore, ReconcileOutcome, RequestContext,
+    SlotValues, StepError, StepResult, WorkspaceContext,
 };
 use chiton_lifecycle::plan::PlanView;
 use chiton_model::{CreateFailure, Error, Phase, Ran, StartReason, StopReason};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// What to do in a phase.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// Return an error.
+/// How a phase misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Fails for good.
     Fail,
-    /// Take longer than any deadline.
+    /// Fails at the first attempt and succeeds at the next.
+    Once,
+    /// Never returns; can be dropped.
     Hang,
-    /// Panic.
+    /// Panics.
     Panic,
-    /// Fail as long as a file `mended` is not there.
-    FailUntilMended,
+    /// `approve_stop` only: says no.
+    Veto,
 }
 
-/// The config: `[compute.extension."fault"]`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// The config.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where its effects and its calls go.
-    folder: PathBuf,
-    /// The phase that fails; none does when absent.
+    /// Absolute path of the folder for calls and effects. Must exist.
+    pub folder: PathBuf,
+    /// Phase → how it misbehaves.
     #[serde(default)]
-    phase: Option<Phase>,
-    /// How it fails.
-    #[serde(default = "fail")]
-    how: Fault,
-    /// A label that it writes into the plan.
+    pub faults: BTreeMap<String, Kind>,
+    /// Labels to write into every plan, to meet other extensions' writes.
     #[serde(default)]
-    label: Option<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
-fn fail() -> Fault {
-    Fault::Fail
+/// What is saved for each sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    ticket: String,
 }
 
 /// The extension.
 #[derive(Debug)]
-pub struct Faulty(Config);
-
-/// What the derived build registers.
-pub fn extension() -> Result<ExtensionKind, Error> {
-    let phases = Phase::ALL.iter().copied().filter(|phase| {
-        !matches!(phase, Phase::Reconcile | Phase::Sweep | Phase::EnsureWorkspace | Phase::ReleaseWorkspace)
-    });
-    let mut descriptor = Descriptor::new("fault", "1.0.0", "Fails on command", phases)?;
-    descriptor.local_effects = true;
-    Ok(ExtensionKind::new(descriptor, |_: &Config| Vec::new(), |config| Ok(Faulty(config))))
+pub struct Fault {
+    config: Config,
 }
 
-impl Faulty {
-    async fn fault(&self, phase: Phase) -> StepResult {
-        if self.0.phase != Some(phase) {
-            return Ok(());
-        }
-        match self.0.how {
-            Fault::Fail => Err(StepError::fatal("told to fail")),
-            Fault::FailUntilMended if self.0.folder.join("mended").exists() => Ok(()),
-            Fault::FailUntilMended => Err(StepError::fatal("not mended yet")),
-            Fault::Panic => panic!("told to panic"),
-            Fault::Hang => {
-                std::future::pending::<()>().await;
-                Ok(())
-            }
-        }
+/// What the distribution registers.
+///
+/// # Errors
+/// None in practice: the name is a constant of the right form.
+pub fn extension() -> Result<ExtensionKind, Error> {
+    let phases = Phase::ALL.iter().copied().filter(|phase| *phase != Phase::Sweep);
+    let mut descriptor = Descriptor::new("fault", env!("CARGO_PKG_VERSION"), "Misbehaves on demand", phases)?;
+    // Files are written by this process: after a crash none can still be on its way.
+    descriptor.local_effects = true;
+    Ok(ExtensionKind::new(descriptor, |_: &Config| Vec::new(), |config| Ok(Fault { config })))
+}
+
+fn io(error: &std::io::Error) -> StepError {
+    StepError::fatal(format!("the test's folder cannot be used: {error}"))
+}
+
+impl Fault {
+    /// Notes a call.
+    fn note(&self, phase: Phase, mut call: serde_json::Value) -> StepResult {
+        call["phase"] = json!(phase.as_str());
+        let mut line = call.to_string();
+        line.push('\n');
+        let file = OpenOptions::new().append(true).create(true).open(self.config.folder.join("calls.jsonl"));
+        file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| io(&error))
     }
 
-    fn note(&self, cx: &HookCore, ran: Option<Ran>) -> StepResult {
-        let line = json!({ "phase": cx.phase(), "ran": ran, "key": cx.idempotency_key("effect"), "operation": cx.operation() });
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(self.0.folder.join("effects"))?;
-            // One write, so that lines of several threads do not mix.
-            let mut file = OpenOptions::new().create(true).append(true).open(self.0.folder.join("calls"))?;
-            file.write_all(format!("{line}\n").as_bytes())
-        };
-        write().map_err(|error| StepError::fatal(error.to_string()))
+    fn note_hook(&self, cx: &HookContext, ran: Option<Ran>, reason: Option<&str>) -> StepResult {
+        self.note(
+            cx.phase(),
+            json!({
+                "sandbox": cx.sandbox.as_str(), "name": cx.name.as_str(), "operation": cx.kind.as_str(),
+                "attempt": cx.attempt(), "ran": ran.map(Ran::as_str), "reason": reason,
+            }),
+        )
     }
 
-    fn effect(&self, cx: &HookContext) -> PathBuf {
-        self.0.folder.join("effects").join(format!("{}.{}", cx.sandbox, cx.phase()))
+    fn effect(&self, subject: &str, phase: Phase) -> PathBuf {
+        self.config.folder.join("effects").join(format!("{subject}.{phase}"))
     }
 
-    /// An action: noted, done, and then failed if told to, so that there is something to undo.
-    async fn act(&self, cx: &HookContext) -> StepResult {
-        self.note(cx, None)?;
-        fs::write(self.effect(cx), "").map_err(|error| StepError::fatal(error.to_string()))?;
-        self.fault(cx.phase()).await
+    /// Leaves a trace.
+    fn act(&self, subject: &str, phase: Phase) -> StepResult {
+        let path = self.effect(subject, phase);
+        let made = fs::create_dir_all(self.config.folder.join("effects")).and_then(|()| fs::write(path, "held\n"));
+        made.map_err(|error| io(&error))
     }
 
-    /// A cleanup of the effects of these phases.
-    async fn undo(&self, cx: &HookContext, ran: Ran, phases: [Phase; 2]) -> StepResult {
-        self.note(cx, Some(ran))?;
-        self.fault(cx.phase()).await?;
+    /// Removes traces, whether they are there or not.
+    fn undo(&self, subject: &str, phases: &[Phase]) -> StepResult {
         for phase in phases {
-            match fs::remove_file(self.0.folder.join("effects").join(format!("{}.{phase}", cx.sandbox))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StepError::fatal(error.to_string()));
-                }
+            match fs::remove_file(self.effect(subject, *phase)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(&error)),
                 _ => {}
             }
         }
         Ok(())
     }
+
+    fn wanted(&self, phase: Phase, labels: Option<&BTreeMap<String, String>>) -> Option<Kind> {
+        if self.config.folder.join("cured").exists() {
+            return None;
+        }
+        let asked = labels.and_then(|labels| labels.get(&format!("fault/{phase}")));
+        let asked = asked.and_then(|kind| serde_json::from_value(json!(kind)).ok());
+        asked.or_else(|| self.config.faults.get(phase.as_str()).copied())
+    }
+
+    async fn misbehave(&self, phase: Phase, labels: Option<&BTreeMap<String, String>>, attempt: u32) -> StepResult {
+        match self.wanted(phase, labels) {
+            Some(Kind::Fail) => Err(StepError::fatal(format!("{phase} was told to fail"))),
+            Some(Kind::Once) if attempt == 1 => Err(StepError::retryable(format!("{phase} was told to fail once"))),
+            Some(Kind::Hang) => futures::future::pending().await,
+            Some(Kind::Panic) => panic!("{phase} was told to panic"),
+            Some(Kind::Once | Kind::Veto) | None => Ok(()),
+        }
+    }
+
+    async fn hook(&self, cx: &HookContext) -> StepResult {
+        self.misbehave(cx.phase(), Some(&cx.request.labels), cx.attempt()).await
+    }
+
+    async fn look(&self, cx: &RequestContext, phase: Phase) -> StepResult {
+        let name = cx.request.name.as_ref().map(|name| name.as_str().to_owned());
+        self.note(phase, json!({ "name": name }))?;
+        self.misbehave(phase, Some(&cx.request.labels), 1).await
+    }
+
+    async fn action(&self, cx: &HookContext, reason: Option<&str>) -> StepResult {
+        self.note_hook(cx, None, reason)?;
+        self.act(cx.sandbox.as_str(), cx.phase())?;
+        self.hook(cx).await
+    }
+
+    async fn cleanup(&self, cx: &HookContext, ran: Ran, reason: Option<&str>, phases: &[Phase]) -> StepResult {
+        self.note_hook(cx, Some(ran), reason)?;
+        self.hook(cx).await?;
+        self.undo(cx.sandbox.as_str(), phases)
+    }
+
+    async fn workspace(&self, cx: &WorkspaceContext) -> StepResult {
+        let core: &HookCore = cx;
+        self.note(core.phase(), json!({ "workspace": cx.workspace.as_str(), "attempt": core.attempt() }))?;
+        if core.phase() == Phase::EnsureWorkspace {
+            self.act(cx.workspace.as_str(), Phase::EnsureWorkspace)?;
+        }
+        self.misbehave(core.phase(), None, core.attempt()).await
+    }
 }
 
+const CREATED: [Phase; 2] = [Phase::BeforeCreate, Phase::AfterCreate];
+const STARTED: [Phase; 2] = [Phase::BeforeStart, Phase::AfterReady];
+
 #[async_trait]
-impl Extension for Faulty {
-    async fn validate_request(&self, _cx: &RequestContext) -> StepResult {
-        self.fault(Phase::ValidateRequest).await
+impl Extension for Fault {
+    async fn validate_request(&self, cx: &RequestContext) -> StepResult {
+        self.look(cx, Phase::ValidateRequest).await
     }
 
-    async fn prepare_plan(&self, _cx: &RequestContext, draft: &mut Draft) -> StepResult {
-        if let Some(label) = &self.0.label {
-            draft.portable().label(label, "fault")?;
+    async fn prepare_plan(&self, cx: &RequestContext, draft: &mut Draft) -> StepResult {
+        self.look(cx, Phase::PreparePlan).await?;
+        let ticket = draft.slot_or("ticket", "none");
+        draft.portable().env("FAULT_TICKET", &ticket)?;
+        for (key, value) in &self.config.labels {
+            draft.portable().label(key, value)?;
         }
-        self.fault(Phase::PreparePlan).await
+        Ok(())
     }
 
-    async fn validate_plan(&self, _cx: &RequestContext, _plan: &PlanView) -> StepResult {
-        self.fault(Phase::ValidatePlan).await
+    async fn validate_plan(&self, cx: &RequestContext, _plan: &PlanView) -> StepResult {
+        self.look(cx, Phase::ValidatePlan).await
     }
 
     async fn before_create(&self, cx: &HookContext) -> StepResult<SlotValues> {
-        self.act(cx).await?;
-        Ok(SlotValues::new())
+        self.action(cx, None).await?;
+        let ticket = format!("ticket-{}", cx.sandbox);
+        cx.save(&State { ticket: ticket.clone() })?;
+        Ok(SlotValues::from([("ticket".to_owned(), ticket)]))
     }
 
     async fn after_create(&self, cx: &HookContext) -> StepResult {
-        self.act(cx).await
+        self.action(cx, None).await
     }
 
-    async fn before_start(&self, cx: &HookContext, _reason: StartReason) -> StepResult {
-        self.act(cx).await
+    async fn before_start(&self, cx: &HookContext, reason: StartReason) -> StepResult {
+        self.action(cx, Some(reason.as_str())).await
     }
 
-    async fn after_ready(&self, cx: &HookContext, _reason: StartReason) -> StepResult {
-        self.act(cx).await
+    async fn after_ready(&self, cx: &HookContext, reason: StartReason) -> StepResult {
+        self.action(cx, Some(reason.as_str())).await
     }
 
-    async fn approve_stop(&self, _cx: &HookContext, _reason: StopReason) -> StepResult<Approval> {
-        match self.fault(Phase::ApproveStop).await {
-            Ok(()) => Ok(Approval::Approve),
-            Err(error) => Ok(Approval::Veto(error.to_string())),
+    async fn approve_stop(&self, cx: &HookContext, reason: StopReason) -> StepResult<Approval> {
+        self.note_hook(cx, None, Some(reason.as_str()))?;
+        if self.wanted(cx.phase(), Some(&cx.request.labels)) == Some(Kind::Veto) {
+            return Ok(Approval::Veto("it was told to say no".to_owned()));
         }
+        self.hook(cx).await.map(|()| Approval::Approve)
     }
 
-    async fn before_stop(&self, cx: &HookContext, _reason: StopReason) -> StepResult {
-        self.note(cx, None)?;
-        self.fault(Phase::BeforeStop).await
+    async fn before_stop(&self, cx: &HookContext, reason: StopReason) -> StepResult {
+        self.note_hook(cx, None, Some(reason.as_str()))?;
+        self.hook(cx).await
     }
 
-    async fn after_stop(&self, cx: &HookContext, ran: Ran, _reason: StopReason) -> StepResult {
-        self.undo(cx, ran, [Phase::BeforeStart, Phase::AfterReady]).await
+    async fn after_stop(&self, cx: &HookContext, ran: Ran, reason: StopReason) -> StepResult {
+        self.cleanup(cx, ran, Some(reason.as_str()), &STARTED).await
     }
 
-    async fn on_create_failed(&self, cx: &HookContext, ran: Ran, _failure: &CreateFailure) -> StepResult {
-        self.undo(cx, ran, [Phase::BeforeCreate, Phase::AfterCreate]).await
+    async fn on_create_failed(&self, cx: &HookContext, ran: Ran, failure: &CreateFailure) -> StepResult {
+        self.cleanup(cx, ran, Some(&failure.step), &CREATED).await
     }
 
     async fn before_delete(&self, cx: &HookContext) -> StepResult {
-        self.note(cx, None)?;
-        self.fault(Phase::BeforeDelete).await
+        self.note_hook(cx, None, None)?;
+        self.hook(cx).await
     }
 
     async fn after_delete(&self, cx: &HookContext, ran: Ran) -> StepResult {
-        self.undo(cx, ran, [Phase::BeforeCreate, Phase::AfterCreate]).await
+        self.cleanup(cx, ran, None, &CREATED).await
+    }
+
+    async fn reconcile(&self, cx: &HookContext) -> ReconcileOutcome {
+        let noted = match self.note_hook(cx, None, None) {
+            Ok(()) => self.hook(cx).await,
+            Err(error) => Err(error),
+        };
+        match (noted, cx.state::<State>()) {
+            (Err(error), _) | (Ok(()), Err(error)) => ReconcileOutcome::Failed(error.to_string()),
+            (Ok(()), Ok(Some(_))) if !self.effect(cx.sandbox.as_str(), Phase::BeforeCreate).exists() => {
+                ReconcileOutcome::Drift("the file of before_create is gone".to_owned())
+            }
+            (Ok(()), Ok(_)) => ReconcileOutcome::InSync,
+        }
+    }
+
+    async fn ensure_workspace(&self, cx: &WorkspaceContext) -> StepResult {
+        self.workspace(cx).await
+    }
+
+    async fn release_workspace(&self, cx: &WorkspaceContext, _ran: Ran) -> StepResult {
+        self.workspace(cx).await?;
+        self.undo(cx.workspace.as_str(), &[Phase::EnsureWorkspace])
     }
 }
-
-/// How long a test's hooks may take, so that a hanging one is over soon.
-pub const DEADLINE: Duration = Duration::from_millis(500);

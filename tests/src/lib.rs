@@ -1,17 +1,12 @@
-//! What the end-to-end tests share: a gateway of their own, the command line, and a look at what is left.
+//! What the end-to-end tests need beside the program itself.
+//!
+//! The tests run the real program with the real driver and make real sandboxes, because what can go wrong between
+//! processes (a gateway that dies, a file that stays, a group of processes that nobody ends) shows nowhere else. One
+//! part is not of the product: an extension that misbehaves on demand. It is compiled into a distribution of its own,
+//! `chiton-test`, in the same way in which any derived build adds an extension.
+//!
+//! - [`fault`]: the extension
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod fault;
-pub mod gateway;
-pub mod leftovers;
-
-pub use gateway::{Gateway, Output};
-
-/// Whether real sandboxes can be made; says by name what is skipped when not.
-pub fn root_or_skip(test: &str) -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
-    }
-    eprintln!("SKIPPED {test}: real sandboxes need root");
-    false
-}

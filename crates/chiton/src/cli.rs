@@ -11,7 +11,7 @@ use crate::parse::{Side, duration, key_value, remote_or_local};
 #[command(
     name = "chiton",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage; of exec: the command's own, 125 for a failure of chiton's own, 126 and 127 as in a shell."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage; of exec: the command's own, 124 when --timeout ended it, 125 for a failure of chiton's own, 126 and 127 as in a shell."
 )]
 pub(crate) struct Cli {
     /// The gateway to talk to: unix:PATH. Default: `CHITON_GATEWAY`, else the default socket.

@@ -17,6 +17,9 @@ use chiton_client::to_status;
 /// How long a stream's first two messages may take.
 const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// How long the agent of a Ready sandbox may take to dial, after this gateway started.
+const DIAL: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// A stream whose first message selects a sandbox, as its selector and the rest.
 trait Selecting: Send + 'static {
     type Rest: Send + 'static;
@@ -104,7 +107,8 @@ impl Api {
         }
         let client = self
             .sessions
-            .client(&record.id)
+            .client_within(&record.id, DIAL)
+            .await
             .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
         Ok((client, record.id.clone()))
     }

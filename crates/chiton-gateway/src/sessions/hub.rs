@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chiton_model::SandboxId;
 use parking_lot::Mutex;
@@ -124,6 +125,19 @@ impl Sessions {
     /// [`SessionError::Unknown`], [`SessionError::Disconnected`].
     pub fn client(&self, sandbox: &SandboxId) -> Result<AgentClient, SessionError> {
         let door = self.door(sandbox).ok_or_else(|| SessionError::Unknown(sandbox.clone()))?;
+        door.client().ok_or_else(|| SessionError::Disconnected(sandbox.clone()))
+    }
+
+    /// As [`Sessions::client`], with a moment for an agent that is on its way: a gateway that has just started serves
+    /// before the agents have dialled again.
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`], [`SessionError::Disconnected`].
+    pub async fn client_within(&self, sandbox: &SandboxId, limit: Duration) -> Result<AgentClient, SessionError> {
+        let door = self.door(sandbox).ok_or_else(|| SessionError::Unknown(sandbox.clone()))?;
+        let mut changes = door.connected.subscribe();
+        let come = changes.wait_for(|state| state.closed || state.attempt.is_some());
+        drop(tokio::time::timeout(limit, come).await);
         door.client().ok_or_else(|| SessionError::Disconnected(sandbox.clone()))
     }
 

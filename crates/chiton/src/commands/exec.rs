@@ -20,6 +20,10 @@ use crate::terminal::{self, RawMode};
 
 /// What a failure of our own exits with, so that it is not taken for the command's (as env(1) and others do).
 const OWN_FAILURE: u8 = 125;
+/// What a command that --timeout ended exits with, as timeout(1) does: its own code is only that of the signal.
+const TIMED_OUT: u8 = 124;
+/// What the agent reports for a program that is not there, as a shell does.
+const NOT_FOUND: i32 = 127;
 /// How much of standard input is read at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -91,8 +95,14 @@ async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
     })?;
     if exit.timed_out {
         output::fail(&Error::deadline("the command was ended by --timeout"), cx.json);
-    } else if !exit.message.is_empty() {
-        output::fail(&Error::not_found(exit.message), cx.json);
+        return Ok(ExitCode::from(TIMED_OUT));
+    }
+    if !exit.message.is_empty() {
+        let error = match exit.code {
+            NOT_FOUND => Error::not_found(exit.message),
+            _ => Error::invalid("argv", exit.message),
+        };
+        output::fail(&error, cx.json);
     }
     Ok(ExitCode::from(u8::try_from(exit.code & 0xff).unwrap_or(OWN_FAILURE)))
 }

@@ -1,4 +1,4 @@
-//! A derived build: the program as it ships, with an extension that fails on command and the template.
+//! The gateway as the end-to-end tests run it: everything that ships, the template extension, and the misbehaving one.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
