@@ -2,6 +2,7 @@
 
 mod answers;
 mod cleanup;
+mod hooks;
 mod pieces;
 mod plans;
 mod recovery;
