@@ -1,8 +1,12 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
+//! - `chains`: who writes what, who is asked, and what a change of the config changes
+//! - `faults`: an extension that fails, hangs or panics
 //! - `life`: what a user does with a sandbox, from create to delete
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
+mod chains;
+mod faults;
 mod harness;
 mod life;

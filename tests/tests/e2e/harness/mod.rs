@@ -384,6 +384,12 @@ impl Gateway {
         names
     }
 
+    /// How many addresses a sandbox has.
+    pub(crate) fn leases(&self, id: &str) -> usize {
+        let holder = |name: &String| fs::read_to_string(self.path("leases").join(name)).is_ok_and(|holder| holder == id);
+        self.entries("leases").into_iter().filter(holder).count()
+    }
+
     /// Deletes everything, ends the program, and looks at the machine.
     fn finish(&mut self) {
         if self.child.is_none() {
