@@ -58,7 +58,10 @@ fn story(gateway: &Gateway, phase: &str, kind: &str, steps: &[&str]) -> String {
             .collect();
         writeln!(told, "row: {} owes {} {}", row["phase"], row["obligations"], conditions.join("; ")).expect("a string");
         writeln!(told, "failure: {}", row["failure"]).expect("a string");
-        writeln!(told, "calls: {}", gateway.phases(id).join(" ")).expect("a string");
+        let mut phases = gateway.phases(id);
+        // A debt is tried again by itself; how often it was by now is not the same every time.
+        phases.dedup();
+        writeln!(told, "calls: {}", phases.join(" ")).expect("a string");
         let of = |name: &&String| name.starts_with(id);
         let effects: Vec<String> =
             gateway.entries("effects").iter().filter(of).map(|name| name.replace(id, "")).collect();
@@ -161,7 +164,7 @@ fn a_phase_that_fails() {
             cure: wait for its retry, or close it by hand: chiton obligations discharge --force
         row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop: after_stop was told to fail"
         failure: null
-        calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed after_stop/completed
+        calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed
         held: .after_create .after_ready .before_create .before_start, 1 leases
         # before_delete
         create: done
@@ -258,7 +261,7 @@ fn a_phase_that_hangs() {
             cure: wait for its retry, or close it by hand: chiton obligations discharge --force
         row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop: its deadline of 1s passed"
         failure: null
-        calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed after_stop/completed
+        calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed
         held: .after_create .after_ready .before_create .before_start, 1 leases
         # before_delete
         create: done
@@ -355,7 +358,7 @@ fn a_phase_that_panics() {
             cure: wait for its retry, or close it by hand: chiton obligations discharge --force
         row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop: it panicked: after_stop was told to panic"
         failure: null
-        calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed after_stop/completed
+        calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed
         held: .after_create .after_ready .before_create .before_start, 1 leases
         # before_delete
         create: done
