@@ -31,16 +31,25 @@ pub(crate) fn decide<'a>(
             Activation::OnRequest(allow) => asked && holds(allow),
         };
         if asked && !active {
+            let name = extension.name.as_str();
+            let cure = match extension.policy.activation {
+                Activation::Match(_) => {
+                    format!(
+                        "it cannot be asked for, it comes where the operator's rule says: [compute.policy.{name:?}] match"
+                    )
+                }
+                _ => format!("ask the operator to allow it: [compute.policy.{name:?}] allow"),
+            };
             return Err(Error::refused(
                 "policy",
                 format!(
                     "extension {:?} is not allowed for {} in workspace {:?}",
-                    extension.name.as_str(),
+                    name,
                     principal.subject,
                     workspace.as_str()
                 ),
             )
-            .cure(format!("ask the operator to allow it: [compute.policy.{:?}] allow", extension.name.as_str())));
+            .cure(cure));
         }
         if active {
             let rule = extension.policy.activation.as_str();

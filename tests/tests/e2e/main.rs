@@ -1,10 +1,14 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
+//! - `chains`: who writes what, who is asked, and what a change of the config changes
+//! - `faults`: an extension that fails, hangs or panics
+//! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
-//! - `kill`: the gateway is killed in the midst of it
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
+mod chains;
+mod faults;
 mod harness;
-mod kill;
+mod kills;
 mod life;

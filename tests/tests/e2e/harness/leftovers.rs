@@ -49,7 +49,9 @@ pub(crate) fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
         } else {
             continue;
         };
-        found.push((pid, format!("{why}: {}", command.trim())));
+        let groups = text("cgroup");
+        let group = groups.lines().find(|line| line.contains(gateway)).unwrap_or_default().to_owned();
+        found.push((pid, format!("{why} ({group}): {}", command.trim())));
     }
     found
 }
