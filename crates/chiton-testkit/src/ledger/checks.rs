@@ -121,6 +121,7 @@ impl Ledger {
             ("no overlap", self.no_overlap()),
             ("what cleanups are told is true", self.ran_is_true()),
             ("nothing unstarted is cleaned", started),
+            ("only the frozen chain", self.only_the_frozen_chain_is_called()),
             ("one operation at a time", self.one_operation_at_a_time()),
             ("never made again", self.never_recreated()),
             ("balance", self.balance(truth)),

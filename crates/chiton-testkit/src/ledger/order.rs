@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chiton_lifecycle::journal::{MarkEvent, OperationOutcome, StepKey, StepStatus, Subject, Write};
+use chiton_lifecycle::journal::{FrozenChain, MarkEvent, OperationOutcome, StepKey, StepStatus, Subject, Write};
 use chiton_model::{ExtensionName, OperationId, Phase, Ran, SandboxId};
 
 use super::{Effect, End, Entry, Hook, Ledger, What};
@@ -294,6 +294,49 @@ impl Ledger {
                         .any(|phase| started.contains(&(hook.subject.clone(), hook.extension.clone(), *phase)));
                     if !acted {
                         return Err(format!("a cleanup for an extension that never started: {entry}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever is called is in the frozen chain, with the frozen config, and an observer only where nothing has effects.
+    pub fn only_the_frozen_chain_is_called(&self) -> Outcome {
+        let mut tags: BTreeMap<String, String> = BTreeMap::new();
+        let mut chains: BTreeMap<Subject, FrozenChain> = BTreeMap::new();
+        for entry in self.entries() {
+            match &entry.what {
+                What::Commit(commit) => {
+                    for write in &commit.writes {
+                        match write {
+                            Write::PutConfig { digest, document } => {
+                                let tag = document.get("tag").and_then(|tag| tag.as_str()).unwrap_or_default();
+                                tags.insert(digest.clone(), tag.to_owned());
+                            }
+                            Write::PutSandbox(row) => drop(chains.insert(row.subject(), row.chain.clone())),
+                            Write::PutWorkspace(row) => {
+                                // A released extension leaves the chain in the commit that ends its release.
+                                chains.insert(Subject::Workspace(row.key.clone()), row.chain.clone());
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                What::HookBegin(hook) => {
+                    let chain = chains.get(&hook.subject).map(Vec::as_slice).unwrap_or_default();
+                    let Some(link) = chain.iter().find(|link| link.name == hook.extension) else {
+                        return Err(format!("an extension that is not in the frozen chain is called: {entry}"));
+                    };
+                    if tags.get(&link.config) != Some(&hook.tag) {
+                        return Err(format!(
+                            "called with the config {:?}, which is not the frozen one: {entry}",
+                            hook.tag
+                        ));
+                    }
+                    if link.observe && has_effects(hook.phase) {
+                        return Err(format!("an observer takes part in effects: {entry}"));
                     }
                 }
                 _ => {}

@@ -9,7 +9,7 @@ mod random;
 use play::Play;
 
 /// How many histories a default run plays: seconds, not minutes.
-const CASES: u64 = 150;
+const CASES: u64 = 120;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("the variable holds a whole number"))

@@ -15,6 +15,12 @@ fn force_delete(lab: &Lab, id: &SandboxId) -> Result<(), chiton_model::Error> {
 
 #[test]
 fn a_changed_config_and_a_changed_list_never_change_whom_a_sandbox_calls_nor_with_what() {
+    for listed in [true, false] {
+        frozen(listed);
+    }
+}
+
+fn frozen(listed: bool) {
     let mut lab = Lab::new(40)
         .driver(DriverSpec::new("fake"))
         .extension(ExtensionScript::everywhere("old"))
@@ -25,7 +31,10 @@ fn a_changed_config_and_a_changed_list_never_change_whom_a_sandbox_calls_nor_wit
     let (id, _) = lab.create("x");
     lab.crash();
     lab.reconfigure("old", json!({ "tag": "second" }));
-    lab.unlist("old");
+    if !listed {
+        lab.unlist("old");
+    }
+    lab.list("new");
     lab.start();
     lab.stop_sandbox(&id).expect("stopped");
     lab.start_sandbox(&id).expect("started");
