@@ -133,9 +133,9 @@ match = { labels = { tier = "gold" } }
     };
     let entry = |name: &str, rule: &str| (name.to_owned(), rule.to_owned());
     let always = entry("fleet-labels", "always");
-    assert_eq!(chain(&[]), [always.clone()]);
+    assert_eq!(chain(&[]), std::slice::from_ref(&always));
     assert_eq!(chain(&["--label", "tier=gold"]), [always.clone(), entry("fault", "match")]);
-    assert_eq!(chain(&["--label", "tier=tin"]), [always.clone()]);
+    assert_eq!(chain(&["--label", "tier=tin"]), std::slice::from_ref(&always));
     assert_eq!(chain(&["-w", "trusted", "--extension", "noop"]), [always, entry("noop", "on-request")]);
     let refused = |arguments: &[&str]| gateway.chiton(&[&["sandbox", "create", "box"], arguments].concat()).refused();
     insta::assert_snapshot!(refused(&["--extension", "noop"]), @r#"
@@ -144,7 +144,7 @@ match = { labels = { tier = "gold" } }
     "#);
     insta::assert_snapshot!(refused(&["--extension", "fault"]), @r#"
     error: extension "fault" is not allowed for uid:0 in workspace "default" [refused]
-      cure: ask the operator to allow it: [compute.policy."fault"] allow
+      cure: it cannot be asked for, it comes where the operator's rule says: [compute.policy."fault"] match
     "#);
     insta::assert_snapshot!(refused(&["--extension", "address-lease"]), @r#"
     error: extension "address-lease" is not one that this gateway offers [refused]

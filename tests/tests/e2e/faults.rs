@@ -419,9 +419,9 @@ fn a_cleanup_that_fails_is_owed_over_restarts_until_it_is_paid() {
     gateway.chiton(&["sandbox", "create", "box"]).ok();
     for crash in [true, false] {
         if crash {
-            gateway.kill()
+            gateway.kill();
         } else {
-            gateway.terminate()
+            gateway.terminate();
         }
         gateway.begin();
         let owed = gateway.json(&["obligations", "list"]);

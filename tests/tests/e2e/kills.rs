@@ -136,6 +136,7 @@ fn a_gateway_that_is_killed_at_any_moment_leaves_nothing_that_nobody_owns() {
         println!("{when}");
         let request_id = format!("{seed}-{round}");
         let sent = gateway.ask(async |client| tokio::spawn(request.clone().send(client, request_id.clone())));
+        #[expect(clippy::disallowed_methods, reason = "the moment of the kill")]
         std::thread::sleep(wait);
         gateway.kill();
         drop(gateway.runtime().block_on(sent).expect("no panic"));

@@ -222,9 +222,9 @@ fn a_sandbox_outlives_its_gateway() {
     let phases = gateway.phases(id(&gateway.get("box")));
     for crash in [false, true, true] {
         if crash {
-            gateway.kill()
+            gateway.kill();
         } else {
-            gateway.terminate()
+            gateway.terminate();
         }
         gateway.begin();
         gateway.until(id(&gateway.get("box")), |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase == "Ready"));

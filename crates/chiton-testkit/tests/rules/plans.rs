@@ -113,11 +113,12 @@ fn an_optional_extension_that_fails_in_prepare_plan_is_off_the_chain_with_its_wr
 
 #[test]
 fn an_optional_extension_with_a_bare_slot_is_left_out() {
-    let mut lab = Lab::new(103)
-        .driver(DriverSpec::new("fake"))
-        .extension_with(ExtensionScript::everywhere("ext").slot("ip", "IP"), |policy| {
-            policy.failure = FailurePolicy::Optional
-        });
+    let mut lab = Lab::new(103).driver(DriverSpec::new("fake")).extension_with(
+        ExtensionScript::everywhere("ext").slot("ip", "IP"),
+        |policy| {
+            policy.failure = FailurePolicy::Optional;
+        },
+    );
     lab.start();
     let preview = plan(&lab, CreateRequest::default()).expect("it is left out");
     assert!(preview.plan.slots.values().all(|slot| slot.name != "ext.ip"));

@@ -45,7 +45,9 @@ fn an_effect_that_takes_hold_after_the_crash_is_undone_whatever_crashes_or_delet
         late(Phase::EnsureWorkspace, second, |lab| {
             let engine = lab.engine();
             let request = lab.request();
-            lab.world().spawn_outside(async move { drop(engine.create(request, Default::default()).await) });
+            lab.world().spawn_outside(async move {
+                drop(engine.create(request, chiton_lifecycle::CreateRequest::default()).await)
+            });
         });
     }
 }
@@ -132,7 +134,8 @@ fn an_ensure_that_a_crash_interrupts_never_releases_what_an_earlier_one_made_rea
     lab.start();
     lab.script("second").next(Phase::EnsureWorkspace, Act::Hang);
     let (engine, request) = (lab.engine(), lab.request());
-    lab.world().spawn_outside(async move { drop(engine.create(request, Default::default()).await) });
+    lab.world()
+        .spawn_outside(async move { drop(engine.create(request, chiton_lifecycle::CreateRequest::default()).await) });
     lab.advance(Duration::from_secs(1));
     lab.crash();
     lab.lose_marks();

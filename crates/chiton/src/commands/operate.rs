@@ -147,11 +147,15 @@ pub(super) async fn info(cx: &Context) -> Result<ExitCode, Error> {
 
 pub(super) async fn extensions(cx: &Context) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
-    let answer = client
+    let mut answer = client
         .list_extensions(wire::ListExtensionsRequest {})
         .await
         .map_err(|status| from_status(&status))?
         .into_inner();
+    // In chain order; those that no new sandbox gets come last.
+    answer
+        .extensions
+        .sort_by_key(|extension| (extension.position.is_none(), extension.position, extension.name.clone()));
     if cx.json {
         output::document(&json!(answer.extensions.iter().map(output::extension).collect::<Vec<_>>()));
         return Ok(ExitCode::SUCCESS);

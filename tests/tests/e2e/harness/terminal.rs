@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -27,7 +26,7 @@ impl Terminal {
         let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("the program");
         // The command keeps its copies of the other side; while they live the terminal would never end.
         drop(command);
-        Self { master: File::from(OwnedFd::from(master)), child, shown: String::new() }
+        Self { master: File::from(master), child, shown: String::new() }
     }
 
     /// Reads until the text was shown; fails the test when the program ends first.
