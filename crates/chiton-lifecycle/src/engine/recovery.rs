@@ -37,11 +37,15 @@ impl Engine {
             .await
             .map_err(|error| one(store_error(error)))?;
         inner.check_pieces(&live).await?;
+        // Before the operations go on: what one of them closes stays closed.
+        for sandbox in &live {
+            inner.reopen(sandbox).await;
+        }
         for operation in open {
             inner.resume(operation).await.map_err(one)?;
         }
-        for sandbox in &live {
-            inner.revive(sandbox).await;
+        for sandbox in live {
+            inner.restart_again(sandbox);
         }
         inner.begin_background();
         Ok(())
@@ -210,7 +214,7 @@ impl Inner {
     }
 
     /// Makes a sandbox reachable again.
-    async fn revive(self: &Arc<Self>, sandbox: &SandboxRecord) {
+    async fn reopen(&self, sandbox: &SandboxRecord) {
         if self.held.lock().contains_key(&sandbox.id) {
             return;
         }
@@ -223,8 +227,12 @@ impl Inner {
         {
             tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
         }
-        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped {
-            let (inner, id) = (Arc::clone(self), sandbox.id.clone());
+    }
+
+    /// Starts a sandbox again that was stopped at shutdown.
+    fn restart_again(self: &Arc<Self>, sandbox: SandboxRecord) {
+        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped && !self.held.lock().contains_key(&sandbox.id) {
+            let (inner, id) = (Arc::clone(self), sandbox.id);
             self.world.executor.spawn(Box::pin(async move { inner.restart_stopped(id).await }));
         }
     }
