@@ -46,7 +46,7 @@ fn an_effect_that_takes_hold_after_the_crash_is_undone_whatever_crashes_or_delet
             let engine = lab.engine();
             let request = lab.request();
             lab.world().spawn_outside(async move {
-                drop(engine.create(request, chiton_lifecycle::CreateRequest::default()).await)
+                drop(engine.create(request, chiton_lifecycle::CreateRequest::default()).await);
             });
         });
     }
