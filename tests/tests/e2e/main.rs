@@ -4,6 +4,7 @@
 //! - `faults`: an extension that fails, hangs or panics
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
+//! - `secrets`: where a secret is, and where it is not
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
@@ -12,3 +13,4 @@ mod faults;
 mod harness;
 mod kills;
 mod life;
+mod secrets;
