@@ -62,40 +62,16 @@ impl Inner {
             // Not even by force: an object of another life of the store may be another store's.
             held.clone()?;
         }
-        let mut interrupted = Vec::new();
+        let mut interrupted = None;
         if held.is_err() {
-            let present = |entry: &ChainEntry| self.registry.get(&entry.name).is_some();
             let operations = self.journal.operations(&subject).await.map_err(store_error)?;
             let open = operations.into_iter().rfind(|old| old.outcome.is_none());
-            if let Some(mut old) = open {
-                if old.kind == OperationKind::Create {
-                    return self.unwind_held(ticket, old, sandbox, &claim).await;
+            match open {
+                Some(create) if create.kind == OperationKind::Create => {
+                    return self.unwind_held(ticket, create, sandbox, &claim).await;
                 }
-                if old.kind == OperationKind::Start {
-                    // Recovery did not get to it: whoever takes part in a start may have acted.
-                    let took_part = |name: &ExtensionName| {
-                        self.registry.get(name).is_some_and(|kind| kind.descriptor().takes_part(Phase::AfterStop))
-                    };
-                    let names: Vec<ExtensionName> = sandbox
-                        .chain
-                        .iter()
-                        .filter(|entry| !entry.observe && (took_part(&entry.name) || !present(entry)))
-                        .map(|entry| entry.name.clone())
-                        .collect();
-                    for extension in names {
-                        let debt = Debt { extension, phase: Phase::AfterStop, ran: Ran::Maybe };
-                        if !sandbox
-                            .debts
-                            .iter()
-                            .any(|owed| owed.extension == debt.extension && owed.phase == debt.phase)
-                        {
-                            sandbox.debts.push(debt);
-                        }
-                    }
-                }
-                old.ended_at = Some(self.world.clock.now());
-                old.outcome = Some(OperationOutcome::Failed(Error::conflict("a forced delete took its place")));
-                interrupted.push(Write::PutOperation(Box::new(old)));
+                Some(other) => interrupted = Some(self.take_over(other, &mut sandbox)),
+                None => {}
             }
         }
         let mut op = operation(self, &ticket, OperationKind::Delete, &request.principal);
@@ -119,6 +95,28 @@ impl Inner {
 }
 
 impl Inner {
+    /// A forced delete of a held sandbox ends the operation that recovery could not go on with.
+    fn take_over(&self, mut old: OperationRecord, sandbox: &mut SandboxRecord) -> Write {
+        if old.kind == OperationKind::Start {
+            // Whoever takes part in a start may have acted, and so may whoever is not there to say.
+            let cleans = |name: &ExtensionName| {
+                self.registry.get(name).is_none_or(|kind| kind.descriptor().takes_part(Phase::AfterStop))
+            };
+            let owes = |name: &ExtensionName| {
+                sandbox.debts.iter().any(|debt| debt.extension == *name && debt.phase == Phase::AfterStop)
+            };
+            let acted =
+                sandbox.chain.iter().filter(|entry| !entry.observe && cleans(&entry.name) && !owes(&entry.name));
+            let debt =
+                |entry: &ChainEntry| Debt { extension: entry.name.clone(), phase: Phase::AfterStop, ran: Ran::Maybe };
+            let debts: Vec<Debt> = acted.map(debt).collect();
+            sandbox.debts.extend(debts);
+        }
+        old.ended_at = Some(self.world.clock.now());
+        old.outcome = Some(OperationOutcome::Failed(Error::conflict("a forced delete took its place")));
+        Write::PutOperation(Box::new(old))
+    }
+
     /// A forced delete of a held create that never ended: it is undone, by whoever of its chain is there.
     async fn unwind_held(
         self: &Arc<Self>,

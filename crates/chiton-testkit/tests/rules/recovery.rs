@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chiton_lifecycle::CreateRequest;
 use chiton_model::{Phase, SandboxPhase};
 use chiton_testkit::{Act, AgentBehaviour, Behaviour, Call, DriverSpec, ExtensionScript, Lab};
 
@@ -45,9 +46,7 @@ fn an_effect_that_takes_hold_after_the_crash_is_undone_whatever_crashes_or_delet
         late(Phase::EnsureWorkspace, second, |lab| {
             let engine = lab.engine();
             let request = lab.request();
-            lab.world().spawn_outside(async move {
-                drop(engine.create(request, chiton_lifecycle::CreateRequest::default()).await);
-            });
+            lab.world().spawn_outside(async move { drop(engine.create(request, CreateRequest::default()).await) });
         });
     }
 }
@@ -134,8 +133,7 @@ fn an_ensure_that_a_crash_interrupts_never_releases_what_an_earlier_one_made_rea
     lab.start();
     lab.script("second").next(Phase::EnsureWorkspace, Act::Hang);
     let (engine, request) = (lab.engine(), lab.request());
-    lab.world()
-        .spawn_outside(async move { drop(engine.create(request, chiton_lifecycle::CreateRequest::default()).await) });
+    lab.world().spawn_outside(async move { drop(engine.create(request, CreateRequest::default()).await) });
     lab.advance(Duration::from_secs(1));
     lab.crash();
     lab.lose_marks();
