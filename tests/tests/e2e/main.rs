@@ -2,6 +2,7 @@
 //!
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `faults`: an extension that fails, hangs or panics
+//! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
@@ -10,5 +11,6 @@
 mod chains;
 mod faults;
 mod harness;
+mod input;
 mod kills;
 mod life;
