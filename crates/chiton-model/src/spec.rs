@@ -78,11 +78,15 @@ pub mod serde_value {
 /// environment), so that the refusal comes from us and says why.
 const COMMAND_BYTES: usize = 128 * 1024;
 
+/// The most bytes that an environment may have: the kernel's limit for one of its strings (`MAX_ARG_STRLEN`), so that
+/// no part of it can be the one that it refuses.
+const ENV_BYTES: usize = 128 * 1024;
+
 impl SandboxSpec {
     /// Checks all that can be checked without knowing the driver.
     pub fn check(&self) -> Result<(), Error> {
         label::check_request_labels("labels", &self.labels)?;
-        label::check_request_env("env", &self.env)?;
+        check_env("env", &self.env)?;
         check_command("command", &self.command)?;
         if !self.workdir.is_empty() && !self.workdir.starts_with('/') {
             return Err(Error::invalid(
@@ -105,6 +109,17 @@ impl SandboxSpec {
         }
         Ok(())
     }
+}
+
+/// Checks an environment: names, no reserved ones, no NUL, not absurdly large.
+pub fn check_env(field: &str, env: &BTreeMap<String, String>) -> Result<(), Error> {
+    label::check_request_env(field, env)?;
+    let bytes: usize = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    if bytes > ENV_BYTES {
+        return Err(Error::invalid(field, format!("the environment has {bytes} bytes, the limit is {ENV_BYTES}"))
+            .cure("put the data in a file and pass its path"));
+    }
+    Ok(())
 }
 
 /// Checks a program and its arguments: no NUL, not absurdly large, a program name if anything at all.

@@ -2,6 +2,7 @@
 //!
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `faults`: an extension that fails, hangs or panics
+//! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
 //! - `secrets`: where a secret is, and where it is not
@@ -11,6 +12,7 @@
 mod chains;
 mod faults;
 mod harness;
+mod input;
 mod kills;
 mod life;
 mod secrets;

@@ -1,7 +1,7 @@
 //! What goes to the agent inside a sandbox: exec and files. And the main process's output, which comes from the driver.
 
 use chiton_driver::LogOptions;
-use chiton_model::spec::check_command;
+use chiton_model::spec::{check_command, check_env};
 use chiton_model::{Error, Principal, SandboxId, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
@@ -135,6 +135,7 @@ impl Api {
                     .cure("name one after --, for example: -- ls -l"));
             }
             check_command("argv", &start.argv)?;
+            check_env("env", &start.env.clone().into_iter().collect())?;
         }
         let output =
             client.exec(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;

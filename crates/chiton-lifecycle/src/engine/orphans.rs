@@ -43,7 +43,15 @@ impl Engine {
     /// Deletes an object that no live row owns, by hand.
     pub async fn delete_orphan(&self, principal: Principal, driver: DriverId, id: SandboxId) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
-        self.inner.owned(async move { inner.delete_orphan(&principal.subject, &driver, &id, "by hand").await }).await
+        let work = async move {
+            let handle = inner.driver(&driver)?;
+            if inner.look(&handle, handle.get(&id)).await?.is_none() {
+                return Err(Error::not_found(format!("driver {driver} has no object {id}"))
+                    .cure("list what is there: chiton orphans list"));
+            }
+            inner.delete_orphan(&principal.subject, &driver, &id, "by hand").await
+        };
+        self.inner.owned(work).await
     }
 
     /// Takes over a held sandbox of an earlier life of the store.

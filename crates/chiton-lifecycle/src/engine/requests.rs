@@ -82,8 +82,11 @@ impl Inner {
             return Ok(Claimed::Fresh(Claim { key: None, _gate: None }));
         };
         if request_id.is_empty() || request_id.len() > 128 || request_id.chars().any(char::is_control) {
-            return Err(Error::invalid("request_id", format!("request id {request_id:?} is not valid"))
-                .cure("use 1 to 128 characters without control characters, for example a UUID"));
+            return Err(Error::invalid(
+                "request_id",
+                format!("request id {:?} is not valid", request_id.chars().take(128).collect::<String>()),
+            )
+            .cure("use 1 to 128 characters without control characters, for example a UUID"));
         }
         let document = serde_json::to_value(body)
             .map_err(|error| Error::internal(format!("the request has no JSON form: {error}")))?;

@@ -21,7 +21,10 @@ pub(super) fn errors(errors: &[ConfigError]) -> Vec<Error> {
     errors
         .iter()
         .map(|error| {
-            let message = format!("{}: {}: {}", error.origin, error.key, error.message);
+            let place = [error.origin.to_string(), error.key.clone()];
+            let message: Vec<&str> = place.iter().map(String::as_str).chain([error.message.as_str()]).collect();
+            // What concerns the whole file has no key.
+            let message = message.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
             let found = Error::invalid(&error.key, message);
             match &error.cure {
                 Some(cure) => found.cure(cure),
