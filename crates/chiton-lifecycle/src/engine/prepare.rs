@@ -178,17 +178,17 @@ impl Inner {
                 })
             })
             .await;
+        if let (Ok(draft), FailurePolicy::Optional) = (&prepared, policy.failure) {
+            // Not a failure to tolerate: nobody could say what stands there if the extension fails later.
+            bare_slot(link, draft)?;
+        }
         let applied = prepared.and_then(|draft| {
             if link.entry.observe {
                 // It writes to a copy: what it would have done is worth a look, not a change.
-                tracing::info!(extension = %link.name(), would_change = (draft.json() != &builder.plan), "observed prepare_plan");
+                let would_change = draft.json() != &builder.plan;
+                tracing::info!(extension = %link.name(), would_change, "observed prepare_plan");
                 return Ok(());
             }
-            if policy.failure == FailurePolicy::Optional
-                && let Some((name, _)) = draft.slots.iter().find(|(_, default)| default.is_none()) {
-                    return Err(Error::refused(link.name().as_str(), format!("extension {:?} is optional and its slot {name:?} has no default", link.name().as_str()))
-                        .cure("declare the slot with slot_or, or make the extension required"));
-                }
             builder.apply(link.name(), draft, &|earlier, path| policy.may_override(earlier, path))
         });
         match applied {
@@ -267,4 +267,12 @@ fn request_view(request: &CreateRequest, driver: &Arc<dyn ComputeDriver>) -> Req
         resources: request.spec.resources.clone(),
         driver_config: own_config(&request.spec, driver),
     }
+}
+
+/// An optional extension's slots need defaults.
+fn bare_slot(link: &Link, draft: &crate::extension::Draft) -> Result<(), Error> {
+    let Some((slot, _)) = draft.slots.iter().find(|(_, default)| default.is_none()) else { return Ok(()) };
+    let name = link.name().as_str();
+    Err(Error::refused(name, format!("extension {name:?} is optional and its slot {slot:?} has no default"))
+        .cure("declare the slot with slot_or, or make the extension required"))
 }

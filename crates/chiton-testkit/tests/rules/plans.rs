@@ -112,7 +112,7 @@ fn an_optional_extension_that_fails_in_prepare_plan_is_off_the_chain_with_its_wr
 }
 
 #[test]
-fn an_optional_extension_with_a_bare_slot_is_left_out() {
+fn an_optional_extension_with_a_bare_slot_is_refused_at_seal() {
     let mut lab = Lab::new(103).driver(DriverSpec::new("fake")).extension_with(
         ExtensionScript::everywhere("ext").slot("ip", "IP"),
         |policy| {
@@ -120,9 +120,8 @@ fn an_optional_extension_with_a_bare_slot_is_left_out() {
         },
     );
     lab.start();
-    let preview = plan(&lab, CreateRequest::default()).expect("it is left out");
-    assert!(preview.plan.slots.values().all(|slot| slot.name != "ext.ip"));
-    assert!(preview.chain.is_empty() && preview.plan.notes.iter().any(|note| note.contains("no default")));
+    let refused = plan(&lab, CreateRequest::default()).expect_err("a bare slot of an optional extension");
+    assert!(refused.message.contains("\"ext\"") && refused.message.contains("no default"), "{refused}");
 }
 
 #[test]
