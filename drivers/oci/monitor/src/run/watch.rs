@@ -268,11 +268,10 @@ impl Monitor {
         if self.state != State::Created {
             return Ok(());
         }
-        if let Some(launch) = &mut self.launch {
-            self.launch_by = Some(Instant::now() + Duration::from_millis(self.config.launch_deadline_ms));
-            launch.start().step("start the main process")?;
-        }
-        Ok(())
+        let gone = || io::Error::other("the launch child ended before the main process ran");
+        let launch = self.launch.as_mut().ok_or_else(gone).step("start the main process")?;
+        self.launch_by = Some(Instant::now() + Duration::from_millis(self.config.launch_deadline_ms));
+        launch.start().step("start the main process")
     }
 
     fn stop(&mut self, grace: Duration) {
@@ -325,7 +324,10 @@ impl Monitor {
                     }
                     if self.is_launch(status.pid()) {
                         self.launch = None;
-                        if self.init.is_none() {
+                        // A container that waits for its start waits for ever without it; its end of the connection may
+                        // be held open by that very container, so that nothing but this tells.
+                        let stranded = self.state != State::Running && self.kill_at.is_none();
+                        if self.init.is_none() || stranded {
                             let source = io::Error::other(format!("the launch child ended: {status:?}"));
                             return Err(MonitorError::Step { step: "launch", source });
                         }
