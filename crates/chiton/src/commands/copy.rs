@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Context, local_tar, selector};
+use super::{Context, answer, local_tar, selector};
 use crate::cli::CopyArgs;
 use crate::output;
 use crate::parse::Side;
@@ -167,7 +167,7 @@ async fn download(client: &mut Client, remote: Remote, target: &Path) -> Result<
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
     let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox), path: remote.path };
-    let mut chunks = client.read_file(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let mut chunks = answer(client.read_file(request)).await?;
     let (progress, mut bytes, mut mode) = (bar(Some(found.size)), 0, None);
     while let Some(chunk) = chunks.message().await.map_err(|status| from_status(&status))? {
         mode.get_or_insert(chunk.mode);

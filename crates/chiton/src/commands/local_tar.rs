@@ -11,6 +11,7 @@ use chiton_proto::v1 as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::answer;
 use super::copy::{Remote, bar, io as at};
 
 /// Messages that wait for a slow other side.
@@ -154,7 +155,7 @@ pub(super) async fn download(
     let beside = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staging = tempfile::Builder::new().prefix(".chiton-cp-").tempdir_in(beside).map_err(at(beside))?;
     let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox), path: remote.path };
-    let mut stream = client.read_tar(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let mut stream = answer(client.read_tar(request)).await?;
     let (sender, chunks) = mpsc::channel(BUFFER);
     let root = staging.path().to_owned();
     let work = tokio::task::spawn_blocking(move || {
