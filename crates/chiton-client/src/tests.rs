@@ -145,7 +145,7 @@ async fn a_socket_of_another_user_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("gateway.sock");
     let _listener = StdListener::bind(&socket).unwrap();
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o0)).unwrap();
     let error = connect(&at(&socket)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Refused { by: "gateway".into() });
 }

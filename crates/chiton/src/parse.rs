@@ -1,5 +1,8 @@
 //! Words of the command line.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};

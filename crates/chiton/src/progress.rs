@@ -63,13 +63,11 @@ impl Progress {
         }
         let left = DUE.saturating_sub(self.begin.elapsed());
         tokio::pin!(future);
-        match tokio::time::timeout(left, &mut future).await {
-            Ok(value) => value,
-            Err(_) => {
-                self.due();
-                future.await
-            }
+        if let Ok(value) = tokio::time::timeout(left, &mut future).await {
+            return value;
         }
+        self.due();
+        future.await
     }
 
     fn due(&mut self) {

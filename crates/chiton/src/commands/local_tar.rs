@@ -1,5 +1,8 @@
 //! Folders as tar streams. What comes out of a sandbox is hostile: no entry may leave the folder that it is unpacked into.
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};

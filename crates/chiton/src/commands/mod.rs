@@ -55,7 +55,7 @@ fn selector(name: &str, workspace: &str, by_id: bool) -> wire::SandboxSelector {
 
 /// How long a gateway may take to answer, or to begin an answer that streams. What it does for an answer has shorter
 /// deadlines of its own; this one is for a gateway that hangs.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Waits for an answer, but not for ever.
 pub(crate) async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {

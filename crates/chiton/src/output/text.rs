@@ -1,5 +1,8 @@
 //! Small texts.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
 
 use base64::Engine as _;
