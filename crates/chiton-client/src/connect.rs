@@ -82,7 +82,7 @@ async fn dial(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}", handle.as_raw_fd())).await
 }
 
-fn no_connection(address: &Address, cause: &io::Error) -> Error {
+pub(crate) fn no_connection(address: &Address, cause: &io::Error) -> Error {
     let start = match address.origin {
         "default" => "start one with `chiton gateway`, or try everything at once with `chiton demo`".to_owned(),
         origin => format!("start one with `chiton gateway --listen {address}`, or correct {origin}"),

@@ -4,14 +4,24 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::parse::{Side, duration, key_value, remote_or_local};
+use crate::parse::{Side, duration, key_value, remote_or_local, since};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed; standard error says what, why and the cure
+  2    wrong usage
+  141  whoever read standard output went away
+Of sandbox exec: the command's own (128 + signal when a signal ended it), 124 when --timeout ended it, 126 when it cannot
+be executed, 127 when it is not there, 125 for a failure of chiton's own, wrong usage included. Signals are passed on to
+the command; three within a second end chiton itself.";
 
 /// A sandbox gateway for agents: plans that can be read before they run, and nothing left to clean up.
 #[derive(Debug, Parser)]
 #[command(
     name = "chiton",
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage; of exec: the command's own, 124 when --timeout ended it, 125 for a failure of chiton's own, 126 and 127 as in a shell."
+    after_help = EXIT_CODES
 )]
 pub(crate) struct Cli {
     /// The gateway to talk to: unix:PATH. Default: `CHITON_GATEWAY`, else the default socket.
@@ -240,8 +250,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<u64>,
     /// Only since then: an RFC 3339 time, or how long ago: 10m.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<jiff::Timestamp>,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use clap::Parser as _;
 use crate::cli::Cli;
 use crate::commands;
 use crate::output;
+use crate::usage;
 
 /// A program in the making.
 #[derive(Default)]
@@ -57,10 +58,7 @@ impl Distribution {
         }
         let cli = match Cli::try_parse_from(&arguments) {
             Ok(cli) => cli,
-            Err(error) => {
-                drop(error.print());
-                return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-            }
+            Err(error) => return ExitCode::from(usage::report(&error, &arguments)),
         };
         commands::run(&self.plugins, cli)
     }

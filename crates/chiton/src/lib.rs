@@ -20,7 +20,9 @@ mod commands;
 mod distribution;
 mod output;
 mod parse;
+mod progress;
 mod terminal;
+mod usage;
 mod wait;
 
 pub use builtin::oci;

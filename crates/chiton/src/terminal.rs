@@ -1,13 +1,15 @@
 //! The terminal in raw mode, given back on every way out.
 
 use std::io::IsTerminal as _;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use chiton_model::Error;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// What the terminal was before; kept where a panic and a signal find it, too.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+static HOOK: Once = Once::new();
 
 /// Raw mode as long as this lives.
 pub(crate) struct RawMode(());
@@ -24,11 +26,13 @@ impl RawMode {
         let mut raw = before.clone();
         raw.make_raw();
         *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
-        let earlier = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            restore();
-            earlier(panic);
-        }));
+        HOOK.call_once(|| {
+            let earlier = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                restore();
+                earlier(panic);
+            }));
+        });
         tcsetattr(&stdin, OptionalActions::Flush, &raw)
             .map_err(|error| refuse(format!("the terminal cannot be set: {error}")))?;
         Ok(Self(()))
@@ -50,9 +54,12 @@ pub(crate) fn restore() {
     }
 }
 
-/// Rows and columns of the terminal.
+/// Rows and columns of the terminal; the usual ones if it does not know (serial lines, some harnesses).
 pub(crate) fn size() -> (u16, u16) {
     tcgetwinsize(std::io::stdout())
         .or_else(|_| tcgetwinsize(std::io::stdin()))
-        .map_or((24, 80), |size| (size.ws_row, size.ws_col))
+        .map(|size| (size.ws_row, size.ws_col))
+        .ok()
+        .filter(|(rows, columns)| *rows > 0 && *columns > 0)
+        .unwrap_or((24, 80))
 }

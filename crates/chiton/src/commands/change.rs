@@ -7,7 +7,7 @@ use chiton_client::{Client, from_status};
 use chiton_model::Error;
 use chiton_proto::v1 as wire;
 
-use super::{Context, request_id, select, selector};
+use super::{Context, answer, request_id, select, selector};
 use crate::cli::{ChangeArgs, DeleteArgs};
 use crate::output;
 use crate::wait;
@@ -15,14 +15,14 @@ use crate::wait;
 pub(super) async fn start(cx: &Context, args: &ChangeArgs) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
     let request = wire::SandboxRequest { sandbox: Some(select(&args.one)), request_id: request_id() };
-    let answer = client.start_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let answer = answer(client.start_sandbox(request)).await?;
     finish(cx, &mut client, answer, args.no_wait).await
 }
 
 pub(super) async fn stop(cx: &Context, args: &ChangeArgs) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
     let request = wire::SandboxRequest { sandbox: Some(select(&args.one)), request_id: request_id() };
-    let answer = client.stop_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let answer = answer(client.stop_sandbox(request)).await?;
     finish(cx, &mut client, answer, args.no_wait).await
 }
 

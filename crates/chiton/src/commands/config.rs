@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use chiton_client::from_status;
 use chiton_gateway::Plugins;
 use chiton_gateway::config::default_config_text;
 use chiton_proto::v1 as wire;
 use serde_json::json;
 
 use super::gateway::{configuration, errors};
-use super::{Context, on_runtime};
+use super::{Context, answer, on_runtime};
 use crate::cli::{ConfigCommand, GatewayArgs};
 use crate::output::{self, Table};
 
@@ -59,8 +58,7 @@ fn show_sources(plugins: &Plugins, cx: &Context, args: GatewayArgs, origin: bool
 fn show_running(cx: &Context, origin: bool) -> ExitCode {
     on_runtime(cx.json, async {
         let mut client = cx.connect().await?;
-        let answer =
-            client.get_config(wire::GetConfigRequest {}).await.map_err(|status| from_status(&status))?.into_inner();
+        let answer = answer(client.get_config(wire::GetConfigRequest {})).await?;
         let values: Vec<_> = answer.values.into_iter().map(|value| (value.key, value.value, value.origin)).collect();
         print(cx.json, origin, &values);
         Ok(ExitCode::SUCCESS)

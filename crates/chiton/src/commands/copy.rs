@@ -1,30 +1,34 @@
 //! `sandbox cp`: files and folders, into or out of a sandbox. What is not whole is never seen under its name.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use chiton_client::{Client, from_status};
-use chiton_model::Error;
+use chiton_model::{Error, ErrorKind};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Context, local_tar, selector};
+use super::{Context, answer, local_tar, selector};
 use crate::cli::CopyArgs;
 use crate::output;
 use crate::parse::Side;
+use crate::progress::Progress;
 
 /// Bytes of a message.
 const CHUNK: usize = 256 * 1024;
 /// Messages that wait for a slow other side.
 const BUFFER: usize = 8;
+
+/// Permissions that a sandbox may give to a file here: none that make it privileged or let others write to it.
+pub(super) const LOCAL_MODE: u32 = 0o755;
 
 /// A copy's remote side.
 pub(super) struct Remote {
@@ -61,44 +65,53 @@ pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
     move |error| Error::invalid("path", format!("{}: {error}", path.display()))
 }
 
-/// A bar that appears on a terminal when the copy takes longer than a second.
-pub(super) fn bar(total: Option<u64>) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    if let Ok(style) = ProgressStyle::with_template("{bytes}/{total_bytes} {binary_bytes_per_sec} {wide_bar}") {
-        bar.set_style(style);
-    }
-    bar
+/// What is at a path in a sandbox.
+async fn stat(client: &mut Client, remote: &Remote) -> Result<agent::StatResponse, Error> {
+    let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox.clone()), path: remote.path.clone() };
+    answer(client.stat(request)).await
 }
 
-/// What is at a path in a sandbox; none when nothing is.
-async fn stat(client: &mut Client, remote: &Remote, path: &str) -> Result<Option<agent::StatResponse>, Error> {
-    let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox.clone()), path: path.to_owned() };
-    match client.stat(request).await {
-        Ok(found) => Ok(Some(found.into_inner())),
-        Err(status) if status.code() == tonic::Code::NotFound && from_status(&status).message.contains(path) => {
-            Ok(None)
-        }
-        Err(status) => Err(from_status(&status)),
+/// Whether it is a folder. Nothing there is none; if it is the sandbox that is not there, the copy itself says so.
+async fn has_folder(client: &mut Client, remote: &Remote) -> Result<bool, Error> {
+    match stat(client, remote).await {
+        Ok(found) => Ok(found.kind() == agent::stat_response::Kind::Folder),
+        Err(Error { kind: ErrorKind::NotFound, .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-fn is_folder(found: Option<&agent::StatResponse>) -> bool {
-    found.is_some_and(|found| found.kind() == agent::stat_response::Kind::Folder)
+/// The name that a path in a sandbox ends in; none for the root.
+pub(super) fn last_name(path: &str) -> Result<Option<OsString>, Error> {
+    let normal = Path::new(path);
+    match normal.file_name() {
+        Some(name) => Ok(Some(name.to_owned())),
+        None if normal.components().all(|part| part == Component::RootDir) => Ok(None),
+        None => Err(Error::invalid("source", format!("{path:?} does not end in a name")).cure("resolve the \"..\"")),
+    }
+}
+
+/// Where a file is to be written, with links followed. What is there and is no file is not replaced: a rename would put
+/// a file in the place of /dev/null.
+fn writable(target: PathBuf) -> Result<PathBuf, Error> {
+    match fs::metadata(&target) {
+        Ok(found) if found.is_file() => target.canonicalize().map_err(io(&target)),
+        Ok(_) => Err(Error::invalid("target", format!("{} is there and is no regular file", target.display()))
+            .cure("name a file, or a folder that exists")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(target),
+        Err(error) => Err(io(&target)(error)),
+    }
 }
 
 async fn upload(client: &mut Client, source: &Path, mut remote: Remote) -> Result<u64, Error> {
     let metadata = fs::metadata(source).map_err(io(source))?;
-    let target = stat(client, &remote, &remote.path).await?;
+    let into_folder = has_folder(client, &remote).await?;
     if metadata.is_dir() {
-        return local_tar::upload(client, source, remote, is_folder(target.as_ref())).await;
+        return local_tar::upload(client, source, remote, into_folder).await;
     }
     if !metadata.is_file() {
         return Err(Error::invalid("source", format!("{} is neither a file nor a folder", source.display())));
     }
-    if is_folder(target.as_ref()) {
+    if into_folder {
         let name = source
             .file_name()
             .and_then(|name| name.to_str())
@@ -107,7 +120,7 @@ async fn upload(client: &mut Client, source: &Path, mut remote: Remote) -> Resul
     }
     let (sender, stream) = mpsc::channel(BUFFER);
     let mode = metadata.permissions().mode() & 0o7777;
-    let (source, progress) = (source.to_owned(), bar(Some(metadata.len())));
+    let (source, progress) = (source.to_owned(), Progress::bytes(Some(metadata.len())));
     let reading = tokio::spawn(read_into(source, sender, remote, mode, progress));
     let sent = client.write_file(ReceiverStream::new(stream)).await.map_err(|status| from_status(&status));
     // Why the reading ended tells more than what the other side made of it.
@@ -120,7 +133,7 @@ async fn read_into(
     sender: mpsc::Sender<wire::WriteFileRequest>,
     remote: Remote,
     mode: u32,
-    progress: ProgressBar,
+    mut progress: Progress,
 ) -> Result<(), Error> {
     use agent::write_file_request::Input;
     let message = |input| wire::WriteFileRequest {
@@ -143,41 +156,36 @@ async fn read_into(
             break;
         }
         chunk.truncate(length);
-        progress.inc(length as u64);
+        progress.add(length);
         if sender.send(message(Input::Data(chunk.into()))).await.is_err() {
             // The other side ended the call; it says why.
             return Ok(());
         }
     }
     drop(sender.send(message(Input::Finish(true))).await);
-    progress.finish_and_clear();
     Ok(())
 }
 
 async fn download(client: &mut Client, remote: Remote, target: &Path) -> Result<u64, Error> {
-    let found = stat(client, &remote, &remote.path)
-        .await?
-        .ok_or_else(|| Error::not_found(format!("there is no {:?} in the sandbox", remote.path)))?;
-    let name = remote.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let name = last_name(&remote.path)?;
+    let found = stat(client, &remote).await?;
     let into_folder = target.is_dir();
-    if is_folder(Some(&found)) {
+    if found.kind() == agent::stat_response::Kind::Folder {
         return local_tar::download(client, remote, target, into_folder).await;
     }
-    let target = if into_folder { target.join(name) } else { target.to_owned() };
+    let target = writable(if into_folder { target.join(name.unwrap_or_default()) } else { target.to_owned() })?;
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
     let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox), path: remote.path };
-    let mut chunks = client.read_file(request).await.map_err(|status| from_status(&status))?.into_inner();
-    let (progress, mut bytes, mut mode) = (bar(Some(found.size)), 0, None);
+    let mut chunks = answer(client.read_file(request)).await?;
+    let (mut progress, mut bytes, mut mode) = (Progress::bytes(Some(found.size)), 0, None);
     while let Some(chunk) = chunks.message().await.map_err(|status| from_status(&status))? {
         mode.get_or_insert(chunk.mode);
         file.write_all(&chunk.data).map_err(io(&target))?;
         bytes += chunk.data.len() as u64;
-        progress.inc(chunk.data.len() as u64);
+        progress.add(chunk.data.len());
     }
-    progress.finish_and_clear();
-    // What a sandbox says of its file may not make a program of ours privileged.
-    let mode = mode.filter(|mode| *mode != 0).unwrap_or(0o644) & 0o777;
+    let mode = mode.filter(|mode| *mode != 0).unwrap_or(0o644) & LOCAL_MODE;
     fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).map_err(io(&target))?;
     file.persist(&target).map_err(|error| io(&target)(error.error))?;
     Ok(bytes)

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use chiton_client::from_status;
 use chiton_model::Error;
 use chiton_proto::v1 as wire;
 
-use super::{Context, request_id};
+use super::{Context, answer, request_id, unique};
 use crate::cli::CreateArgs;
 use crate::output;
 use crate::wait;
@@ -21,30 +20,21 @@ pub(super) fn request(args: CreateArgs) -> Result<wire::CreateSandboxRequest, Er
         })?;
         driver_config.insert(driver, text);
     }
-    let pairs = |name: &str, pairs: Vec<(String, String)>| {
-        let mut map = std::collections::HashMap::new();
-        for (key, value) in pairs {
-            if map.insert(key.clone(), value).is_some() {
-                return Err(Error::invalid(name, format!("--{name} {key:?} is given twice")).cure("give it once"));
-            }
-        }
-        Ok(map)
-    };
     Ok(wire::CreateSandboxRequest {
         name: args.name.unwrap_or_default(),
         workspace: args.workspace,
         spec: Some(wire::SandboxSpec {
             image: args.image.unwrap_or_default(),
             command: args.command,
-            env: pairs("env", args.env)?,
-            labels: pairs("label", args.label)?,
+            env: unique("env", args.env)?,
+            labels: unique("label", args.label)?,
             resources: Some(wire::Resources {
                 cpu: args.cpu.unwrap_or_default(),
                 memory: args.memory.unwrap_or_default(),
                 pids: args.pids.unwrap_or_default(),
             }),
             workdir: args.workdir.unwrap_or_default(),
-            secrets: pairs("secret", args.secret)?,
+            secrets: unique("secret", args.secret)?,
             extensions: args.extension,
             driver: args.driver.unwrap_or_default(),
             driver_config,
@@ -57,7 +47,7 @@ pub(super) fn request(args: CreateArgs) -> Result<wire::CreateSandboxRequest, Er
 pub(super) async fn run(cx: &Context, args: CreateArgs) -> Result<ExitCode, Error> {
     let no_wait = args.no_wait;
     let mut client = cx.connect().await?;
-    let answer = client.create_sandbox(request(args)?).await.map_err(|status| from_status(&status))?.into_inner();
+    let answer = answer(client.create_sandbox(request(args)?)).await?;
     let mut sandbox = answer.sandbox.unwrap_or_default();
     if !no_wait && !answer.operation.is_empty() {
         let outcome = wait::outcome(&mut client, &answer.operation).await?;

@@ -1,25 +1,30 @@
 //! `sandbox exec`: the command's own exit code, streams and signals; on a terminal it feels like one.
 
+use std::cell::Cell;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use chiton_client::from_status;
+use chiton_client::{Client, from_status};
 use chiton_model::Error;
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::agent::v1::exec_input::Input;
 use chiton_proto::agent::v1::exec_output::Output;
 use chiton_proto::v1 as wire;
+use serde_json::json;
 use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::Bytes;
 
-use super::{Context, on_runtime, request_id, selector};
+use super::{Context, answer, on_runtime, request_id, selector, unique};
 use crate::cli::ExecArgs;
 use crate::output;
 use crate::terminal::{self, RawMode};
 
 /// What a failure of our own exits with, so that it is not taken for the command's (as env(1) and others do).
-const OWN_FAILURE: u8 = 125;
+pub(crate) const OWN_FAILURE: u8 = 125;
 /// What a command that --timeout ended exits with, as timeout(1) does: its own code is only that of the signal.
 const TIMED_OUT: u8 = 124;
 /// What the agent reports for a program that is not there, as a shell does.
@@ -53,11 +58,12 @@ fn window() -> agent::WindowSize {
 }
 
 async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
+    let env = unique("env", args.env)?;
     let mut client = cx.connect().await?;
-    let raw = if args.tty { Some(RawMode::enter()?) } else { None };
+    let _raw = if args.tty { Some(RawMode::enter()?) } else { None };
     let start = agent::ExecStart {
         argv: args.command,
-        env: args.env.into_iter().collect(),
+        env,
         workdir: args.workdir.unwrap_or_default(),
         terminal: args.tty.then(window),
         timeout_ms: args.timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
@@ -74,43 +80,101 @@ async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
     } else {
         drop(inputs.send(message(Input::StdinEnd(true))).await);
     }
-    forward_signals(&inputs, args.tty)?;
-    // Kept until the exit: without it the gateway would take the client as gone.
-    let _inputs = inputs;
-    let mut outputs =
-        client.exec_sandbox(ReceiverStream::new(stream)).await.map_err(|status| from_status(&status))?.into_inner();
-    let mut exit = None;
-    while let Some(output) = outputs.message().await.map_err(|status| from_status(&status))? {
-        match output.output {
-            Some(Output::Stdout(data)) => write(&mut std::io::stdout().lock(), &data)?,
-            Some(Output::Stderr(data)) => write(&mut std::io::stderr().lock(), &data)?,
-            Some(Output::Exit(status)) => exit = Some(status),
-            Some(Output::Started(_)) | None => {}
+    let mut signals = Signals::catch(args.tty)?;
+    if args.tty {
+        pass_resizes(&inputs)?;
+    }
+    let running = Cell::new(false);
+    let relayed = relay(cx.json, &mut client, ReceiverStream::new(stream), &running);
+    tokio::pin!(relayed);
+    loop {
+        // The sender in `inputs` lives as long as this: without one the gateway would take the client as gone.
+        tokio::select! {
+            code = &mut relayed => return code.map(ExitCode::from),
+            signal = signals.next() => {
+                // On a terminal the command gets its signals from keys: one from elsewhere is meant for this process.
+                if args.tty || !running.get() || signals.insists() {
+                    return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(OWN_FAILURE)));
+                }
+                pass(&inputs, message(Input::Signal(signal)));
+            }
         }
     }
-    drop(raw);
+}
+
+/// Calls the gateway and writes out what the command writes, to its end. The exit code to end with.
+async fn relay(
+    json: bool,
+    client: &mut Client,
+    inputs: ReceiverStream<wire::ExecSandboxRequest>,
+    running: &Cell<bool>,
+) -> Result<u8, Error> {
+    let mut outputs = answer(client.exec_sandbox(inputs)).await?;
+    let mut exit = None;
+    while let Some(output) = outputs.message().await.map_err(|status| from_status(&status))? {
+        let written = match output.output {
+            Some(Output::Stdout(data)) => write(json, false, data).await,
+            Some(Output::Stderr(data)) => write(json, true, data).await,
+            Some(Output::Started(pid)) => {
+                running.set(true);
+                if json {
+                    output::json_line(&json!({ "event": "started", "pid": pid }));
+                }
+                Ok(())
+            }
+            Some(Output::Exit(status)) => {
+                exit = Some(status);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        match written {
+            Ok(()) => {}
+            // As if SIGPIPE had ended this process: the gateway sees it go and hangs the command up.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(output::READER_GONE),
+            Err(error) => return Err(Error::internal(format!("the command's output cannot be written: {error}"))),
+        }
+    }
     let exit = exit.ok_or_else(|| {
         Error::unavailable("agent", "the connection ended before the command did")
             .cure("look at the sandbox: chiton sandbox get")
     })?;
+    terminal::restore();
+    if json {
+        output::json_line(&json!({
+            "event": "exit", "code": exit.code, "signal": (exit.signal != 0).then_some(exit.signal), "timed_out": exit.timed_out,
+        }));
+    }
     if exit.timed_out {
-        output::fail(&Error::deadline("the command was ended by --timeout"), cx.json);
-        return Ok(ExitCode::from(TIMED_OUT));
+        output::fail(&Error::deadline("the command was ended by --timeout"), json);
+        return Ok(TIMED_OUT);
     }
     if !exit.message.is_empty() {
         let error = match exit.code {
             NOT_FOUND => Error::not_found(exit.message),
             _ => Error::invalid("argv", exit.message),
         };
-        output::fail(&error, cx.json);
+        output::fail(&error, json);
     }
-    Ok(ExitCode::from(u8::try_from(exit.code & 0xff).unwrap_or(OWN_FAILURE)))
+    // A code that is none must not pass for a success.
+    u8::try_from(exit.code).map_err(|_| Error::internal(format!("the agent told an exit code of {}", exit.code)))
 }
 
-fn write(out: &mut impl std::io::Write, data: &[u8]) -> Result<(), Error> {
-    out.write_all(data)
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::internal(format!("the output cannot be written: {error}")))
+/// Writes out, on another thread: a reader that is slow must not keep signals from being passed on.
+async fn write(json: bool, stderr: bool, data: Bytes) -> io::Result<()> {
+    if json {
+        let (form, text) = output::data(&data);
+        output::json_line(&json!({ "event": if stderr { "stderr" } else { "stdout" }, form: text }));
+        return Ok(());
+    }
+    let written = tokio::task::spawn_blocking(move || {
+        if stderr {
+            return io::stderr().lock().write_all(&data);
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(&data).and_then(|()| out.flush())
+    });
+    written.await.map_err(io::Error::other)?
 }
 
 /// Standard input to the command, as fast as it takes it.
@@ -132,41 +196,66 @@ async fn pump(inputs: Inputs) {
     }
 }
 
-/// Signals to the command's process group. On a terminal the terminal itself makes them from keys; only the end of the
-/// terminal and its size are ours to pass on.
-fn forward_signals(inputs: &Inputs, tty: bool) -> Result<(), Error> {
-    let passed: &[SignalKind] = if tty {
-        &[SignalKind::terminate(), SignalKind::hangup()]
-    } else {
-        &[
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-            SignalKind::interrupt(),
-            SignalKind::quit(),
-            SignalKind::user_defined1(),
-            SignalKind::user_defined2(),
-        ]
-    };
-    let caught = |kind| signal(kind).map_err(|error| Error::internal(format!("signals cannot be caught: {error}")));
-    for kind in passed {
-        let (mut signals, inputs, number) = (caught(*kind)?, inputs.clone(), kind.as_raw_value());
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if inputs.send(message(Input::Signal(number))).await.is_err() {
-                    return;
-                }
-            }
-        });
+/// Hands a message on without waiting: behind input that the command does not read it waits by itself.
+fn pass(inputs: &Inputs, message: wire::ExecSandboxRequest) {
+    if let Err(mpsc::error::TrySendError::Full(message)) = inputs.try_send(message) {
+        let inputs = inputs.clone();
+        tokio::spawn(async move { drop(inputs.send(message).await) });
     }
-    if tty {
-        let (mut sizes, inputs) = (caught(SignalKind::window_change())?, inputs.clone());
-        tokio::spawn(async move {
-            while sizes.recv().await.is_some() {
-                if inputs.send(message(Input::Resize(window()))).await.is_err() {
-                    return;
+}
+
+/// Signals that were sent to this process. On a terminal the terminal itself makes them for the command, from keys.
+struct Signals {
+    caught: mpsc::Receiver<i32>,
+    last: [Option<Instant>; 3],
+}
+
+impl Signals {
+    fn catch(tty: bool) -> Result<Self, Error> {
+        let ends = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()];
+        let others = [SignalKind::user_defined1(), SignalKind::user_defined2()];
+        let (sender, caught) = mpsc::channel(16);
+        for kind in ends.iter().chain(others.iter().filter(|_| !tty)) {
+            let (mut signals, sender, number) = (stream(*kind)?, sender.clone(), kind.as_raw_value());
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    if sender.send(number).await.is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
+        }
+        Ok(Self { caught, last: [None; 3] })
     }
+
+    /// The next one's number.
+    async fn next(&mut self) -> i32 {
+        let Some(number) = self.caught.recv().await else { return std::future::pending().await };
+        self.last.rotate_left(1);
+        self.last[2] = Some(Instant::now());
+        number
+    }
+
+    /// Three signals within a second are for this process: they may not reach the command, because it does not read its
+    /// input, and somebody wants an end.
+    fn insists(&self) -> bool {
+        self.last[0].is_some_and(|first| first.elapsed() < Duration::from_secs(1))
+    }
+}
+
+fn stream(kind: SignalKind) -> Result<Signal, Error> {
+    signal(kind).map_err(|error| Error::internal(format!("signals cannot be caught: {error}")))
+}
+
+/// Tells the command when the terminal's size changes.
+fn pass_resizes(inputs: &Inputs) -> Result<(), Error> {
+    let (mut sizes, inputs) = (stream(SignalKind::window_change())?, inputs.clone());
+    tokio::spawn(async move {
+        while sizes.recv().await.is_some() {
+            if inputs.send(message(Input::Resize(window()))).await.is_err() {
+                return;
+            }
+        }
+    });
     Ok(())
 }

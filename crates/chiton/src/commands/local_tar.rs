@@ -1,7 +1,12 @@
 //! Folders as tar streams. What comes out of a sandbox is hostile: no entry may leave the folder that it is unpacked into.
 
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use chiton_client::{Client, from_status};
@@ -11,7 +16,9 @@ use chiton_proto::v1 as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::copy::{Remote, bar, io as at};
+use super::answer;
+use super::copy::{LOCAL_MODE, Remote, io as at, last_name};
+use crate::progress::Progress;
 
 /// Messages that wait for a slow other side.
 const BUFFER: usize = 8;
@@ -102,7 +109,7 @@ impl<F: Fn(Vec<u8>) -> wire::WriteTarRequest> Write for Sender<F> {
 struct Receiver {
     chunks: mpsc::Receiver<Result<Vec<u8>, Error>>,
     current: io::Cursor<Vec<u8>>,
-    progress: indicatif::ProgressBar,
+    progress: Progress,
     bytes: u64,
     failed: Option<Error>,
 }
@@ -117,7 +124,7 @@ impl Read for Receiver {
             match self.chunks.blocking_recv() {
                 None => return Ok(0),
                 Some(Ok(data)) => {
-                    self.progress.inc(data.len() as u64);
+                    self.progress.add(data.len());
                     self.bytes += data.len() as u64;
                     self.current = io::Cursor::new(data);
                 }
@@ -138,33 +145,36 @@ pub(super) async fn download(
     target: &Path,
     into_folder: bool,
 ) -> Result<u64, Error> {
-    let name = remote
-        .path
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .filter(|name| !name.is_empty())
-        .unwrap_or("root")
-        .to_owned();
-    let place = if into_folder { target.join(&name) } else { target.to_owned() };
-    if place.exists() {
+    let name = last_name(&remote.path)?;
+    let place = match &name {
+        Some(name) if into_folder => target.join(name),
+        None if into_folder => target.join("root"),
+        _ => target.to_owned(),
+    };
+    if fs::symlink_metadata(&place).is_ok() {
         return Err(Error::already_exists(format!("{} exists already", place.display()))
             .cure("remove it first, or name another target"));
     }
     let beside = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staging = tempfile::Builder::new().prefix(".chiton-cp-").tempdir_in(beside).map_err(at(beside))?;
     let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox), path: remote.path };
-    let mut stream = client.read_tar(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let mut stream = answer(client.read_tar(request)).await?;
     let (sender, chunks) = mpsc::channel(BUFFER);
-    let root = staging.path().to_owned();
+    let inside = staging.path().join("tree");
+    fs::create_dir(&inside).map_err(at(&inside))?;
+    let (root, top) = (inside.clone(), name.clone());
     let work = tokio::task::spawn_blocking(move || {
-        let mut receiver =
-            Receiver { chunks, current: io::Cursor::default(), progress: bar(None), bytes: 0, failed: None };
-        let unpacked = unpack(&mut receiver, &root);
-        receiver.progress.finish_and_clear();
+        let mut receiver = Receiver {
+            chunks,
+            current: io::Cursor::default(),
+            progress: Progress::bytes(None),
+            bytes: 0,
+            failed: None,
+        };
+        let unpacked = unpack(&mut receiver, &root, top.as_deref());
         match (unpacked, receiver.failed.take()) {
             (_, Some(error)) | (Err(error), None) => Err(error),
-            (Ok(()), None) => Ok(receiver.bytes),
+            (Ok(modes), None) => Ok((receiver.bytes, modes)),
         }
     });
     loop {
@@ -175,65 +185,121 @@ pub(super) async fn download(
         }
     }
     drop(sender);
-    let bytes = work.await.map_err(|error| Error::internal(error.to_string()))??;
-    // The agent names entries relative to the folder's parent: one top folder, whose name is the folder's.
-    let mut entries = fs::read_dir(staging.path()).map_err(at(staging.path()))?;
-    let top = entries
-        .next()
-        .transpose()
-        .map_err(at(staging.path()))?
-        .ok_or_else(|| Error::internal("the sandbox sent an empty archive"))?;
-    fs::rename(top.path(), &place).map_err(at(&place))?;
+    let (bytes, modes) = work.await.map_err(|error| Error::internal(error.to_string()))??;
+    // Entries are named relative to the folder's parent: all are below the folder's own name. The root has none.
+    let whole = name.as_ref().map_or_else(|| inside.clone(), |name| inside.join(name));
+    fs::rename(&whole, &place).map_err(at(&place))?;
+    // Only now: a folder without write permission can be neither filled nor moved.
+    for (path, mode) in modes.iter().rev() {
+        let below = name.as_ref().map_or(Ok(path.as_path()), |name| path.strip_prefix(name));
+        let path = place.join(below.map_err(|error| Error::internal(error.to_string()))?);
+        fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).map_err(at(&path))?;
+    }
     Ok(bytes)
 }
 
-/// Unpacks an archive below a folder. An entry that would leave it, a link out of it and a special file are refused before
-/// anything of them is written.
-pub(super) fn unpack(archive: &mut impl Read, root: &Path) -> Result<(), Error> {
+/// Folders of an archive with their permissions, outer ones first.
+pub(super) type FolderModes = Vec<(PathBuf, u32)>;
+
+/// Unpacks an archive below a folder, all of it below `top` there if that is given. An entry that would leave it, a link
+/// out of it and a special file are refused before anything of them is written. The permissions of folders are left to
+/// the caller.
+pub(super) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) -> Result<FolderModes, Error> {
     let refuse = |path: &Path, why: &str| {
         Error::refused("cp", format!("the archive's entry {path:?} {why}"))
             .cure("copy the files one by one, or look at what the sandbox does")
     };
     let broken = |error: io::Error| Error::invalid("archive", format!("the archive is broken: {error}"));
+    let mut modes = FolderModes::new();
     let mut archive = tar::Archive::new(archive);
     archive.set_preserve_permissions(false);
+    archive.set_mask(!LOCAL_MODE & 0o7777);
     archive.set_overwrite(false);
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        let path = entry.path().map_err(broken)?.into_owned();
-        if !inside(&path) {
-            return Err(refuse(&path, "leaves the target folder"));
+        let named = entry.path().map_err(broken)?.into_owned();
+        let path = settle(&named, top).ok_or_else(|| refuse(&named, "leaves the target folder"))?;
+        if through_link(root, path.parent().unwrap_or(Path::new(""))).map_err(at(root))? {
+            return Err(refuse(&named, "goes through a link"));
         }
         let kind = entry.header().entry_type();
+        if kind.is_dir() {
+            let mode = entry.header().mode().map_err(broken)? & LOCAL_MODE;
+            make_folder(root, &path)?;
+            modes.push((path, mode));
+            continue;
+        }
         if kind.is_symlink() || kind.is_hard_link() {
             let target = entry.link_name().map_err(broken)?.unwrap_or_default().into_owned();
             // A symbolic link is relative to its own folder, a hard link to the archive's root.
-            let from =
-                if kind.is_symlink() { path.parent().unwrap_or(Path::new("")).to_owned() } else { PathBuf::new() };
-            if target.is_absolute() || !inside(&from.join(&target)) {
-                return Err(refuse(&path, "is a link that leaves the target folder"));
+            let from = if kind.is_symlink() { path.parent().unwrap_or(Path::new("")) } else { Path::new("") };
+            let out = || refuse(&named, "is a link that leaves the target folder");
+            if target.is_absolute() {
+                return Err(out());
             }
-        } else if !(kind.is_file() || kind.is_dir()) {
-            return Err(refuse(&path, "is neither file, folder nor link"));
+            let to = settle(&from.join(&target), top).ok_or_else(out)?;
+            // A second name for a symbolic link would read it from another folder, where it may lead out.
+            let plain = || fs::symlink_metadata(root.join(&to)).is_ok_and(|found| found.is_file());
+            if kind.is_hard_link() && (through_link(root, &to).map_err(at(root))? || !plain()) {
+                return Err(refuse(&named, "is a hard link to something that is no file of the archive"));
+            }
+        } else if !kind.is_file() {
+            return Err(refuse(&named, "is neither file, folder nor link"));
         }
-        // The library checks again, against links that earlier entries made.
-        if !entry.unpack_in(root).map_err(broken)? {
-            return Err(refuse(&path, "leaves the target folder"));
+        make_folder(root, path.parent().unwrap_or(Path::new("")))?;
+        // The library checks again, in its own way.
+        let place = root.join(&path);
+        let fault = |error: io::Error| Error::invalid("archive", format!("cannot unpack {}: {error}", place.display()));
+        if !entry.unpack_in(root).map_err(fault)? {
+            return Err(refuse(&named, "leaves the target folder"));
         }
     }
-    Ok(())
+    if let Some(top) = top.filter(|top| fs::symlink_metadata(root.join(top)).is_err()) {
+        return Err(Error::invalid("archive", format!("the sandbox sent an archive without the folder {top:?}")));
+    }
+    Ok(modes)
 }
 
-/// Whether a relative path stays below where it begins, at every step.
-fn inside(path: &Path) -> bool {
-    let mut depth = 0_i32;
-    path.components().all(|part| {
+/// The path without "." and ".."; none if it leaves where it begins at any step, or ends elsewhere than in or below `top`.
+fn settle(path: &Path, top: Option<&OsStr>) -> Option<PathBuf> {
+    let mut settled = PathBuf::new();
+    for part in path.components() {
         match part {
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir => depth -= 1,
+            Component::Normal(name) => settled.push(name),
+            Component::ParentDir => {
+                if !settled.pop() {
+                    return None;
+                }
+            }
             Component::CurDir => {}
-            Component::RootDir | Component::Prefix(_) => return false,
+            Component::RootDir | Component::Prefix(_) => return None,
         }
-        depth >= 0
-    })
+    }
+    let first = settled.components().next().map(Component::as_os_str);
+    (top.is_none() || first == top).then_some(settled)
+}
+
+/// Whether a part of the path is a link. Not one that this program makes goes through a link, and "below" means something
+/// only where there is none.
+fn through_link(root: &Path, path: &Path) -> io::Result<bool> {
+    let mut place = root.to_owned();
+    for part in path.components() {
+        place.push(part);
+        match fs::symlink_metadata(&place) {
+            Ok(found) if found.is_symlink() => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Makes a folder and those above it, for this user alone until the archive is whole.
+fn make_folder(root: &Path, path: &Path) -> Result<(), Error> {
+    let place = root.join(path);
+    if fs::symlink_metadata(&place).is_ok_and(|found| !found.is_dir()) {
+        return Err(Error::refused("cp", format!("the archive has {path:?} as a folder and as something else")));
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&place).map_err(at(&place))
 }

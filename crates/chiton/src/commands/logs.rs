@@ -9,27 +9,31 @@ use chiton_proto::v1 as wire;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Context, select};
+use super::{Context, answer, select};
 use crate::cli::LogsArgs;
 use crate::output;
-use crate::parse::since;
+
+/// A wire time has its nanoseconds from 0 up; a time before 1970 has them below.
+fn wire_time(at: Timestamp) -> prost_types::Timestamp {
+    let (seconds, nanos) = (at.as_second(), at.subsec_nanosecond());
+    if nanos < 0 {
+        prost_types::Timestamp { seconds: seconds - 1, nanos: nanos + 1_000_000_000 }
+    } else {
+        prost_types::Timestamp { seconds, nanos }
+    }
+}
 
 pub(super) async fn run(cx: &Context, args: LogsArgs) -> Result<ExitCode, Error> {
-    let since = match &args.since {
-        Some(text) => {
-            let at = since(text, Timestamp::now()).map_err(|why| Error::invalid("since", why))?;
-            Some(prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
-        }
-        None => None,
-    };
+    let since = args.since.map(wire_time);
     let request =
         wire::GetLogsRequest { sandbox: Some(select(&args.one)), follow: args.follow, tail: args.tail, since };
-    let mut chunks = cx.connect().await?.get_logs(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let mut chunks = answer(cx.connect().await?.get_logs(request)).await?;
     while let Some(chunk) = chunks.message().await.map_err(|status| from_status(&status))? {
         if cx.json {
             let at = chunk.at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map(|at| at.to_string());
             let stream = if chunk.stderr { "stderr" } else { "stdout" };
-            output::json_line(&json!({ "at": at, "stream": stream, "text": String::from_utf8_lossy(&chunk.data) }));
+            let (form, text) = output::data(&chunk.data);
+            output::json_line(&json!({ "at": at, "stream": stream, form: text }));
             continue;
         }
         let written = if chunk.stderr {
@@ -38,9 +42,12 @@ pub(super) async fn run(cx: &Context, args: LogsArgs) -> Result<ExitCode, Error>
             let mut out = std::io::stdout().lock();
             out.write_all(&chunk.data).and_then(|()| out.flush())
         };
-        if written.is_err() {
-            // The reader went away.
-            return Ok(ExitCode::SUCCESS);
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                return Ok(ExitCode::from(output::READER_GONE));
+            }
+            Err(error) => return Err(Error::internal(format!("the output cannot be written: {error}"))),
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use chiton_proto::v1::watch_sandboxes_event::Event;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Context, select, selector};
+use super::{Context, answer, select, selector};
 use crate::cli::{ListArgs, OneArgs, WatchArgs};
 use crate::output::{self, Table, age, escape, one_line};
 
@@ -17,7 +17,7 @@ use crate::output::{self, Table, age, escape, one_line};
 async fn pages(client: &mut Client, mut request: wire::ListSandboxesRequest) -> Result<Vec<wire::Sandbox>, Error> {
     let mut sandboxes = Vec::new();
     loop {
-        let page = client.list_sandboxes(request.clone()).await.map_err(|status| from_status(&status))?.into_inner();
+        let page = answer(client.list_sandboxes(request.clone())).await?;
         sandboxes.extend(page.sandboxes);
         if page.next_page_token.is_empty() {
             return Ok(sandboxes);
@@ -79,7 +79,7 @@ pub(super) async fn list(cx: &Context, args: ListArgs) -> Result<ExitCode, Error
 
 pub(super) async fn get(cx: &Context, args: &OneArgs) -> Result<ExitCode, Error> {
     let request = wire::GetSandboxRequest { sandbox: Some(select(args)), all: args.all };
-    let sandbox = cx.connect().await?.get_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let sandbox = answer(cx.connect().await?.get_sandbox(request)).await?;
     if cx.json {
         output::document(&output::sandbox(&sandbox));
     } else {
@@ -139,7 +139,7 @@ pub(super) async fn watch(cx: &Context, args: WatchArgs) -> Result<ExitCode, Err
     let mut client = cx.connect().await?;
     let sandbox = args.name.map(|name| selector(&name, &args.workspace, false));
     let request = wire::WatchSandboxesRequest { sandbox };
-    let mut events = client.watch_sandboxes(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let mut events = answer(client.watch_sandboxes(request)).await?;
     while let Some(event) = events.message().await.map_err(|status| from_status(&status))? {
         let Some(event) = event.event else { continue };
         if cx.json {

@@ -6,7 +6,7 @@ mod copy;
 mod create;
 mod demo;
 mod doctor;
-mod exec;
+pub(crate) mod exec;
 mod gateway;
 mod local_tar;
 mod logs;
@@ -15,13 +15,16 @@ mod operate;
 mod plan;
 mod timeline;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use chiton_client::{Client, connect, discover};
+use chiton_client::{Client, connect, discover, from_status};
 use chiton_gateway::Plugins;
 use chiton_model::Error;
 use chiton_proto::v1 as wire;
 use clap::CommandFactory as _;
+use tonic::{Response, Status};
 
 use crate::cli::{Cli, Command, OneArgs, SandboxCommand};
 use crate::output;
@@ -48,6 +51,28 @@ fn selector(name: &str, workspace: &str, by_id: bool) -> wire::SandboxSelector {
     use wire::sandbox_selector::By;
     let by = if by_id { By::Id(name.to_owned()) } else { By::Name(name.to_owned()) };
     wire::SandboxSelector { by: Some(by), workspace: workspace.to_owned() }
+}
+
+/// How long a gateway may take to answer, or to begin an answer that streams. What it does for an answer has shorter
+/// deadlines of its own; this one is for a gateway that hangs.
+const ANSWER_DEADLINE: Duration = Duration::from_mins(2);
+
+/// Waits for an answer, but not for ever.
+pub(crate) async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+    match tokio::time::timeout(ANSWER_DEADLINE, call).await {
+        Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
+        Err(_) => Err(Error::deadline(format!("the gateway did not answer within {} s", ANSWER_DEADLINE.as_secs()))
+            .cure("look at the gateway's log; what was asked for may still happen")),
+    }
+}
+
+/// The pairs of a repeated option. The same name twice is a slip that would lose a value.
+fn unique<M: FromIterator<(String, String)>>(option: &str, pairs: Vec<(String, String)>) -> Result<M, Error> {
+    let mut seen = HashSet::new();
+    if let Some((key, _)) = pairs.iter().find(|(key, _)| !seen.insert(key)) {
+        return Err(Error::invalid(option, format!("--{option} {key:?} is given twice")).cure("give it once"));
+    }
+    Ok(pairs.into_iter().collect())
 }
 
 /// A fresh id that makes a repeat of this very request harmless.
@@ -80,7 +105,10 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Config(command) => config::run(plugins, &cx, command),
         Command::Doctor(args) => doctor::run(plugins, &args, json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "chiton", &mut std::io::stdout());
+            // Through memory: the generator panics if it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "chiton", &mut script);
+            output::put(String::from_utf8_lossy(&script).trim_end());
             ExitCode::SUCCESS
         }
         Command::Sandbox(SandboxCommand::Exec(args)) => exec::run(&cx, args),

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use chiton_client::from_status;
 use chiton_model::Error;
 use chiton_proto::v1 as wire;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, answer};
 use crate::cli::{ObligationsCommand, OrphansCommand, WorkspacesCommand};
 use crate::output::{self, Table};
 
@@ -15,11 +14,7 @@ pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Re
     let mut client = cx.connect().await?;
     match command {
         ObligationsCommand::List => {
-            let answer = client
-                .list_obligations(wire::ListObligationsRequest {})
-                .await
-                .map_err(|status| from_status(&status))?
-                .into_inner();
+            let answer = answer(client.list_obligations(wire::ListObligationsRequest {})).await?;
             if cx.json {
                 output::document(&json!(answer.obligations.iter().map(output::obligation).collect::<Vec<_>>()));
                 return Ok(ExitCode::SUCCESS);
@@ -41,7 +36,7 @@ pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Re
         }
         ObligationsCommand::Discharge { id, force } => {
             let request = wire::DischargeObligationRequest { id: id.clone(), force };
-            client.discharge_obligation(request).await.map_err(|status| from_status(&status))?;
+            answer(client.discharge_obligation(request)).await?;
             done(cx, "discharged", &id);
         }
     }
@@ -60,11 +55,7 @@ pub(super) async fn orphans(cx: &Context, command: OrphansCommand) -> Result<Exi
     let mut client = cx.connect().await?;
     match command {
         OrphansCommand::List => {
-            let answer = client
-                .list_orphans(wire::ListOrphansRequest {})
-                .await
-                .map_err(|status| from_status(&status))?
-                .into_inner();
+            let answer = answer(client.list_orphans(wire::ListOrphansRequest {})).await?;
             if cx.json {
                 output::document(&json!(answer.orphans.iter().map(output::orphan).collect::<Vec<_>>()));
                 return Ok(ExitCode::SUCCESS);
@@ -77,12 +68,12 @@ pub(super) async fn orphans(cx: &Context, command: OrphansCommand) -> Result<Exi
         }
         OrphansCommand::Adopt(args) => {
             let request = wire::OrphanRequest { driver: args.driver, id: args.id.clone() };
-            client.adopt_orphan(request).await.map_err(|status| from_status(&status))?;
+            answer(client.adopt_orphan(request)).await?;
             done(cx, "adopted", &args.id);
         }
         OrphansCommand::Delete(args) => {
             let request = wire::OrphanRequest { driver: args.driver, id: args.id.clone() };
-            client.delete_orphan(request).await.map_err(|status| from_status(&status))?;
+            answer(client.delete_orphan(request)).await?;
             done(cx, "deleted", &args.id);
         }
     }
@@ -93,11 +84,7 @@ pub(super) async fn workspaces(cx: &Context, command: WorkspacesCommand) -> Resu
     let mut client = cx.connect().await?;
     match command {
         WorkspacesCommand::List => {
-            let answer = client
-                .list_workspaces(wire::ListWorkspacesRequest {})
-                .await
-                .map_err(|status| from_status(&status))?
-                .into_inner();
+            let answer = answer(client.list_workspaces(wire::ListWorkspacesRequest {})).await?;
             if cx.json {
                 let list = answer
                     .workspaces
@@ -113,10 +100,7 @@ pub(super) async fn workspaces(cx: &Context, command: WorkspacesCommand) -> Resu
             output::line(&table.text());
         }
         WorkspacesCommand::Delete { name } => {
-            client
-                .delete_workspace(wire::DeleteWorkspaceRequest { name: name.clone() })
-                .await
-                .map_err(|status| from_status(&status))?;
+            answer(client.delete_workspace(wire::DeleteWorkspaceRequest { name: name.clone() })).await?;
             done(cx, "deleted", &name);
         }
     }
@@ -125,7 +109,7 @@ pub(super) async fn workspaces(cx: &Context, command: WorkspacesCommand) -> Resu
 
 pub(super) async fn info(cx: &Context) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
-    let info = client.get_info(wire::GetInfoRequest {}).await.map_err(|status| from_status(&status))?.into_inner();
+    let info = answer(client.get_info(wire::GetInfoRequest {})).await?;
     if cx.json {
         output::document(&json!({
             "version": info.version, "gateway_id": info.gateway_id, "epoch": info.epoch, "drivers": info.drivers,
@@ -147,11 +131,7 @@ pub(super) async fn info(cx: &Context) -> Result<ExitCode, Error> {
 
 pub(super) async fn extensions(cx: &Context) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
-    let mut answer = client
-        .list_extensions(wire::ListExtensionsRequest {})
-        .await
-        .map_err(|status| from_status(&status))?
-        .into_inner();
+    let mut answer = answer(client.list_extensions(wire::ListExtensionsRequest {})).await?;
     // In chain order; those that no new sandbox gets come last.
     answer
         .extensions
@@ -184,8 +164,7 @@ pub(super) async fn extensions(cx: &Context) -> Result<ExitCode, Error> {
 
 pub(super) async fn drivers(cx: &Context) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
-    let answer =
-        client.list_drivers(wire::ListDriversRequest {}).await.map_err(|status| from_status(&status))?.into_inner();
+    let answer = answer(client.list_drivers(wire::ListDriversRequest {})).await?;
     if cx.json {
         output::document(&json!(answer.drivers.iter().map(output::driver).collect::<Vec<_>>()));
         return Ok(ExitCode::SUCCESS);

@@ -2,18 +2,17 @@
 
 use std::process::ExitCode;
 
-use chiton_client::from_status;
 use chiton_model::Error;
 use chiton_proto::v1 as wire;
 use serde_json::json;
 
-use super::{Context, create, select};
+use super::{Context, answer, create, select};
 use crate::cli::{CreateArgs, OneArgs};
 use crate::output::{self, Table, escape, one_line};
 
 pub(super) async fn plan(cx: &Context, args: CreateArgs) -> Result<ExitCode, Error> {
     let request = create::request(args)?;
-    let plan = cx.connect().await?.plan_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let plan = answer(cx.connect().await?.plan_sandbox(request)).await?;
     if cx.json {
         output::document(&output::plan(&plan));
         return Ok(ExitCode::SUCCESS);
@@ -43,8 +42,7 @@ pub(super) async fn plan(cx: &Context, args: CreateArgs) -> Result<ExitCode, Err
 
 pub(super) async fn explain(cx: &Context, args: &OneArgs) -> Result<ExitCode, Error> {
     let request = wire::GetSandboxRequest { sandbox: Some(select(args)), all: args.all };
-    let answer =
-        cx.connect().await?.explain_sandbox(request).await.map_err(|status| from_status(&status))?.into_inner();
+    let answer = answer(cx.connect().await?.explain_sandbox(request)).await?;
     if cx.json {
         let sandbox = answer.sandbox.unwrap_or_default();
         output::document(&json!({

@@ -6,13 +6,15 @@ use std::process::ExitCode;
 use chiton_model::Error;
 use serde_json::json;
 
-use super::escape;
+use super::{escape, escape_json};
 
 fn print(error: &Error, json: bool) {
     let code = error.kind.code();
     let text = if json {
-        json!({ "error": { "code": code, "message": error.message, "cure": error.cure, "kind": error.kind } })
-            .to_string()
+        let document =
+            json!({ "error": { "code": code, "message": error.message, "cure": error.cure, "kind": error.kind } })
+                .to_string();
+        escape_json(&document)
     } else {
         let cure = error.cure.as_deref().map(|cure| format!("\n  cure: {}", escape(cure))).unwrap_or_default();
         format!("error: {} [{code}]{cure}", escape(&error.message))

@@ -33,7 +33,10 @@ pub(crate) fn sandbox(sandbox: &wire::Sandbox) -> Value {
         "env": spec.env,
         "labels": spec.labels,
         "resources": { "cpu": text(&resources.cpu), "memory": text(&resources.memory), "pids": (resources.pids != 0).then_some(resources.pids) },
+        "workdir": text(&spec.workdir),
         "secrets": spec.secrets,
+        "extensions": spec.extensions,
+        "driver_config": spec.driver_config.iter().map(|(driver, config)| (driver.clone(), embedded(config))).collect::<serde_json::Map<_, _>>(),
         "conditions": sandbox.conditions.iter().map(|condition| json!({
             "type": condition.r#type, "status": condition.status, "reason": condition.reason, "message": condition.message,
             "last_transition": time(condition.last_transition.as_ref()),

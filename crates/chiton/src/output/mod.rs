@@ -8,26 +8,47 @@ mod text;
 pub(crate) use error::{fail, fail_all};
 pub(crate) use json::{driver, explained, extension, obligation, operation, orphan, plan, sandbox};
 pub(crate) use table::Table;
-pub(crate) use text::{age, escape, micros, one_line};
+pub(crate) use text::{age, data, escape, escape_json, micros, one_line};
 
 use std::io::Write as _;
 
+use chiton_model::Error;
 use serde_json::Value;
 
-/// Prints a line. A reader that went away is no failure of ours: the next write ends the program.
+/// What a shell reports of a program that wrote to a reader who went away (128 + SIGPIPE).
+pub(crate) const READER_GONE: u8 = 141;
+
+/// Prints text and a line end. Whatever it was made of, nothing in it reaches a terminal as a command.
 pub(crate) fn line(text: &str) {
+    put(&escape(text));
+}
+
+/// Prints text of our own as it is.
+pub(crate) fn put(text: &str) {
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) else { return };
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        // Nobody is there who could be told.
+        std::process::exit(i32::from(READER_GONE));
     }
+    let error = Error::internal(format!("the output cannot be written: {error}"))
+        .cure("see whether the disk is full, or what standard output leads to");
+    fail(&error, false);
+    std::process::exit(1);
+}
+
+/// Says something on standard error that is no failure.
+pub(crate) fn note(text: &str) {
+    // Who does not listen misses a note, and nothing else.
+    drop(writeln!(std::io::stderr(), "note: {}", escape(text)));
 }
 
 /// Prints a JSON document: pretty for one, compact as a line of a stream.
 pub(crate) fn document(value: &Value) {
-    line(&format!("{value:#}"));
+    put(&escape_json(&format!("{value:#}")));
 }
 
 /// Prints one line of a JSON stream.
 pub(crate) fn json_line(value: &Value) {
-    line(&value.to_string());
+    put(&escape_json(&value.to_string()));
 }

@@ -1,0 +1,9 @@
+//! The command line against a scripted gateway: what it prints, asks and exits with.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod copies;
+mod execs;
+mod faults;
+mod scripted;
+mod terminal;
