@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::parse::{Side, duration, key_value, remote_or_local, since};
+use crate::parse::{Side, duration, key_value, remote_or_local};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -13,7 +13,7 @@ Exit codes:
   2    wrong usage
   141  whoever read standard output went away
 Of sandbox exec: the command's own (128 + signal when a signal ended it), 124 when --timeout ended it, 126 when it cannot
-be executed, 127 when it is not there, 125 for a failure of chiton's own, wrong usage included. Signals are passed on to
+be executed, 127 when it is not there, 125 for a failure of chiton's own. Signals are passed on to
 the command; three within a second end chiton itself.";
 
 /// A sandbox gateway for agents: plans that can be read before they run, and nothing left to clean up.
@@ -250,8 +250,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<u64>,
     /// Only since then: an RFC 3339 time, or how long ago: 10m.
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    pub(crate) since: Option<jiff::Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -25,12 +25,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// An RFC 3339 time, or how long ago.
-pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
-    moment(text, Timestamp::now())
-}
-
-/// The same, told what time it is.
-pub(crate) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub(crate) fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

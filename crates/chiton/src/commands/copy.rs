@@ -71,6 +71,15 @@ async fn stat(client: &mut Client, remote: &Remote) -> Result<agent::StatRespons
     answer(client.stat(request)).await
 }
 
+/// What is not there: the sandbox, or the path in it.
+async fn absent(client: &mut Client, remote: Remote) -> Error {
+    let request = wire::GetSandboxRequest { sandbox: Some(remote.sandbox), all: false };
+    match answer(client.get_sandbox(request)).await {
+        Ok(_) => Error::not_found(format!("there is no {:?} in the sandbox", remote.path)),
+        Err(error) => error,
+    }
+}
+
 /// Whether it is a folder. Nothing there is none; if it is the sandbox that is not there, the copy itself says so.
 async fn has_folder(client: &mut Client, remote: &Remote) -> Result<bool, Error> {
     match stat(client, remote).await {
@@ -168,7 +177,10 @@ async fn read_into(
 
 async fn download(client: &mut Client, remote: Remote, target: &Path) -> Result<u64, Error> {
     let name = last_name(&remote.path)?;
-    let found = stat(client, &remote).await?;
+    let found = match stat(client, &remote).await {
+        Err(Error { kind: ErrorKind::NotFound, .. }) => return Err(absent(client, remote).await),
+        found => found?,
+    };
     let into_folder = target.is_dir();
     if found.kind() == agent::stat_response::Kind::Folder {
         return local_tar::download(client, remote, target, into_folder).await;

@@ -24,7 +24,7 @@ use crate::output;
 use crate::terminal::{self, RawMode};
 
 /// What a failure of our own exits with, so that it is not taken for the command's (as env(1) and others do).
-pub(crate) const OWN_FAILURE: u8 = 125;
+const OWN_FAILURE: u8 = 125;
 /// What a command that --timeout ended exits with, as timeout(1) does: its own code is only that of the signal.
 const TIMED_OUT: u8 = 124;
 /// What the agent reports for a program that is not there, as a shell does.

@@ -6,7 +6,7 @@ mod copy;
 mod create;
 mod demo;
 mod doctor;
-pub(crate) mod exec;
+mod exec;
 mod gateway;
 mod local_tar;
 mod logs;

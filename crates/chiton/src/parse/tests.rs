@@ -22,10 +22,10 @@ fn durations_have_units_and_are_more_than_nothing() {
 #[test]
 fn a_moment_is_a_time_or_how_long_ago() {
     let now: Timestamp = "2030-01-01T00:10:00Z".parse().expect("a time");
-    assert_eq!(moment("10m", now).expect("a moment").to_string(), "2030-01-01T00:00:00Z");
-    assert_eq!(moment("2029-12-31T23:00:00+01:00", now).expect("a moment").to_string(), "2029-12-31T22:00:00Z");
+    assert_eq!(since("10m", now).expect("a moment").to_string(), "2030-01-01T00:00:00Z");
+    assert_eq!(since("2029-12-31T23:00:00+01:00", now).expect("a moment").to_string(), "2029-12-31T22:00:00Z");
     for text in ["", "yesterday", "10", "900000h9000000000h"] {
-        assert!(moment(text, now).is_err(), "{text:?}");
+        assert!(since(text, now).is_err(), "{text:?}");
     }
 }
 

@@ -154,6 +154,18 @@ fn a_broken_off_archive_leaves_nothing() {
 }
 
 #[test]
+fn a_missing_path_is_told_from_a_missing_sandbox() {
+    let server = Server::start();
+    server.fails::<agent::StatResponse>("stat", Error::not_found("x could not be looked at"));
+    server.answers("get_sandbox", crate::answers::sandbox());
+    let ran = server.run(&["sandbox", "cp", "box:/x", "here"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(1), "error: there is no \"/x\" in the sandbox [not_found]\n"));
+    server.fails::<chiton_proto::v1::Sandbox>("get_sandbox", Error::not_found("no sandbox \"box\""));
+    let ran = server.run(&["sandbox", "cp", "box:/x", "here"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(1), "error: no sandbox \"box\" [not_found]\n"));
+}
+
+#[test]
 fn both_sides_here_or_there_are_refused() {
     let server = Server::start();
     for (source, target) in [("a", "b"), ("x:/a", "y:/b")] {

@@ -41,7 +41,6 @@ fn wrong_usage_exits_with_2() {
         &["sandbox", "create", "x", "--env", "no-equals-sign"],
         &["sandbox", "create", "x", "--env", "=value"],
         &["sandbox", "create", "x", "--pids", "many"],
-        &["sandbox", "logs", "x", "--since", "yesterday-ish"],
         &["sandbox", "cp", "a", ""],
         &["sandbox", "cp", "a", "box:relative"],
         &["sandbox", "delete"],
