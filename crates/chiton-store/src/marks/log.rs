@@ -202,10 +202,13 @@ fn begin(folder: &Path, index: u64, sequence: u64, boot: &str, epoch: &str) -> s
     rand::rngs::OsRng.try_fill_bytes(&mut id).expect("the kernel gives entropy");
     let id = hex::encode(id);
     let path = segment_path(folder, index);
-    let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path)?;
     let mut buffer = Vec::with_capacity(4096);
     encode(&mut buffer, sequence, &Header { id: id.clone(), boot: boot.to_owned(), epoch: epoch.to_owned() })?;
-    file.write_all(&buffer)?;
+    file.write_all(&buffer).inspect_err(|_| {
+        // On a full disk: left there, its place would be taken, and no later segment could begin.
+        drop(fs::remove_file(&path));
+    })?;
     let size = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
     Ok(Writing { file, index, id, epoch: epoch.to_owned(), size, sequence, buffer, broken: false })
 }
