@@ -280,9 +280,11 @@ impl Point {
     }
 }
 
+type Watcher = Arc<dyn Fn(&Point) + Send + Sync>;
+
 /// Who watches the points; nobody by default.
 #[derive(Clone, Default)]
-pub struct Points(Option<Arc<dyn Fn(&Point) + Send + Sync>>);
+pub struct Points(Option<Watcher>);
 
 impl Points {
     /// Points that this one watches. It may kill the process, or make it count as dead.

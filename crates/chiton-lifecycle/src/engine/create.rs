@@ -116,7 +116,7 @@ impl Inner {
     async fn store_create(&self, sandbox: &SandboxRecord, mut commit: Commit) -> Result<(), Error> {
         loop {
             match self.journal.commit(CommitKind::Intent, Some(OperationKind::Create), commit.clone()).await {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 Err(JournalError::NameHeld { holder }) => {
                     let release = Write::ReleaseName(holder.clone());
                     if !self.released.lock().contains(&holder) || commit.writes.contains(&release) {
