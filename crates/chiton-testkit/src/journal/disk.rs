@@ -52,6 +52,8 @@ pub(super) struct Disk {
     logs: u64,
     next_mark: u64,
     boot: String,
+    /// A record of the present segment is damaged: where one may be missing the absence of none proves anything.
+    torn: bool,
     given: u64,
     used: BTreeSet<u64>,
     /// Ids that had a row once.
@@ -80,6 +82,7 @@ impl Disk {
             logs: 0,
             next_mark: 0,
             boot,
+            torn: false,
             given: 0,
             used: BTreeSet::new(),
             seen: BTreeSet::new(),
@@ -96,6 +99,7 @@ impl Disk {
 
     fn next_log(&mut self) {
         self.logs += 1;
+        self.torn = false;
         self.log = format!("log-{}", self.logs);
         self.marks.clear();
         self.next_mark = 0;
@@ -104,7 +108,10 @@ impl Disk {
     pub(super) fn lose_marks(&mut self, loss: MarkLoss) {
         match loss {
             MarkLoss::Keep => {}
-            // The log's header goes with it, so that nothing is read into the absence of a record.
+            MarkLoss::Prefix(records) => {
+                self.marks.truncate(records);
+                self.torn = true;
+            }
             MarkLoss::Lost => self.next_log(),
         }
     }
@@ -119,6 +126,10 @@ impl Disk {
     }
 
     pub(super) fn mark(&mut self, mark: &Mark) -> Result<Mark, Refusal> {
+        if self.torn {
+            // Nobody writes on behind a damaged record.
+            self.next_log();
+        }
         let kept: Mark = through_json(mark)?;
         self.marks.push((self.next_mark, kept.clone()));
         self.next_mark += 1;
@@ -302,7 +313,8 @@ impl Disk {
         open.sort_by_key(|operation| operation.commit);
         open.into_iter()
             .map(|operation| {
-                let trusted = operation.marks.boot == self.boot
+                let trusted = !self.torn
+                    && operation.marks.boot == self.boot
                     && operation.marks.log == self.log
                     && operation.epoch == self.info.epoch;
                 let marks = trusted.then(|| {
