@@ -210,6 +210,7 @@ impl Lab {
             agents: self.agents.open(process),
             secrets: Arc::new(self.secrets.clone()),
             audience: Arc::new(self.audience.clone()),
+            points: self.ledger.points(process),
         };
         EngineParts { world, journal: self.journal.open(process), drivers, registry, config }
     }

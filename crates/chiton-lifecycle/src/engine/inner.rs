@@ -11,18 +11,19 @@ use parking_lot::Mutex;
 
 use super::admit::Table;
 use super::chain::Instances;
+use super::durable::Durable;
 use super::obligations::Book;
 use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
-use crate::journal::{Journal, JournalError, SandboxRecord, Subject};
+use crate::journal::{JournalError, SandboxRecord, Subject};
 use crate::policy::Policy;
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
 pub(super) struct Inner {
     pub(super) world: World,
-    pub(super) journal: Arc<dyn Journal>,
+    pub(super) journal: Arc<Durable>,
     pub(super) drivers: BTreeMap<DriverId, Arc<dyn ComputeDriver>>,
     pub(super) registry: Registry,
     pub(super) config: EngineConfig,
@@ -88,8 +89,8 @@ impl Engine {
         }
         let unlisted = drivers.keys().cloned().collect();
         let inner = Inner {
+            journal: Arc::new(Durable::new(parts.journal, parts.world.points.clone())),
             world: parts.world,
-            journal: parts.journal,
             drivers,
             registry: parts.registry,
             config: parts.config,

@@ -10,6 +10,7 @@ mod chain;
 mod cleanup;
 mod create;
 mod delete;
+mod durable;
 mod exit;
 mod hooks;
 mod inner;

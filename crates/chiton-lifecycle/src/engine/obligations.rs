@@ -14,7 +14,8 @@ use super::cleanup::{Paid, Why};
 use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::{Run, operation};
-use crate::journal::{AuditRecord, Commit, Obligation, ObligationReason, ObligationStatus, Subject, Write};
+use crate::crash::CommitKind;
+use crate::journal::{AuditRecord, Obligation, ObligationReason, ObligationStatus, Subject, Write};
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -258,8 +259,8 @@ impl Run {
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(still.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
         writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
-        let commit = Commit { number: 0, checks: Vec::new(), writes };
-        self.inner.journal.commit(commit).await.map_err(store_error)?;
+        let operation = Some(OperationKind::Cleanup);
+        self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();
         self.inner.book.settle(&self.paid, &owed, &self.inner.world);
         if gone {
@@ -342,7 +343,7 @@ impl Inner {
             let done = !row.ready && row.debts.is_empty();
             writes.push(if done { Write::RemoveWorkspace(key.clone()) } else { Write::PutWorkspace(Box::new(row)) });
         }
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
         self.book.settle(&[id.to_owned()], &[], &self.world);
         if let Some(sandbox) = gone {
             self.world.audience.tell(LifecycleEvent::Removed(sandbox));
