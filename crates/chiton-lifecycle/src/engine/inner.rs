@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use async_lock::Semaphore;
 use chiton_driver::ComputeDriver;
 use chiton_model::{BackendId, DriverId, Error, ExtensionName, Principal, SandboxId};
 use futures::channel::oneshot;
@@ -14,6 +13,7 @@ use super::admit::Table;
 use super::chain::Instances;
 use super::durable::Durable;
 use super::obligations::Book;
+use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
@@ -32,7 +32,7 @@ pub(super) struct Inner {
     /// Extension instances by name and config digest.
     pub(super) instances: Instances,
     /// Permits for hooks, per extension.
-    pub(super) permits: Mutex<HashMap<ExtensionName, Arc<Semaphore>>>,
+    pub(super) permits: Mutex<HashMap<ExtensionName, Permits>>,
     /// Hooks that did not end when they should have, until they do.
     pub(super) still_running: Mutex<HashMap<(Subject, ExtensionName), CancelToken>>,
     /// Rows whose name is free although their row still holds it: their object is gone, or is being undone.
@@ -181,10 +181,10 @@ impl Inner {
     }
 
     /// A permit source for an extension's hooks.
-    pub(super) fn permits_of(&self, extension: &ExtensionName, declared: u32) -> Arc<Semaphore> {
+    pub(super) fn permits_of(&self, extension: &ExtensionName, declared: u32) -> Permits {
         let limit = self.policy(extension).concurrency.unwrap_or(declared).max(1);
         let permits = usize::try_from(limit).unwrap_or(usize::MAX);
-        Arc::clone(self.permits.lock().entry(extension.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+        self.permits.lock().entry(extension.clone()).or_insert_with(|| Permits::new(permits)).clone()
     }
 }
 

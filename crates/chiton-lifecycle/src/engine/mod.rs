@@ -18,6 +18,7 @@ mod obligations;
 mod observe;
 mod orphans;
 mod parts;
+mod permits;
 mod prepare;
 mod query;
 mod reconcile;

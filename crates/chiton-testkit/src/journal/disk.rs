@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::MarkLoss;
+use super::undo::Undo;
 
 /// Why a commit is not stored.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub(super) struct Disk {
     given: u64,
     used: BTreeSet<u64>,
     /// Ids that had a row once.
-    seen: BTreeSet<SandboxId>,
+    pub(super) seen: BTreeSet<SandboxId>,
 }
 
 impl Disk {
@@ -142,25 +143,30 @@ impl Disk {
         if number > self.given || number == 0 {
             return breach(format!("commit number {number} was never given out"));
         }
-        let mut next = self.clone();
-        if !next.used.insert(number) {
+        if self.used.contains(&number) {
             return breach(format!("commit number {number} is used twice"));
         }
+        let undo = Undo::of(self, commit);
+        if let Err(refusal) = self.apply(commit) {
+            undo.undo(self);
+            return Err(refusal);
+        }
+        self.used.insert(number);
+        self.info.last_commit = self.info.last_commit.max(number);
+        Ok(Commit { number, ..commit.clone() })
+    }
+
+    fn apply(&mut self, commit: &Commit) -> Result<(), Refusal> {
         for write in &commit.writes {
             if let Write::ReleaseName(id) = write
-                && let Some(row) = next.sandboxes.get_mut(id)
+                && let Some(row) = self.sandboxes.get_mut(id)
             {
                 row.name_held = false;
             }
         }
-        commit.checks.iter().try_for_each(|check| next.check(check))?;
-        for write in &commit.writes {
-            next.write(write)?;
-        }
-        next.after(commit)?;
-        next.info.last_commit = next.info.last_commit.max(number);
-        *self = next;
-        Ok(Commit { number, ..commit.clone() })
+        commit.checks.iter().try_for_each(|check| self.check(check))?;
+        commit.writes.iter().try_for_each(|write| self.write(write))?;
+        self.after(commit)
     }
 
     fn check(&self, check: &Check) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@ mod disk;
 mod handle;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::ops::Range;
 use std::sync::Arc;
