@@ -2,12 +2,13 @@
 //! included, which the first writer would fold into the database.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::sql;
+use crate::error::{sql, unsound};
 use crate::folder::io;
 use crate::schema::{SCHEMA_VERSION, tables_of};
 use crate::witness::{self, Note};
@@ -40,6 +41,7 @@ pub(crate) fn look(folder: &Path) -> Result<bool, StoreError> {
             Some(_) => Err(StoreError::Damaged { file, what: "it is gone or empty, and it was not".to_owned() }),
         };
     }
+    header(&file)?;
     // Noted of another file: the folder was copied, and its note may be older or newer than the copy.
     let place = place_of(&file)?;
     let note = note.filter(|note| note.file == place);
@@ -51,6 +53,18 @@ pub(crate) fn look(folder: &Path) -> Result<bool, StoreError> {
     Ok(true)
 }
 
+/// `SQLite` reads a database whose header names a format to come, and only then finds that it cannot write to it.
+fn header(file: &Path) -> Result<(), StoreError> {
+    let mut head = [0; 20];
+    let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    match read {
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Err(io(file)(error)),
+        // Write and read version: rollback journal or write-ahead log, and both the same.
+        Ok(()) if matches!(head[18..], [1, 1] | [2, 2]) => Ok(()),
+        _ => Err(StoreError::Damaged { file: file.to_owned(), what: "its header is none of a database".to_owned() }),
+    }
+}
+
 /// Looks at a database that is open.
 pub(crate) fn sound(
     connection: &Connection,
@@ -59,24 +73,24 @@ pub(crate) fn sound(
     note: Option<&Note>,
 ) -> Result<(), StoreError> {
     let damaged = |what: String| Err(StoreError::Damaged { file: file.to_owned(), what });
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sql(file))?;
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(unsound(file))?;
     if version > SCHEMA_VERSION {
         return Err(StoreError::Newer { folder: folder.to_owned(), found: version, known: SCHEMA_VERSION });
     }
-    let faults = faults(connection).map_err(sql(file))?;
+    let faults = faults(connection).map_err(unsound(file))?;
     if let Some(fault) = faults.first() {
         return damaged(format!("{fault}{}", if faults.len() > 1 { ", and more" } else { "" }));
     }
-    if objects(connection).map_err(sql(file))? != tables_of(version).map_err(sql(file))? {
+    if objects(connection).map_err(unsound(file))? != tables_of(version).map_err(unsound(file))? {
         return damaged(format!("its tables are not those of schema version {version}"));
     }
     if version >= 2
-        && let Some(row) = sum::wrong(connection).map_err(sql(file))?
+        && let Some(row) = sum::wrong(connection).map_err(unsound(file))?
     {
         return damaged(row);
     }
     let Some(note) = note else { return Ok(()) };
-    let last = if version == 0 { None } else { identity::read(connection, "last_commit").map_err(sql(file))? };
+    let last = if version == 0 { None } else { identity::read(connection, "last_commit").map_err(unsound(file))? };
     let last = last.and_then(|text| text.parse().ok()).unwrap_or(0);
     if note.last_commit > last {
         return damaged(format!(
@@ -84,7 +98,7 @@ pub(crate) fn sound(
             note.last_commit
         ));
     }
-    let epoch = if version == 0 { None } else { identity::read(connection, "epoch").map_err(sql(file))? };
+    let epoch = if version == 0 { None } else { identity::read(connection, "epoch").map_err(unsound(file))? };
     if epoch.as_deref() != Some(note.epoch.as_str()) {
         return damaged(format!(
             "its life {} was made durable and {} is there: a part of its write-ahead log is gone or cannot be read",

@@ -170,11 +170,25 @@ pub(crate) fn sql(file: &Path) -> impl Fn(rusqlite::Error) -> StoreError + use<>
             Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => {
                 match std::fs::OpenOptions::new().read(true).write(true).open(&file) {
                     Err(source) => io(source),
+                    Ok(opened) if rustix::fs::fstatvfs(&opened).is_ok_and(|found| found.f_bavail == 0) => {
+                        io(io::ErrorKind::StorageFull.into())
+                    }
                     Ok(_) => StoreError::Database { file: file.clone(), message: error.to_string() },
                 }
             }
+            // A value that is none of its column's kind, or no text where there was one.
+            None => StoreError::Damaged { file: file.clone(), what: error.to_string() },
             _ => StoreError::Database { file: file.clone(), message: error.to_string() },
         }
+    }
+}
+
+/// The same of a look at what is stored, which is sound itself: what it cannot understand is damaged.
+pub(crate) fn unsound(file: &Path) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+    let (file, sql) = (file.to_owned(), sql(file));
+    move |error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::Unknown) => StoreError::Damaged { file: file.clone(), what: error.to_string() },
+        _ => sql(error),
     }
 }
 
