@@ -85,7 +85,7 @@ impl Inner {
         let mut writes = claim.writes(self, &run.op.id, &subject);
         writes.extend(interrupted);
         self.intend(&run.op, &sandbox, writes).await?;
-        self.held.lock().remove(&id);
+        self.held.lock().remove(&subject);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.delete(absent)));
@@ -132,7 +132,7 @@ impl Inner {
         run.steps.recovered = true;
         run.replay(None);
         self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
-        self.held.lock().remove(&accepted.sandbox.id);
+        self.held.lock().remove(&accepted.sandbox.subject());
         self.world.executor.spawn(Box::pin(run.resume()));
         Ok(accepted)
     }

@@ -179,7 +179,7 @@ impl Inner {
         };
         let writes = vec![Write::PutSandbox(Box::new(row.clone())), Write::Audit(Box::new(audit))];
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
-        self.held.lock().remove(id);
+        self.held.lock().remove(&row.subject());
         self.changed(&row);
         Ok(())
     }

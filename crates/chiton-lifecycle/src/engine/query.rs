@@ -106,7 +106,7 @@ impl Engine {
     fn view(&self, record: SandboxRecord) -> SandboxView {
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
-            held: self.inner.held.lock().get(&record.id).cloned(),
+            held: self.inner.held.lock().get(&record.subject()).cloned(),
             obligations: self.inner.book.of(&record.subject()).len(),
             record,
         }

@@ -73,6 +73,7 @@ impl Inner {
             if row.as_ref().is_some_and(covers) {
                 return Ok(());
             }
+            self.check_held_workspace(&key)?;
             let ticket =
                 match self.table.admit(&subject, OperationKind::EnsureWorkspace, self.world.operation_id()).await? {
                     Admission::Go(ticket) => ticket,
@@ -153,6 +154,7 @@ impl Inner {
             ready: false,
             chain: Vec::new(),
             debts: Vec::new(),
+            epoch: self.journal.info().epoch,
             created_at: self.world.clock.now(),
         });
         let driver = self.driver(&record.key.driver)?;
@@ -203,6 +205,7 @@ impl Inner {
         if rows.is_empty() {
             return Err(Error::not_found(format!("there is no workspace {:?}", workspace.as_str())));
         }
+        rows.iter().try_for_each(|row| self.check_held_workspace(&row.key))?;
         for mut row in rows {
             let subject = Subject::Workspace(row.key.clone());
             let admitted =
@@ -257,6 +260,7 @@ impl Inner {
     /// A retry of a workspace's cleanup.
     pub(super) async fn retry_workspace(self: &Arc<Self>, obligation: &Obligation) -> Result<(), Error> {
         let Subject::Workspace(key) = obligation.subject.clone() else { return Ok(()) };
+        self.check_held_workspace(&key)?;
         let admitted = self.table.admit(&obligation.subject, OperationKind::Cleanup, self.world.operation_id()).await?;
         let Admission::Go(ticket) = admitted else { return Ok(()) };
         let Some(record) = self.workspace(&key).await? else { return Ok(()) };

@@ -170,6 +170,8 @@ pub struct WorkspaceRecord {
     pub chain: FrozenChain,
     /// Cleanups owed.
     pub debts: Vec<Debt>,
+    /// The store's life in which it was made.
+    pub epoch: StoreEpoch,
     /// When it was made.
     pub created_at: Timestamp,
 }

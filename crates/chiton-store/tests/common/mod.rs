@@ -175,7 +175,8 @@ pub fn request(id: &str, operation: &str, subject: &str, expires: i64) -> Reques
 }
 
 pub fn workspace(ready: bool) -> WorkspaceRecord {
-    WorkspaceRecord { key: workspace_key(), ready, chain: Vec::new(), debts: Vec::new(), created_at: at(1) }
+    let epoch = StoreEpoch::new("epoch").expect("an id");
+    WorkspaceRecord { key: workspace_key(), ready, chain: Vec::new(), debts: Vec::new(), epoch, created_at: at(1) }
 }
 
 /// A commit with a fresh number and no checks.
