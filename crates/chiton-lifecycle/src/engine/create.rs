@@ -107,6 +107,7 @@ impl Inner {
         // Nothing may fail between C1 and the worker.
         let run = self.run(ticket, op, sandbox, token).await?;
         self.store_create(&accepted.sandbox, commit).await?;
+        run.ticket.intended();
         self.changed(&accepted.sandbox);
         self.world.executor.spawn(Box::pin(run.create()));
         Ok(accepted)

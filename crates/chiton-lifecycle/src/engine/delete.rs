@@ -85,6 +85,7 @@ impl Inner {
         let mut writes = claim.writes(self, &run.op.id, &subject);
         writes.extend(interrupted);
         self.intend(&run.op, &sandbox, writes).await?;
+        run.ticket.intended();
         self.held.lock().remove(&id);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
@@ -132,6 +133,7 @@ impl Inner {
         run.steps.recovered = true;
         run.replay(None);
         self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
+        run.ticket.intended();
         self.held.lock().remove(&accepted.sandbox.id);
         self.world.executor.spawn(Box::pin(run.resume()));
         Ok(accepted)

@@ -80,6 +80,7 @@ impl Inner {
         writes.extend(settled.iter().cloned().map(Write::RemoveObligation));
         writes.extend(run.steps.states.writes());
         self.intend(&run.op, &sandbox, writes).await?;
+        run.ticket.intended();
         self.book.settle(&settled, &[], &self.world);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };

@@ -72,6 +72,7 @@ impl Inner {
         sandbox.updated_at = self.world.clock.now();
         // Where the mark log stood before the approvals is still right: their marks are marks of no effect.
         self.intend(&run.op, &sandbox, claim.writes(self, &run.op.id, &subject)).await?;
+        run.ticket.intended();
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.stop(reason, true)));
