@@ -101,7 +101,7 @@ impl Inner {
             prepared.configs.into_iter().map(|(digest, document)| Write::PutConfig { digest, document }).collect();
         writes.push(Write::PutOperation(Box::new(op.clone())));
         writes.push(Write::PutSandbox(Box::new(sandbox.clone())));
-        writes.extend(claim.writes(self, &op.id, &ticket.subject));
+        writes.extend(claim.writes(self, Some(&op.id), &sandbox));
         let accepted = Accepted { sandbox: sandbox.clone(), operation: Some(op.id.clone()) };
         let commit = Commit { number: op.commit, checks: checks(&sandbox), writes };
         // Nothing may fail between C1 and the worker.

@@ -351,7 +351,9 @@ impl Disk {
             self.states.retain(|(subject, _), _| subject.sandbox() != Some(id));
         }
         let rows = &self.sandboxes;
-        let kept = |operation: &OperationId| self.requests.values().any(|request| request.operation == *operation);
+        let kept = |operation: &OperationId| {
+            self.requests.values().any(|request| request.operation.as_ref() == Some(operation))
+        };
         self.operations.retain(|id, operation| {
             operation.outcome.is_none()
                 || kept(id)
