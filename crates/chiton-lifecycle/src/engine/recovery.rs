@@ -185,6 +185,7 @@ impl Inner {
         let Admission::Go(ticket) = admitted else {
             return Err(Error::internal(format!("two operations are open on {}", operation.subject)));
         };
+        ticket.intended();
         match operation.subject.clone() {
             Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, &id).await,
             Subject::Workspace(key) => {

@@ -32,7 +32,7 @@ struct Work {
     chain: Vec<Arc<Link>>,
     paid: Vec<String>,
     owed: Vec<Obligation>,
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 impl Engine {
@@ -173,6 +173,7 @@ impl Inner {
         writes.push(Write::PutWorkspace(Box::new(record.clone())));
         let commit = Commit { number: op.commit, checks: Vec::new(), writes };
         self.journal.commit(CommitKind::Intent, Some(op.kind), commit).await.map_err(store_error)?;
+        ticket.intended();
         let work = self.work(ticket, op, record).await?;
         work.ensure(before, fresh).await
     }
@@ -186,16 +187,7 @@ impl Inner {
         let chain = self.links_or_abandoned(&record.chain).await?;
         let states = States::load(Arc::clone(&self.journal), &op).await?;
         let steps = Steps::new(Arc::clone(self), &op, Arc::new(states), Arc::clone(&ticket.cancel));
-        Ok(Work {
-            inner: Arc::clone(self),
-            steps,
-            op,
-            record,
-            chain,
-            paid: Vec::new(),
-            owed: Vec::new(),
-            _ticket: ticket,
-        })
+        Ok(Work { inner: Arc::clone(self), steps, op, record, chain, paid: Vec::new(), owed: Vec::new(), ticket })
     }
 
     async fn delete_workspace(self: &Arc<Self>, principal: &Principal, workspace: &WorkspaceName) -> Result<(), Error> {
@@ -221,6 +213,7 @@ impl Inner {
             let operation = Some(OperationKind::ReleaseWorkspace);
             let commit = Commit { number, checks, writes };
             self.journal.commit(CommitKind::Intent, operation, commit).await.map_err(store_error)?;
+            work.ticket.intended();
             work.release().await?;
         }
         Ok(())

@@ -168,8 +168,9 @@ pub fn request(id: &str, operation: &str, subject: &str, expires: i64) -> Reques
     RequestRecord {
         key: RequestKey { principal: "uid:0".to_owned(), method: "create".to_owned(), request_id: id.to_owned() },
         body: "0".repeat(64),
-        operation: operation_id(operation),
+        operation: Some(operation_id(operation)),
         subject: Subject::Sandbox(sandbox_id(subject)),
+        sandbox: None,
         expires_at: at(expires),
     }
 }
