@@ -10,11 +10,13 @@
 //! - `schema`: tables and migrations
 //! - `rows`, `writer`: commits
 //! - `reader`: look-ups
+//! - `check`, `sum`, `witness`: whether what is stored is what was stored
 //! - `marks`: the mark log
 //! - [`SqliteStore`]: all of it as the engine's [`chiton_lifecycle::journal::Journal`]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod check;
 mod error;
 mod expire;
 mod folder;
@@ -25,6 +27,8 @@ mod reader;
 mod rows;
 mod schema;
 mod store;
+mod sum;
+mod witness;
 mod writer;
 
 pub use error::StoreError;

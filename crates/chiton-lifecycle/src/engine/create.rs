@@ -17,6 +17,7 @@ use super::prepare::Prepared;
 use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, mint_token, operation};
 use super::{Accepted, CreateRequest, Engine, Request};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
     Check, Commit, Debt, DriverCall, JournalError, OperationOutcome, SandboxRecord, Subject, WorkspaceKey, Write,
 };
@@ -114,8 +115,8 @@ impl Inner {
     /// Stores C1. A name whose row only waits for cleanups is taken over in the same commit.
     async fn store_create(&self, sandbox: &SandboxRecord, mut commit: Commit) -> Result<(), Error> {
         loop {
-            match self.journal.commit(commit.clone()).await {
-                Ok(_) => return Ok(()),
+            match self.journal.commit(CommitKind::Intent, Some(OperationKind::Create), commit.clone()).await {
+                Ok(()) => return Ok(()),
                 Err(JournalError::NameHeld { holder }) => {
                     let release = Write::ReleaseName(holder.clone());
                     if !self.released.lock().contains(&holder) || commit.writes.contains(&release) {
@@ -198,11 +199,15 @@ impl Run {
         if !self.driver.capabilities().agent {
             return Ok(());
         }
-        self.inner.world.agents.open(&self.sandbox.driver, &self.sandbox.id).await.map_err(|error| CreateFailure {
+        let (world, operation) = (&self.inner.world, Some(self.op.kind));
+        crash_point!(world.points, Before, operation, Deed::AgentOpened);
+        world.agents.open(&self.sandbox.driver, &self.sandbox.id).await.map_err(|error| CreateFailure {
             step: "agent".to_owned(),
             extension: None,
             cause: error.to_string(),
-        })
+        })?;
+        crash_point!(world.points, After, operation, Deed::AgentOpened);
+        Ok(())
     }
 
     /// Resolves when the agent of this start connects. Asked for before the start: an agent whose main process ends at once

@@ -13,9 +13,8 @@ use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, operation};
 use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
-use crate::journal::{
-    ChainEntry, Commit, Debt, DriverCall, OperationOutcome, OperationRecord, SandboxRecord, Subject, Write,
-};
+use crate::crash::CommitKind;
+use crate::journal::{ChainEntry, Debt, DriverCall, OperationOutcome, OperationRecord, SandboxRecord, Subject, Write};
 
 impl Engine {
     /// Deletes a sandbox and everything that belongs to it. `force` also deletes one that is held.
@@ -51,7 +50,7 @@ impl Inner {
                     writes.push(Write::PutOperation(Box::new(op)));
                 }
                 if !writes.is_empty() {
-                    self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+                    self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
                 }
                 return Ok(Accepted { sandbox: known, operation: Some(create) });
             }
@@ -132,7 +131,7 @@ impl Inner {
         let mut run = self.run_with(ticket, op, sandbox, String::new(), true).await?;
         run.steps.recovered = true;
         run.replay(None);
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
         self.held.lock().remove(&accepted.sandbox.id);
         self.world.executor.spawn(Box::pin(run.resume()));
         Ok(accepted)

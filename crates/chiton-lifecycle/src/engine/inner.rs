@@ -4,25 +4,26 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use async_lock::Semaphore;
 use chiton_driver::ComputeDriver;
-use chiton_model::{BackendId, DriverId, Error, ExtensionName, Principal, SandboxId};
+use chiton_model::{BackendId, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::admit::Table;
 use super::chain::Instances;
+use super::durable::Durable;
 use super::obligations::Book;
+use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
-use crate::journal::{Journal, JournalError, SandboxRecord, Subject};
+use crate::journal::{JournalError, SandboxRecord, Subject};
 use crate::policy::Policy;
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
 pub(super) struct Inner {
     pub(super) world: World,
-    pub(super) journal: Arc<dyn Journal>,
+    pub(super) journal: Arc<Durable>,
     pub(super) drivers: BTreeMap<DriverId, Arc<dyn ComputeDriver>>,
     pub(super) registry: Registry,
     pub(super) config: EngineConfig,
@@ -31,7 +32,7 @@ pub(super) struct Inner {
     /// Extension instances by name and config digest.
     pub(super) instances: Instances,
     /// Permits for hooks, per extension.
-    pub(super) permits: Mutex<HashMap<ExtensionName, Arc<Semaphore>>>,
+    pub(super) permits: Mutex<HashMap<ExtensionName, Permits>>,
     /// Hooks that did not end when they should have, until they do.
     pub(super) still_running: Mutex<HashMap<(Subject, ExtensionName), CancelToken>>,
     /// Rows whose name is free although their row still holds it: their object is gone, or is being undone.
@@ -88,8 +89,8 @@ impl Engine {
         }
         let unlisted = drivers.keys().cloned().collect();
         let inner = Inner {
+            journal: Arc::new(Durable::new(parts.journal, parts.world.points.clone())),
             world: parts.world,
-            journal: parts.journal,
             drivers,
             registry: parts.registry,
             config: parts.config,
@@ -180,10 +181,10 @@ impl Inner {
     }
 
     /// A permit source for an extension's hooks.
-    pub(super) fn permits_of(&self, extension: &ExtensionName, declared: u32) -> Arc<Semaphore> {
+    pub(super) fn permits_of(&self, extension: &ExtensionName, declared: u32) -> Permits {
         let limit = self.policy(extension).concurrency.unwrap_or(declared).max(1);
         let permits = usize::try_from(limit).unwrap_or(usize::MAX);
-        Arc::clone(self.permits.lock().entry(extension.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+        self.permits.lock().entry(extension.clone()).or_insert_with(|| Permits::new(permits)).clone()
     }
 }
 
@@ -204,6 +205,10 @@ pub(super) fn store_error(error: JournalError) -> Error {
         JournalError::Unreadable(what) => {
             Error::internal(format!("the store holds a record that cannot be read: {what}"))
                 .cure("run the version that wrote it, or restore a backup")
+        }
+        JournalError::Full(what) => {
+            Error::new(ErrorKind::Exhausted { what: "disk".to_owned() }, format!("no room is left for the store: {what}"))
+                .cure("make room on the data folder's file system and ask again; nothing was stored")
         }
         JournalError::Failed(what) => Error::unavailable("store", format!("the store failed: {what}"))
             .cure("look at disk space and the kernel log, then restart the gateway"),

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_lock::Mutex as AsyncMutex;
-use chiton_model::{Error, OperationKind, Principal, SandboxPhase};
+use chiton_model::{Error, ExtensionName, OperationKind, Principal, SandboxPhase};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
@@ -15,11 +14,14 @@ use super::cleanup::{Paid, Why};
 use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::{Run, operation};
-use crate::journal::{AuditRecord, Commit, Obligation, ObligationReason, ObligationStatus, Subject, Write};
+use crate::crash::CommitKind;
+use crate::journal::{AuditRecord, Obligation, ObligationReason, ObligationStatus, Subject, Write};
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
+/// How many retries of one extension run at once. Each extension has its own, so that a slow cleanup delays nobody else's.
+const LANE: usize = 16;
 
 /// 1 s doubling to 5 min, with up to a quarter of jitter so that a crowd spreads out.
 pub(super) fn backoff(world: &World, attempt: u32) -> Duration {
@@ -50,13 +52,13 @@ pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Writ
 pub(super) struct Book {
     open: Mutex<BTreeMap<String, Obligation>>,
     wake: Mutex<CancelToken>,
-    /// One retry round at a time.
-    round: AsyncMutex<()>,
+    /// Retries that run, and whose they are.
+    running: Mutex<BTreeMap<String, ExtensionName>>,
 }
 
 impl Default for Book {
     fn default() -> Self {
-        Self { open: Mutex::default(), wake: Mutex::new(CancelToken::new()), round: AsyncMutex::new(()) }
+        Self { open: Mutex::default(), wake: Mutex::new(CancelToken::new()), running: Mutex::default() }
     }
 }
 
@@ -131,12 +133,39 @@ impl Book {
             .map(|obligation| obligation.next_attempt_at)
     }
 
+    /// What is to be tried now and is not being tried already, the longest due first and so many an extension as its lane
+    /// takes; and when the next one falls due.
     fn due(&self, now: Timestamp) -> (Vec<Obligation>, Option<Timestamp>) {
         let open = self.open.lock();
-        let live = || open.values().filter(|obligation| obligation.status == ObligationStatus::Open);
-        let due = live().filter(|obligation| obligation.next_attempt_at <= now).cloned().collect();
+        let running = self.running.lock();
+        let mut lanes: BTreeMap<&ExtensionName, usize> = BTreeMap::new();
+        running.values().for_each(|extension| *lanes.entry(extension).or_default() += 1);
+        let live = || {
+            let idle = |obligation: &&Obligation| {
+                obligation.status == ObligationStatus::Open && !running.contains_key(&obligation.id)
+            };
+            open.values().filter(idle)
+        };
         let next = live().map(|obligation| obligation.next_attempt_at).filter(|at| *at > now).min();
-        (due, next)
+        let mut due: Vec<&Obligation> = live().filter(|obligation| obligation.next_attempt_at <= now).collect();
+        due.sort_by_key(|obligation| obligation.next_attempt_at);
+        due.retain(|obligation| {
+            let taken = lanes.entry(&obligation.debt.extension).or_default();
+            *taken += 1;
+            *taken <= LANE
+        });
+        (due.into_iter().cloned().collect(), next)
+    }
+
+    /// Takes a place in the lane of its extension.
+    fn enter(&self, obligation: &Obligation) {
+        self.running.lock().insert(obligation.id.clone(), obligation.debt.extension.clone());
+    }
+
+    /// Gives the place back; whoever waits for it is looked at.
+    fn leave(&self, id: &str) {
+        self.running.lock().remove(id);
+        self.wake();
     }
 }
 
@@ -155,15 +184,20 @@ impl Inner {
                 within(&*self.world.clock, pause, armed.cancelled()).await;
                 continue;
             }
-            let round = self.book.round.lock().await;
             for obligation in due {
-                if let Err(error) = self.retry(&obligation).await {
-                    tracing::debug!(obligation = %obligation.id, %error, "not retried now");
-                }
+                self.book.enter(&obligation);
+                let inner = Arc::clone(&self);
+                self.world.executor.spawn(Box::pin(async move {
+                    if let Err(error) = inner.retry(&obligation).await {
+                        tracing::debug!(obligation = %obligation.id, %error, "not retried now");
+                    }
+                    if inner.book.due_now(&obligation.id, inner.world.clock.now()).is_some() {
+                        // A subject that is busy is looked at again soon, not at once.
+                        within(&*inner.world.clock, FIRST, inner.stop.cancelled()).await;
+                    }
+                    inner.book.leave(&obligation.id);
+                }));
             }
-            drop(round);
-            // A subject that is busy is looked at again soon, not at once.
-            within(&*self.world.clock, FIRST, self.stop.cancelled()).await;
         }
     }
 
@@ -225,8 +259,8 @@ impl Run {
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(still.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
         writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
-        let commit = Commit { number: 0, checks: Vec::new(), writes };
-        self.inner.journal.commit(commit).await.map_err(store_error)?;
+        let operation = Some(OperationKind::Cleanup);
+        self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();
         self.inner.book.settle(&self.paid, &owed, &self.inner.world);
         if gone {
@@ -309,7 +343,7 @@ impl Inner {
             let done = !row.ready && row.debts.is_empty();
             writes.push(if done { Write::RemoveWorkspace(key.clone()) } else { Write::PutWorkspace(Box::new(row)) });
         }
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
         self.book.settle(&[id.to_owned()], &[], &self.world);
         if let Some(sandbox) = gone {
             self.world.audience.tell(LifecycleEvent::Removed(sandbox));

@@ -13,8 +13,9 @@ use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::Run;
 use super::{Engine, Missing, StartupError};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
-    AuditRecord, Commit, DriverCall, Mark, MarkEvent, OpenOperation, OperationOutcome, OperationRecord, SandboxQuery,
+    AuditRecord, DriverCall, Mark, MarkEvent, OpenOperation, OperationOutcome, OperationRecord, SandboxQuery,
     SandboxRecord, StepKey, StepStatus, Subject, Write,
 };
 
@@ -209,8 +210,9 @@ impl Inner {
         operation.ended_at = Some(self.world.clock.now());
         operation.outcome =
             Some(OperationOutcome::Failed(Error::unavailable("gateway", "the gateway ended while it ran")));
+        let kind = operation.kind;
         let writes = vec![Write::PutOperation(Box::new(operation))];
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+        self.journal.write(CommitKind::Outcome, Some(kind), writes).await.map_err(store_error)
     }
 
     /// Makes a sandbox reachable again.
@@ -221,11 +223,12 @@ impl Inner {
         // What an operation was interrupted in is that operation's: it opens what it needs itself.
         let live = sandbox.phase == SandboxPhase::Ready;
         let agent = self.drivers.get(&sandbox.driver).is_some_and(|driver| driver.capabilities().agent);
-        if live
-            && agent
-            && let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await
-        {
-            tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
+        if live && agent {
+            crash_point!(self.world.points, Before, None, Deed::AgentOpened);
+            if let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await {
+                tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
+            }
+            crash_point!(self.world.points, After, None, Deed::AgentOpened);
         }
     }
 
@@ -265,7 +268,7 @@ impl Inner {
             by: "operator".to_owned(),
             message: format!("{} sandboxes were taken over", writes.len()),
         })));
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)
     }
 }
 

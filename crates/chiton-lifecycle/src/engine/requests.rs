@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::inner::{Inner, store_error};
 use super::{Accepted, Request};
-use crate::journal::{Commit, RequestKey, RequestRecord, Subject, Write};
+use crate::crash::CommitKind;
+use crate::journal::{RequestKey, RequestRecord, Subject, Write};
 use crate::plan::digest_json;
 
 /// One gate per request id that is on its way to C1: a repeat that arrives meanwhile waits and then finds the record.
@@ -73,7 +74,7 @@ impl Inner {
         if writes.is_empty() {
             return Ok(());
         }
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+        self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)
     }
 
     /// Looks a request id up, or claims it.

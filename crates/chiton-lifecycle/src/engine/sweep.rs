@@ -7,6 +7,7 @@ use chiton_model::{Error, ErrorKind, Phase, SandboxId};
 
 use super::Engine;
 use super::inner::{Inner, store_error};
+use crate::crash::{Deed, crash_point};
 use crate::extension::{Extension, ReconcileSupport};
 
 /// What a sweep found.
@@ -90,7 +91,10 @@ impl Inner {
         let released = self.pure_hook(name, descriptor, Phase::Sweep, move |_| {
             Box::pin(async move { extension.release(&batch).await })
         });
-        match released.await {
+        crash_point!(self.world.points, Before, None, Deed::Hook(Phase::Sweep));
+        let released = released.await;
+        crash_point!(self.world.points, After, None, Deed::Hook(Phase::Sweep));
+        match released {
             Ok(()) => {
                 for id in ids {
                     self.world.audience.tell(crate::runtime::LifecycleEvent::Audit {

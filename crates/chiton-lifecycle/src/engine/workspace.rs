@@ -16,6 +16,7 @@ use super::obligations::{abandonment, backoff, later};
 use super::prepare::Prepared;
 use super::run::operation;
 use super::states::States;
+use crate::crash::CommitKind;
 use crate::extension::{Extension, HookCore, StepResult, WorkspaceContext};
 use crate::journal::{
     Check, Commit, Debt, DriverCall, Mark, MarkEvent, Obligation, ObligationReason, ObligationStatus, OperationOutcome,
@@ -160,19 +161,16 @@ impl Inner {
             // Nobody has anything to do for it: being ready is all there is to store.
             record.ready = true;
             writes.push(Write::PutWorkspace(Box::new(record)));
-            return self
-                .journal
-                .commit(Commit { number: 0, checks: Vec::new(), writes })
-                .await
-                .map(drop)
-                .map_err(store_error);
+            let operation = Some(OperationKind::EnsureWorkspace);
+            return self.journal.write(CommitKind::Workspace, operation, writes).await.map_err(store_error);
         }
         let op = operation(self, &ticket, OperationKind::EnsureWorkspace, principal);
         let before = record.chain.len();
         record.chain.extend(missing);
         writes.push(Write::PutOperation(Box::new(op.clone())));
         writes.push(Write::PutWorkspace(Box::new(record.clone())));
-        self.journal.commit(Commit { number: op.commit, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        let commit = Commit { number: op.commit, checks: Vec::new(), writes };
+        self.journal.commit(CommitKind::Intent, Some(op.kind), commit).await.map_err(store_error)?;
         let work = self.work(ticket, op, record).await?;
         work.ensure(before, fresh).await
     }
@@ -183,10 +181,9 @@ impl Inner {
         op: OperationRecord,
         record: WorkspaceRecord,
     ) -> Result<Work, Error> {
-        let subject = Subject::Workspace(record.key.clone());
         let chain = self.links_or_abandoned(&record.chain).await?;
-        let states = States::load(Arc::clone(&self.journal), op.id.clone(), subject.clone()).await?;
-        let steps = Steps::new(Arc::clone(self), op.id.clone(), subject, Arc::new(states), Arc::clone(&ticket.cancel));
+        let states = States::load(Arc::clone(&self.journal), &op).await?;
+        let steps = Steps::new(Arc::clone(self), &op, Arc::new(states), Arc::clone(&ticket.cancel));
         Ok(Work {
             inner: Arc::clone(self),
             steps,
@@ -218,7 +215,9 @@ impl Inner {
             let number = op.commit;
             let writes = vec![Write::PutOperation(Box::new(op)), Write::PutWorkspace(Box::new(row))];
             let checks = vec![Check::WorkspaceUnused(workspace.clone())];
-            self.journal.commit(Commit { number, checks, writes }).await.map_err(store_error)?;
+            let operation = Some(OperationKind::ReleaseWorkspace);
+            let commit = Commit { number, checks, writes };
+            self.journal.commit(CommitKind::Intent, operation, commit).await.map_err(store_error)?;
             work.release().await?;
         }
         Ok(())
@@ -450,9 +449,10 @@ impl Work {
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
         writes.extend(self.owed.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
         if self.op.kind == OperationKind::Cleanup {
-            self.inner.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+            let operation = Some(OperationKind::Cleanup);
+            self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         } else {
-            self.inner.commit_outcome(&self.op.id, writes).await;
+            self.inner.commit_outcome(&self.op, writes).await;
         }
         self.inner.book.settle(&self.paid, &self.owed, &self.inner.world);
         Ok(())

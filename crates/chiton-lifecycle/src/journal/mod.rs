@@ -37,7 +37,10 @@ pub enum JournalError {
     /// A record cannot be read by this build.
     #[error("a record cannot be read: {0}")]
     Unreadable(String),
-    /// The medium failed: disk full, I/O error, lost connection.
+    /// There is no room for it. Nothing was stored, and what is stored is not touched.
+    #[error("no room is left for the store: {0}")]
+    Full(String),
+    /// The medium failed: I/O error, lost connection.
     #[error("the store failed: {0}")]
     Failed(String),
 }
@@ -148,6 +151,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Begins a new life of the store: objects of the old one may be another store's. Marks of the old one are no longer
     /// trusted.
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError>;
+
+    /// The lives of the store that have ended, oldest first, as far as it knows.
+    async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError> {
+        Ok(Vec::new())
+    }
 
     /// Where the mark log ends now; an operation's record keeps it.
     fn mark_position(&self) -> MarkPosition;

@@ -8,6 +8,7 @@ use chiton_model::{DriverId, Error, OperationId, Principal, SandboxId, Workspace
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use crate::crash::Points;
 use crate::journal::{SandboxRecord, StepKey};
 
 /// Time.
@@ -144,6 +145,8 @@ pub struct World {
     pub secrets: Arc<dyn Secrets>,
     /// Listeners.
     pub audience: Arc<dyn Audience>,
+    /// Who watches where a crash may come.
+    pub points: Points,
 }
 
 impl World {

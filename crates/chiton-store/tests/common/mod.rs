@@ -1,6 +1,9 @@
 //! What the tests of the store share: records with little in them, and stores on machines that tests make up.
 #![allow(dead_code, unreachable_pub)] // every test file uses its own part
 
+pub mod child;
+pub mod dump;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
