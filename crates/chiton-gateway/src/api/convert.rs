@@ -240,6 +240,7 @@ pub(super) fn obligation(obligation: &Obligation) -> wire::Obligation {
         last_error: obligation.last_error.clone(),
         next_attempt_at: Some(time(obligation.next_attempt_at)),
         operation: obligation.operation.to_string(),
+        expires_at: obligation.expires_at.map(time),
     }
 }
 
