@@ -217,10 +217,11 @@ pub(super) fn store_error(error: JournalError) -> Error {
             Error::internal(format!("the store holds a record that cannot be read: {what}"))
                 .cure("run the version that wrote it, or restore a backup")
         }
-        JournalError::Full(what) => {
-            Error::new(ErrorKind::Exhausted { what: "disk".to_owned() }, format!("no room is left for the store: {what}"))
-                .cure("make room on the data folder's file system and ask again; nothing was stored")
-        }
+        JournalError::Full(what) => Error::new(
+            ErrorKind::Exhausted { what: "disk".to_owned() },
+            format!("no room is left for the store: {what}"),
+        )
+        .cure("make room on the data folder's file system and ask again; nothing was stored"),
         JournalError::Failed(what) => Error::unavailable("store", format!("the store failed: {what}"))
             .cure("look at disk space and the kernel log, then restart the gateway"),
     }

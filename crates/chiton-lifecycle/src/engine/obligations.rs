@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_model::{Error, ExtensionName, OperationKind, Principal, SandboxPhase};
+use chiton_model::condition::set;
+use chiton_model::{Condition, ConditionStatus, Error, ExtensionName, OperationKind, SandboxPhase};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::{Run, operation};
 use crate::crash::CommitKind;
-use crate::journal::{AuditRecord, Obligation, ObligationReason, ObligationStatus, Subject, Write};
+use crate::journal::{AuditRecord, Debt, Obligation, ObligationReason, ObligationStatus, Subject, Write};
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -35,17 +36,77 @@ pub(super) fn later(now: Timestamp, pause: Duration) -> Timestamp {
     SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// How long an obligation that was given up stays listed. Its audit record stays for good.
+const KEEP_ABANDONED: Duration = Duration::from_hours(30 * 24);
+
+const ABANDON: &str = "obligation.abandon";
+
 /// The audit record of an obligation that the operator's policy gave up.
 pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Write> {
     (obligation.status == ObligationStatus::Abandoned).then(|| {
         Write::Audit(Box::new(AuditRecord {
             at: world.clock.now(),
-            action: "obligation.abandon".to_owned(),
+            action: ABANDON.to_owned(),
             subject: obligation.id.clone(),
             by: "policy".to_owned(),
-            message: format!("extension {:?} is gone and its policy says abandon", obligation.debt.extension.as_str()),
+            message: given_up_because(obligation),
         }))
     })
+}
+
+fn given_up_because(obligation: &Obligation) -> String {
+    format!("extension {:?} is gone and its policy says abandon", obligation.debt.extension.as_str())
+}
+
+/// An obligation that nobody will pay: it stays listed for a while and holds nothing.
+pub(super) fn give_up(obligation: Obligation, now: Timestamp) -> Obligation {
+    let expires_at = Some(later(now, KEEP_ABANDONED));
+    Obligation { status: ObligationStatus::Abandoned, expires_at, ..obligation }
+}
+
+/// An obligation as its sandbox's condition tells it: what, since when, why, what comes next, and the way out by its id.
+fn told(obligation: &Obligation) -> String {
+    let Debt { extension, phase, .. } = &obligation.debt;
+    let extension = extension.as_str();
+    let (since, attempts, error) = (obligation.opened_at, obligation.attempts, &obligation.last_error);
+    let cure = format!("chiton obligations discharge {} --force", obligation.id);
+    if obligation.status == ObligationStatus::Abandoned {
+        let until = obligation.expires_at.map(|at| format!(" until {at:.0}")).unwrap_or_default();
+        return format!(
+            "extension {extension:?} owed {phase} since {since:.0} and was given up: {error}; listed{until}, or until {cure}"
+        );
+    }
+    let why = match obligation.reason {
+        ObligationReason::CleanupFailed | ObligationReason::HookStillRunning => {
+            format!("attempt {attempts} failed: {error}")
+        }
+        ObligationReason::Confirming => {
+            "it succeeded and is called once more, because what it undoes may have been on its way".to_owned()
+        }
+    };
+    format!(
+        "extension {extension:?} owes {phase} since {since:.0}: {why}; next attempt at {:.0}; if what it cleans up is certainly gone: {cure}",
+        obligation.next_attempt_at
+    )
+}
+
+/// Brings a sandbox's condition in line with what is listed of it. One that owes nothing has no such condition.
+pub(super) fn show_pending(conditions: &mut Vec<Condition>, listed: &[Obligation], now: Timestamp) {
+    const KIND: &str = "CleanupPending";
+    if listed.is_empty() {
+        conditions.retain(|condition| condition.kind != KIND);
+        return;
+    }
+    let open = listed.iter().find(|obligation| obligation.status == ObligationStatus::Open);
+    let reason = match open.map(|obligation| obligation.reason) {
+        Some(ObligationReason::CleanupFailed) => "CleanupFailed",
+        Some(ObligationReason::HookStillRunning) => "HookStillRunning",
+        Some(ObligationReason::Confirming) => "Confirming",
+        None => "Abandoned",
+    };
+    let message = listed.iter().map(told).collect::<Vec<_>>().join("; ");
+    let (kind, reason) = (KIND.to_owned(), reason.to_owned());
+    set(conditions, Condition { kind, status: ConditionStatus::True, reason, message, last_transition: now });
 }
 
 /// The open obligations in memory: the store's table, kept in step with every commit.
@@ -71,6 +132,20 @@ impl Book {
         self.open.lock().contains_key(id)
     }
 
+    pub(super) fn get(&self, id: &str) -> Option<Obligation> {
+        self.open.lock().get(id).cloned()
+    }
+
+    /// Has those tried at once of which that is wanted.
+    pub(super) fn hurry(&self, now: Timestamp, wanted: impl Fn(&Obligation) -> bool) {
+        for obligation in self.open.lock().values_mut() {
+            if obligation.next_attempt_at > now && wanted(obligation) {
+                obligation.next_attempt_at = now;
+            }
+        }
+        self.wake();
+    }
+
     /// What the hook of an obligation is to be told.
     pub(super) fn why(&self, id: &str) -> Option<Why> {
         self.open.lock().get(id).map(Why::recall)
@@ -88,14 +163,23 @@ impl Book {
     pub(super) fn settle(&self, paid: &[String], owed: &[Obligation], world: &World) {
         let mut open = self.open.lock();
         for id in paid {
-            if open.remove(id).is_some() {
-                let message = "paid".to_owned();
-                world.audience.tell(LifecycleEvent::Obligation { id: id.clone(), open: false, message });
+            if let Some(gone) = open.remove(id) {
+                let (id, extension, message) = (id.clone(), gone.debt.extension, "no longer listed".to_owned());
+                world.audience.tell(LifecycleEvent::Obligation { id, extension, open: false, message });
             }
         }
         for obligation in owed {
-            let (id, message) = (obligation.id.clone(), obligation.last_error.clone());
-            world.audience.tell(LifecycleEvent::Obligation { id, open: true, message });
+            let (id, extension) = (obligation.id.clone(), obligation.debt.extension.clone());
+            let message = obligation.last_error.clone();
+            world.audience.tell(LifecycleEvent::Obligation { id, extension, open: true, message });
+            if obligation.status == ObligationStatus::Abandoned {
+                world.audience.tell(LifecycleEvent::Audit {
+                    action: ABANDON,
+                    subject: obligation.id.clone(),
+                    by: "policy".to_owned(),
+                    message: given_up_because(obligation),
+                });
+            }
             open.insert(obligation.id.clone(), obligation.clone());
         }
         drop(open);
@@ -223,7 +307,7 @@ impl Inner {
             }
             Paid::Owed(..) if run.is_abandoned(&obligation.debt) => {
                 run.drop_debt(&obligation.debt);
-                let given_up = Obligation { status: ObligationStatus::Abandoned, ..obligation.clone() };
+                let given_up = give_up(obligation.clone(), self.world.clock.now());
                 run.end_cleanup(Some(given_up)).await
             }
             Paid::Owed(reason, error) => {
@@ -247,7 +331,7 @@ impl Run {
     async fn end_cleanup(mut self, still: Option<Obligation>) -> Result<(), Error> {
         self.steps.cancel.seal();
         let mut writes = Vec::new();
-        self.clear_pending(still.is_some());
+        self.tell_pending(still.as_ref());
         let gone = self.sandbox.phase == SandboxPhase::Deleted && self.sandbox.debts.is_empty();
         if gone {
             writes.push(Write::RemoveSandbox(self.sandbox.id.clone()));
@@ -281,79 +365,5 @@ impl Engine {
     /// The obligations of one subject.
     pub fn obligations_of(&self, subject: &Subject) -> Vec<Obligation> {
         self.inner.book.of(subject)
-    }
-
-    /// Closes an obligation by hand, unpaid. Leaves an audit record.
-    pub async fn discharge(&self, principal: Principal, id: String, force: bool) -> Result<(), Error> {
-        let inner = Arc::clone(&self.inner);
-        self.inner.owned(async move { inner.discharge(&principal, &id, force).await }).await
-    }
-}
-
-impl Inner {
-    async fn discharge(self: &Arc<Self>, principal: &Principal, id: &str, force: bool) -> Result<(), Error> {
-        let unknown =
-            || Error::not_found(format!("there is no obligation {id:?}")).cure("chiton obligations list shows them");
-        let obligation = self.book.list().into_iter().find(|obligation| obligation.id == id).ok_or_else(unknown)?;
-        if !force {
-            return Err(Error::refused("policy", format!("obligation {id:?} is not paid: {}", obligation.last_error))
-                .cure("if what it would clean up is certainly gone, close it with --force; that is audited"));
-        }
-        let Admission::Go(_ticket) =
-            self.table.admit(&obligation.subject, OperationKind::Cleanup, self.world.operation_id()).await?
-        else {
-            return Err(Error::conflict(format!("an operation is running on {}", obligation.subject))
-                .cure("wait for it to end"));
-        };
-        let mut gone = None;
-        let mut writes = vec![
-            Write::RemoveObligation(id.to_owned()),
-            Write::Audit(Box::new(AuditRecord {
-                at: self.world.clock.now(),
-                action: "obligation.discharge".to_owned(),
-                subject: id.to_owned(),
-                by: principal.subject.clone(),
-                message: format!("closed unpaid; the last attempt said: {}", obligation.last_error),
-            })),
-        ];
-        if let Some(sandbox) = obligation.subject.sandbox()
-            && let Some(mut record) = self.journal.sandbox(sandbox).await.map_err(store_error)?
-        {
-            record
-                .debts
-                .retain(|debt| debt.extension != obligation.debt.extension || debt.phase != obligation.debt.phase);
-            if record.debts.is_empty() && record.phase == SandboxPhase::Error {
-                // A subject's last debt takes its states along.
-                let states = self.journal.states_of(&obligation.subject).await.map_err(store_error)?;
-                let remove = |(name, _)| Write::RemoveState(obligation.subject.clone(), name);
-                writes.extend(states.into_iter().map(remove));
-            }
-            if record.phase == SandboxPhase::Deleted && record.debts.is_empty() {
-                gone = Some(record.id.clone());
-                writes.push(Write::RemoveSandbox(record.id.clone()));
-            } else {
-                writes.push(Write::PutSandbox(Box::new(record)));
-            }
-        }
-        if let Subject::Workspace(key) = &obligation.subject
-            && let Some(mut row) = self.workspace(key).await?
-        {
-            row.debts.retain(|debt| debt.extension != obligation.debt.extension);
-            row.chain.retain(|entry| entry.name != obligation.debt.extension);
-            let done = !row.ready && row.debts.is_empty();
-            writes.push(if done { Write::RemoveWorkspace(key.clone()) } else { Write::PutWorkspace(Box::new(row)) });
-        }
-        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
-        self.book.settle(&[id.to_owned()], &[], &self.world);
-        if let Some(sandbox) = gone {
-            self.world.audience.tell(LifecycleEvent::Removed(sandbox));
-        }
-        self.world.audience.tell(LifecycleEvent::Audit {
-            action: "obligation.discharge",
-            subject: id.to_owned(),
-            by: principal.subject.clone(),
-            message: "closed unpaid".to_owned(),
-        });
-        Ok(())
     }
 }

@@ -147,14 +147,16 @@ impl Inner {
             by: by.to_owned(),
             message: why.to_owned(),
         };
+        let subject = audit.subject.clone();
+        let writes = vec![Write::Audit(Box::new(audit))];
+        self.journal.write(CommitKind::Audit, None, writes).await.map_err(store_error)?;
         self.world.audience.tell(LifecycleEvent::Audit {
             action: "orphan.delete",
-            subject: audit.subject.clone(),
+            subject,
             by: by.to_owned(),
             message: why.to_owned(),
         });
-        let writes = vec![Write::Audit(Box::new(audit))];
-        self.journal.write(CommitKind::Audit, None, writes).await.map_err(store_error)
+        Ok(())
     }
 
     async fn adopt_orphan(self: &Arc<Self>, by: &str, id: &SandboxId) -> Result<(), Error> {
@@ -177,8 +179,10 @@ impl Inner {
             by: by.to_owned(),
             message: format!("taken over from epoch {old}"),
         };
+        let (subject, message) = (audit.subject.clone(), audit.message.clone());
         let writes = vec![Write::PutSandbox(Box::new(row.clone())), Write::Audit(Box::new(audit))];
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
+        self.world.audience.tell(LifecycleEvent::Audit { action: "orphan.adopt", subject, by: by.to_owned(), message });
         self.held.lock().remove(&row.subject());
         self.changed(&row);
         Ok(())

@@ -158,6 +158,11 @@ impl Engine {
         self.inner.journal.sandbox(id).await.ok().flatten().map(|record| record.token)
     }
 
+    /// How many sandboxes are held: nothing may touch them until something is back.
+    pub fn held(&self) -> usize {
+        self.inner.held.lock().len()
+    }
+
     /// All workspaces.
     pub async fn workspaces(&self) -> Result<Vec<WorkspaceRecord>, Error> {
         self.inner.journal.workspaces().await.map_err(store_error)

@@ -15,8 +15,8 @@ use super::run::Run;
 use super::{Engine, Missing, StartupError};
 use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
-    AuditRecord, DriverCall, Mark, MarkEvent, OpenOperation, OperationOutcome, OperationRecord, SandboxQuery,
-    SandboxRecord, StepKey, StepStatus, Subject, Write,
+    AuditRecord, DriverCall, Mark, MarkEvent, Obligation, ObligationStatus, OpenOperation, OperationOutcome,
+    OperationRecord, SandboxQuery, SandboxRecord, StepKey, StepStatus, Subject, Write,
 };
 
 /// Why something of an earlier life of the store is held.
@@ -117,6 +117,15 @@ impl Inner {
                 );
             }
         }
+        if self.config.missing == Missing::Refuse {
+            missing.extend(self.book.list().iter().filter_map(|obligation| self.missing_for(obligation)));
+        }
+        // What the operator gave up is given up now, not when its next attempt comes.
+        let given_up = |obligation: &Obligation| {
+            let name = &obligation.debt.extension;
+            self.registry.get(name).is_none() && self.policy(name).abandon
+        };
+        self.book.hurry(self.world.clock.now(), given_up);
         if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
     }
 
@@ -129,6 +138,23 @@ impl Inner {
             held.insert(Subject::Workspace(row.key), earlier_life(&row.epoch));
         }
         Ok(())
+    }
+
+    /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
+    fn missing_for(&self, obligation: &Obligation) -> Option<Error> {
+        let Subject::Workspace(key) = &obligation.subject else { return None };
+        if obligation.status != ObligationStatus::Open {
+            return None;
+        }
+        let name = &obligation.debt.extension;
+        let error = if self.registry.get(name).is_none() && !self.policy(name).abandon {
+            super::chain::not_compiled_in(name)
+        } else {
+            self.driver(&key.driver).err()?
+        };
+        let message = format!("obligation {} cannot be paid: {}", obligation.id, error.message);
+        let cure = error.cure.unwrap_or_else(|| "restore it".to_owned());
+        Some(Error::new(error.kind, message).cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")))
     }
 
     /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does

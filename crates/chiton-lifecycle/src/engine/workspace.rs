@@ -12,7 +12,7 @@ use super::chain::Link;
 use super::cleanup::obligation_id;
 use super::hooks::{HookFailure, Steps, micros};
 use super::inner::{Inner, engine_principal, store_error};
-use super::obligations::{abandonment, backoff, later};
+use super::obligations::{abandonment, backoff, give_up, later};
 use super::prepare::Prepared;
 use super::run::operation;
 use super::states::States;
@@ -130,7 +130,10 @@ impl Inner {
                 obligation.id,
                 obligation.last_error
             ))
-            .cure("wait for its retry, or close it by hand: chiton obligations discharge --force")),
+            .cure(format!(
+                "wait for its retry, or close it by hand: chiton obligations discharge {} --force",
+                obligation.id
+            ))),
         }
     }
 
@@ -407,21 +410,24 @@ impl Work {
         if !abandoned {
             self.record.debts.push(debt.clone());
         }
-        self.owed.push(Obligation {
+        let opened_at = self.inner.book.get(&id).map_or(now, |listed| listed.opened_at);
+        let obligation = Obligation {
             id,
             subject,
             name: self.record.key.workspace.to_string(),
             debt,
             reason,
-            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
+            status: ObligationStatus::Open,
             stop_reason: None,
             failure: None,
             operation: self.op.id.clone(),
-            opened_at: now,
+            opened_at,
             attempts: attempts + 1,
             last_error,
             next_attempt_at: later(now, pause),
-        });
+            expires_at: None,
+        };
+        self.owed.push(if abandoned { give_up(obligation, now) } else { obligation });
     }
 
     /// C2.

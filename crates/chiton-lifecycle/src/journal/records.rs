@@ -299,6 +299,9 @@ pub struct Obligation {
     pub last_error: String,
     /// When it is tried next.
     pub next_attempt_at: Timestamp,
+    /// When it is forgotten; only of one that was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Names a request that must not run twice.

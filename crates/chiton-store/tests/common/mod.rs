@@ -161,6 +161,7 @@ pub fn obligation(id: &str, subject: &str) -> Obligation {
         attempts: 1,
         last_error: String::new(),
         next_attempt_at: at(2),
+        expires_at: None,
     }
 }
 

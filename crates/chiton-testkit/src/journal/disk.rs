@@ -348,8 +348,12 @@ impl Disk {
 
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<SandboxId> {
         self.requests.retain(|_, request| request.expires_at > now);
-        let owing: BTreeSet<SandboxId> =
-            self.obligations.values().filter_map(|obligation| obligation.subject.sandbox().cloned()).collect();
+        let owing: BTreeSet<SandboxId> = self
+            .obligations
+            .values()
+            .filter(|owed| owed.status == ObligationStatus::Open)
+            .filter_map(|obligation| obligation.subject.sandbox().cloned())
+            .collect();
         let expired: Vec<SandboxId> = self
             .sandboxes
             .values()

@@ -74,7 +74,12 @@ fn whatever_crashes_wherever_nothing_is_lost_and_nothing_is_left() {
             break;
         }
     }
-    println!("{ran} cells of {} worlds, {crashes} crashes, {} failed, {:?}", settings.len(), failed.len(), begun.elapsed());
+    println!(
+        "{ran} cells of {} worlds, {crashes} crashes, {} failed, {:?}",
+        settings.len(),
+        failed.len(),
+        begun.elapsed()
+    );
     if let Some((cell, why)) = failed.first() {
         panic!("{} of {ran} cells failed; the first:\n{}", failed.len(), replay(*cell, why));
     }

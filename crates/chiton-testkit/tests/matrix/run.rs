@@ -155,12 +155,7 @@ fn leave_alone(scene: &mut Scene) {
 }
 
 fn quiet(lab: &Lab, when: &str) {
-    assert!(
-        lab.quiesce(PATIENCE),
-        "not quiet {when}: {:?}\n{:?}",
-        lab.journal().obligations(),
-        lab.ledger()
-    );
+    assert!(lab.quiesce(PATIENCE), "not quiet {when}: {:?}\n{:?}", lab.journal().obligations(), lab.ledger());
 }
 
 fn sound_without_history(lab: &Lab) {

@@ -35,8 +35,8 @@ fn spec(setting: Setting) -> DriverSpec {
 
 fn script(index: usize) -> ExtensionScript {
     let name = format!("ext-{index}");
-    let script = ExtensionScript::everywhere(&name)
-        .declare(|descriptor| descriptor.reconcile = ReconcileSupport::Authoritative);
+    let script =
+        ExtensionScript::everywhere(&name).declare(|descriptor| descriptor.reconcile = ReconcileSupport::Authoritative);
     match index {
         0 => script.slot("ip", "EXT_IP").saves_everywhere(),
         1 => script.saves_durably_everywhere(),
