@@ -27,7 +27,9 @@ pub enum StoreError {
         known: u32,
     },
     /// Others than the owner may write into the folder.
-    #[error("others than its owner can write into the data folder {folder:?} (mode {mode:04o}), and what is in it decides what is deleted")]
+    #[error(
+        "others than its owner can write into the data folder {folder:?} (mode {mode:04o}), and what is in it decides what is deleted"
+    )]
     Exposed {
         /// The folder.
         folder: PathBuf,
@@ -116,7 +118,9 @@ impl StoreError {
             Self::Newer { .. } => {
                 "run the version that wrote it or a newer one, or restore a backup of before the upgrade"
             }
-            Self::Exposed { folder, .. } => return format!("look at what was changed there, then: chmod 700 {}", folder.display()),
+            Self::Exposed { folder, .. } => {
+                return format!("look at what was changed there, then: chmod 700 {}", folder.display());
+            }
             Self::Foreign { folder, owner, user } => {
                 return format!("run as user {owner}, or give the folder away: chown -R {user} {}", folder.display());
             }

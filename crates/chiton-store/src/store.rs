@@ -266,9 +266,9 @@ impl Journal for SqliteStore {
     }
 
     async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError> {
-        let found = self.readers.rows("SELECT value FROM meta WHERE key = 'earlier_epochs'", [], |row| {
-            row.get::<_, String>(0)
-        })?;
+        let found = self
+            .readers
+            .rows("SELECT value FROM meta WHERE key = 'earlier_epochs'", [], |row| row.get::<_, String>(0))?;
         let epochs = found.iter().flat_map(|text| text.split_whitespace());
         epochs.map(|text| StoreEpoch::new(text).map_err(|error| JournalError::Unreadable(error.message))).collect()
     }

@@ -45,13 +45,8 @@ pub(crate) struct Witness {
 impl Witness {
     pub(crate) fn open(folder: &Path, note: Note) -> Result<Self, StoreError> {
         let path = folder.join("witness");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io(&path))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io(&path))?;
         let witness = Self { file, note: Mutex::new(note) };
         witness.write(&witness.note.lock()).map_err(io(&path))?;
         Ok(witness)

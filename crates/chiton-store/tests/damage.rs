@@ -222,7 +222,10 @@ fn a_lost_write_ahead_log_is_noticed() {
     let killed = Killed::new(false);
     for bytes in [None, Some(Vec::new())] {
         let refused = killed.with("chiton.db-wal", bytes).unwrap_err();
-        assert!(matches!(&refused, StoreError::Damaged { what, .. } if what.contains("write-ahead log")), "{refused:?}");
+        assert!(
+            matches!(&refused, StoreError::Damaged { what, .. } if what.contains("write-ahead log")),
+            "{refused:?}"
+        );
     }
     assert_eq!(killed.with("none", None).unwrap(), killed.rows, "undamaged it opens");
 }

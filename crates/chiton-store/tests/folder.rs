@@ -275,9 +275,7 @@ fn store_of_before_checksums_is_brought_up_to_date_with_every_row() {
     drop(store);
     let connection = database(folder.path());
     connection.execute_batch("DROP INDEX obligation_subject").unwrap();
-    for table in
-        ["meta", "sandbox", "operation", "state", "config", "obligation", "workspace", "request", "audit"]
-    {
+    for table in ["meta", "sandbox", "operation", "state", "config", "obligation", "workspace", "request", "audit"] {
         connection.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN sum")).unwrap();
     }
     connection.pragma_update(None, "user_version", 1).unwrap();

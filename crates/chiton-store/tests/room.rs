@@ -113,7 +113,9 @@ fn a_store_that_was_killed_on_a_full_disk_is_refused_as_full_and_opens_when_ther
         store_all(&store, vec![put(sandbox("s-first", "first", 1))]);
         small.fill();
         let mut number = 0;
-        while block_on(store.commit(writes(vec![put(sandbox(&format!("s-{number:04}"), &format!("w-{number}"), 2))]))).is_ok() {
+        while block_on(store.commit(writes(vec![put(sandbox(&format!("s-{number:04}"), &format!("w-{number}"), 2))])))
+            .is_ok()
+        {
             number += 1;
         }
         let before = ids(&store);

@@ -16,7 +16,7 @@ use super::obligations::Book;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
-use crate::journal::{Journal, JournalError, SandboxRecord, Subject};
+use crate::journal::{Journal, JournalError, OpenOperation, SandboxRecord, Subject};
 use crate::policy::Policy;
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
@@ -40,6 +40,8 @@ pub(super) struct Inner {
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
     /// Sandboxes that nothing may touch, and why.
     pub(super) held: Mutex<HashMap<SandboxId, String>>,
+    /// Interrupted operations of held sandboxes: they go on when their sandbox is adopted.
+    pub(super) waiting: Mutex<BTreeMap<SandboxId, OpenOperation>>,
     /// Open obligations.
     pub(super) book: Book,
     /// Requests on their way to C1.
@@ -100,6 +102,7 @@ impl Engine {
             released: Mutex::default(),
             backends: Mutex::default(),
             held: Mutex::default(),
+            waiting: Mutex::default(),
             book: Book::default(),
             gates: Gates::default(),
             suspects: Mutex::default(),
@@ -205,10 +208,11 @@ pub(super) fn store_error(error: JournalError) -> Error {
             Error::internal(format!("the store holds a record that cannot be read: {what}"))
                 .cure("run the version that wrote it, or restore a backup")
         }
-        JournalError::Full(what) => {
-            Error::new(ErrorKind::Exhausted { what: "disk".to_owned() }, format!("no room is left for the store: {what}"))
-                .cure("make room on the data folder's file system and ask again; nothing was stored")
-        }
+        JournalError::Full(what) => Error::new(
+            ErrorKind::Exhausted { what: "disk".to_owned() },
+            format!("no room is left for the store: {what}"),
+        )
+        .cure("make room on the data folder's file system and ask again; nothing was stored"),
         JournalError::Failed(what) => Error::unavailable("store", format!("the store failed: {what}"))
             .cure("look at disk space and the kernel log, then restart the gateway"),
     }

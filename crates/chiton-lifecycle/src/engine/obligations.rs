@@ -20,6 +20,8 @@ use crate::runtime::{CancelToken, LifecycleEvent, World};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
+/// No hook has longer, as far as anyone would wait for one.
+const LONGEST_CONFIRMING: Duration = Duration::from_hours(1);
 
 /// 1 s doubling to 5 min, with up to a quarter of jitter so that a crowd spreads out.
 pub(super) fn backoff(world: &World, attempt: u32) -> Duration {
@@ -48,10 +50,28 @@ pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Writ
 
 /// The open obligations in memory: the store's table, kept in step with every commit.
 pub(super) struct Book {
-    open: Mutex<BTreeMap<String, Obligation>>,
+    open: Mutex<BTreeMap<String, Open>>,
     wake: Mutex<CancelToken>,
     /// One retry round at a time.
     round: AsyncMutex<()>,
+}
+
+struct Open {
+    obligation: Obligation,
+    /// When it is due, by the clock since boot: what the record says is for people, and the wall clock may jump.
+    due: Duration,
+}
+
+impl Open {
+    fn new(obligation: Obligation, longest: Duration, world: &World) -> Self {
+        let pause = obligation.next_attempt_at.duration_since(world.clock.now());
+        let pause = Duration::try_from(pause).unwrap_or_default().min(longest);
+        Self { obligation, due: world.clock.since_boot().saturating_add(pause) }
+    }
+
+    fn is_live(&self) -> bool {
+        self.obligation.status == ObligationStatus::Open
+    }
 }
 
 impl Default for Book {
@@ -61,8 +81,14 @@ impl Default for Book {
 }
 
 impl Book {
-    pub(super) fn load(&self, obligations: Vec<Obligation>) {
-        *self.open.lock() = obligations.into_iter().map(|obligation| (obligation.id.clone(), obligation)).collect();
+    /// Takes in what the store has. A date that is further off than any pause was set by another wall clock.
+    pub(super) fn load(&self, obligations: Vec<Obligation>, world: &World) {
+        let longest = |reason| if reason == ObligationReason::Confirming { LONGEST_CONFIRMING } else { LONGEST };
+        let opened = obligations.into_iter().map(|obligation| {
+            let longest = longest(obligation.reason);
+            (obligation.id.clone(), Open::new(obligation, longest, world))
+        });
+        *self.open.lock() = opened.collect();
     }
 
     pub(super) fn has(&self, id: &str) -> bool {
@@ -71,15 +97,15 @@ impl Book {
 
     /// What the hook of an obligation is to be told.
     pub(super) fn why(&self, id: &str) -> Option<Why> {
-        self.open.lock().get(id).map(Why::recall)
+        self.open.lock().get(id).map(|open| Why::recall(&open.obligation))
     }
 
     pub(super) fn list(&self) -> Vec<Obligation> {
-        self.open.lock().values().cloned().collect()
+        self.open.lock().values().map(|open| open.obligation.clone()).collect()
     }
 
     pub(super) fn of(&self, subject: &Subject) -> Vec<Obligation> {
-        self.open.lock().values().filter(|obligation| obligation.subject == *subject).cloned().collect()
+        self.list().into_iter().filter(|obligation| obligation.subject == *subject).collect()
     }
 
     /// Takes in what a commit stored.
@@ -94,7 +120,7 @@ impl Book {
         for obligation in owed {
             let (id, message) = (obligation.id.clone(), obligation.last_error.clone());
             world.audience.tell(LifecycleEvent::Obligation { id, open: true, message });
-            open.insert(obligation.id.clone(), obligation.clone());
+            open.insert(obligation.id.clone(), Open::new(obligation.clone(), Duration::MAX, world));
         }
         drop(open);
         if !owed.is_empty() {
@@ -116,26 +142,25 @@ impl Book {
     }
 
     /// An obligation that is to be tried now.
-    fn due_now(&self, id: &str, now: Timestamp) -> Option<Obligation> {
-        let open = self.open.lock();
-        open.get(id)
-            .filter(|obligation| obligation.status == ObligationStatus::Open && obligation.next_attempt_at <= now)
-            .cloned()
+    fn due_now(&self, id: &str, world: &World) -> Option<Obligation> {
+        let (open, now) = (self.open.lock(), world.clock.since_boot());
+        open.get(id).filter(|open| open.is_live() && open.due <= now).map(|open| open.obligation.clone())
     }
 
-    /// Until when a cleanup that succeeded once must be called again, if so.
-    pub(super) fn confirming_until(&self, id: &str) -> Option<Timestamp> {
+    /// How long a cleanup that succeeded once still has to wait for the call that confirms it, if it has one to come.
+    pub(super) fn confirming(&self, id: &str, world: &World) -> Option<Duration> {
         let open = self.open.lock();
         open.get(id)
-            .filter(|obligation| obligation.reason == ObligationReason::Confirming)
-            .map(|obligation| obligation.next_attempt_at)
+            .filter(|open| open.obligation.reason == ObligationReason::Confirming)
+            .map(|open| open.due.saturating_sub(world.clock.since_boot()))
     }
 
-    fn due(&self, now: Timestamp) -> (Vec<Obligation>, Option<Timestamp>) {
-        let open = self.open.lock();
-        let live = || open.values().filter(|obligation| obligation.status == ObligationStatus::Open);
-        let due = live().filter(|obligation| obligation.next_attempt_at <= now).cloned().collect();
-        let next = live().map(|obligation| obligation.next_attempt_at).filter(|at| *at > now).min();
+    /// What is due, and how long the next one has.
+    fn due(&self, world: &World) -> (Vec<Obligation>, Option<Duration>) {
+        let (open, now) = (self.open.lock(), world.clock.since_boot());
+        let live = || open.values().filter(|open| open.is_live());
+        let due = live().filter(|open| open.due <= now).map(|open| open.obligation.clone()).collect();
+        let next = live().filter(|open| open.due > now).map(|open| open.due.saturating_sub(now)).min();
         (due, next)
     }
 }
@@ -145,13 +170,9 @@ impl Inner {
     pub(super) async fn pay_obligations(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             let armed = self.book.armed();
-            let now = self.world.clock.now();
-            let (due, next) = self.book.due(now);
+            let (due, next) = self.book.due(&self.world);
             if due.is_empty() {
-                // The wall clock may jump, so no sleep is longer than a minute.
-                let pause = next
-                    .map_or(Duration::from_mins(1), |at| at.duration_since(now).unsigned_abs())
-                    .min(Duration::from_mins(1));
+                let pause = next.unwrap_or(Duration::from_mins(1)).min(Duration::from_mins(1));
                 within(&*self.world.clock, pause, armed.cancelled()).await;
                 continue;
             }
@@ -176,7 +197,7 @@ impl Inner {
             return Ok(());
         };
         // It may have been paid, or come up anew, while this waited.
-        let Some(obligation) = &self.book.due_now(&obligation.id, self.world.clock.now()) else { return Ok(()) };
+        let Some(obligation) = &self.book.due_now(&obligation.id, &self.world) else { return Ok(()) };
         let sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         let op = operation(self, &ticket, OperationKind::Cleanup, &engine_principal());

@@ -178,6 +178,11 @@ impl Inner {
         self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
         self.held.lock().remove(id);
         self.changed(&row);
+        self.reopen(&row).await;
+        let waiting = self.waiting.lock().remove(id);
+        if let Some(open) = waiting {
+            self.resume(open).await?;
+        }
         Ok(())
     }
 }

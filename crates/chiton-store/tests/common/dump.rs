@@ -22,7 +22,10 @@ pub fn dump(store: &SqliteStore) -> Result<Vec<String>, JournalError> {
         lines.push(format!("{:?}", block_on(store.operations(&subject))?));
         lines.push(format!("{:?}", block_on(store.states_of(&subject))?));
     }
-    lines.push(format!("{:?}", block_on(store.open_operations())?.into_iter().map(|open| open.operation).collect::<Vec<_>>()));
+    lines.push(format!(
+        "{:?}",
+        block_on(store.open_operations())?.into_iter().map(|open| open.operation).collect::<Vec<_>>()
+    ));
     lines.push(format!("{:?}", block_on(store.state_keys())?));
     lines.push(format!("{:?}", block_on(store.states_by(&"lease".parse().expect("a name")))?));
     lines.push(format!("{:?}", block_on(store.obligations())?));
