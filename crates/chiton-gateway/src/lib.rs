@@ -12,6 +12,9 @@
 pub mod api;
 pub mod compose;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod listen;
 pub mod metrics;

@@ -18,6 +18,9 @@
 mod error;
 mod expire;
 mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod machine;
 mod marks;

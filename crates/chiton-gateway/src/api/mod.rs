@@ -2,6 +2,8 @@
 
 mod convert;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod operate;
 mod peer;
 mod sandboxes;
