@@ -18,19 +18,12 @@ pub fn note(what: impl Hash) {
     });
 }
 
-/// Adds a message without what varies in it: what is quoted, and digits.
+/// Adds a message without what varies in it: from the first quotation to the last, and digits.
 pub fn note_text(text: &str) {
-    let mut quoted = false;
-    let plain: String = text
-        .chars()
-        .filter(|c| {
-            if matches!(c, '"' | '`') {
-                quoted = !quoted;
-            }
-            !quoted && !c.is_ascii_digit()
-        })
-        .take(80)
-        .collect();
+    let quote = |c: char| matches!(c, '"' | '`' | '\'' | '/');
+    let before = text.split(quote).next().unwrap_or_default();
+    let after = text.rsplit(quote).next().filter(|after| after.len() < text.len()).unwrap_or_default();
+    let plain: String = before.chars().take(60).chain(after.chars().take(40)).filter(|c| !c.is_ascii_digit()).collect();
     note(plain);
 }
 

@@ -124,7 +124,8 @@ fn damaged(cursor: &mut Cursor<'_>) {
             0 => segment[at] ^= 1 << cursor.below(8),
             1 => {
                 segment.truncate(at);
-                cut_between_records |= last;
+                // Also of another: with the segments after it gone it is the last.
+                cut_between_records = true;
             }
             2 => drop(segment.remove(at)),
             3 => segment.insert(at, cursor.byte()),

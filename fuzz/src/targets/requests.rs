@@ -53,7 +53,7 @@ fn seeds() -> Vec<Vec<u8>> {
         request_id: "r-1".to_owned(),
     };
     let mut deep = create.clone();
-    let nested = format!("{{\"a\":{}1{}}}", "[".repeat(120), "]".repeat(120));
+    let nested = format!("{{\"a\":{}1{}}}", "[".repeat(126), "]".repeat(126));
     deep.spec.get_or_insert_default().driver_config = [("other".to_owned(), nested)].into();
     let start = agent::ExecStart { argv: vec!["ls".to_owned()], workdir: "/".to_owned(), ..Default::default() };
     let numbered = |number: u8, message: &dyn ErasedMessage| {

@@ -108,7 +108,6 @@ fn quantities(text: &str) {
 
 /// The amount is what the text says, rounded up, as far as floating point can tell.
 fn near(text: &str, scale: f64, amount: u64) {
-    note(text.trim_matches(|c: char| c.is_ascii_digit()).len());
     let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let power = |text: &str| text.parse::<i32>().map(|power| 10_f64.powi(power)).expect("it was taken");
@@ -131,6 +130,7 @@ fn near(text: &str, scale: f64, amount: u64) {
         "Ei" => 1024_f64.powi(6),
         exponent => power(&exponent[1..]),
     };
+    note(suffix.len());
     let number: f64 = if number == "." { f64::NAN } else { format!("0{number}").parse().expect("it was taken") };
     let expected = number * factor * scale;
     #[expect(clippy::cast_precision_loss, reason = "the comparison allows for it")]

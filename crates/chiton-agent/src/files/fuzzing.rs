@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::{Piece, Pieces, path, plain, unpack as tar};
+use super::{Piece, Pieces, plain, unpack as tar};
 
 fn arrived(pieces: Vec<Bytes>, finished: bool) -> Pieces {
     let (sender, receiver) = mpsc::channel(pieces.len() + 1);
@@ -29,5 +29,5 @@ pub(crate) fn unpack(
 }
 
 pub(crate) fn write_file(text: &str, mode: u32, pieces: Vec<Bytes>, finished: bool) -> Result<u64, Status> {
-    plain::receive_file(&path(text)?, mode, arrived(pieces, finished)).map(|done| done.size)
+    plain::receive_file(&plain::file_path(text)?, mode, arrived(pieces, finished)).map(|done| done.size)
 }

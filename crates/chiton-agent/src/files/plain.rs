@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use chiton_agent_proto::v1::stat_response::Kind;
@@ -110,7 +110,7 @@ pub async fn write_file(
     else {
         return Err(Status::invalid_argument("the first message of a file write must be its start"));
     };
-    let path = path(&text)?;
+    let path = file_path(&text)?;
     if mode & !0o7777 != 0 {
         return Err(Status::invalid_argument(format!("{mode:o} are no permission bits; use 0 to 7777, octal")));
     }
@@ -122,6 +122,15 @@ pub async fn write_file(
         _ => None,
     })
     .await
+}
+
+/// A checked path that can be a file's. One that ends in a slash names a folder, or what a link there leads to.
+pub(super) fn file_path(text: &str) -> Result<PathBuf, Status> {
+    let checked = path(text)?;
+    if text.ends_with('/') || text.ends_with("/.") {
+        return Err(Status::invalid_argument(format!("{text:?} names a folder; name a file, without a slash at the end")));
+    }
+    Ok(checked)
 }
 
 pub(super) fn receive_file(path: &Path, mode: u32, mut from: Pieces) -> Result<WriteFileResponse, Status> {

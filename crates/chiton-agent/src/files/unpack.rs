@@ -138,9 +138,9 @@ impl Target<'_> {
                 if link.as_os_str().is_empty() {
                     return refused("is a symbolic link to nothing");
                 }
-                if !self.outside_links && !self.inside(parent, &link) {
+                if !self.outside_links && !self.inside(parent, &link).map_err(broken)? {
                     return refused(&format!(
-                        "is a symbolic link to {}, outside {}; leave it out or allow outside links",
+                        "is a symbolic link to {}, which leads or could lead out of {}; leave it out or allow outside links",
                         link.display(),
                         self.root.display()
                     ));
@@ -171,23 +171,29 @@ impl Target<'_> {
         }
     }
 
-    /// Whether a link's target, by its words alone, stays in the folder.
-    fn inside(&self, parent: &Path, link: &Path) -> bool {
-        let (start, link) = match link.strip_prefix(self.root) {
-            Ok(rest) if link.is_absolute() => (0, rest),
-            _ if link.is_absolute() => return false,
-            _ => (parent.components().count(), link),
-        };
-        let mut depth = start;
-        for part in link.components() {
-            match part {
-                Component::ParentDir if depth == 0 => return false,
-                Component::ParentDir => depth -= 1,
-                Component::Normal(_) => depth += 1,
-                _ => {}
-            }
+    /// Whether a link's target stays in the folder. It may go up only at its begin, and only from a place that was reached
+    /// without links: after a link "up" is somewhere else than the words say, and a chain of links would lead out.
+    fn inside(&self, parent: &Path, link: &Path) -> io::Result<bool> {
+        let climbs = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        if link.is_absolute() {
+            return Ok(link.strip_prefix(self.root).is_ok_and(|rest| !climbs(rest)));
         }
-        true
+        let up = link.components().take_while(|part| !matches!(part, Component::Normal(_)));
+        let depth = up.clone().filter(|part| *part == Component::ParentDir).count();
+        let down: PathBuf = link.components().skip(up.count()).collect();
+        if climbs(&down) || depth > parent.components().count() {
+            return Ok(false);
+        }
+        if depth == 0 || parent.as_os_str().is_empty() {
+            return Ok(true);
+        }
+        match self.open_plain(parent) {
+            Ok(_) => Ok(true),
+            // What is missing will be made as folders.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens an existing folder below the root.
@@ -198,12 +204,17 @@ impl Target<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         match openat2(&self.folder, name, flags, Mode::empty(), resolve) {
-            Err(Errno::NOSYS | Errno::PERM) => {}
-            result => return Ok(result?),
+            Err(Errno::NOSYS | Errno::PERM) => self.open_plain(name),
+            result => Ok(result?),
         }
+    }
+
+    /// The same where no part of the name is a link.
+    fn open_plain(&self, name: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut folder = self.folder.as_fd().try_clone_to_owned()?;
         for part in name {
-            folder = openat(&folder, part, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            folder = openat(&folder, part, flags, Mode::empty())?;
         }
         Ok(folder)
     }
@@ -252,6 +263,9 @@ impl Target<'_> {
         if error.raw_os_error() == Some(libc::EXDEV) {
             let text = format!("the tar entry {} leads out of {} through a link", name.display(), self.root.display());
             return Status::invalid_argument(text);
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Status::invalid_argument(format!("the tar entry {} is not whole: {error}", name.display()));
         }
         failed("unpacked", &self.root.join(name), error)
     }

@@ -17,7 +17,8 @@ pub(super) fn page(request: &wire::ListSandboxesRequest) -> Result<SandboxQuery,
         return Err(Error::invalid(
             "page_size",
             format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size),
-        ));
+        )
+        .cure(format!("ask for {LARGEST_PAGE} and follow next_page_token")));
     }
     let size = if request.page_size == 0 { PAGE } else { request.page_size };
     Ok(SandboxQuery {

@@ -244,6 +244,11 @@ pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
             if target.is_absolute() {
                 return Err(out());
             }
+            // Up after down: down may be another link, and then up is somewhere else than the words say.
+            let mut down = target.components().skip_while(|part| !matches!(part, Component::Normal(_)));
+            if down.any(|part| part == Component::ParentDir) {
+                return Err(out());
+            }
             let to = settle(&from.join(&target), top).ok_or_else(out)?;
             // A second name for a symbolic link would read it from another folder, where it may lead out.
             let plain = || fs::symlink_metadata(root.join(&to)).is_ok_and(|found| found.is_file());
