@@ -22,6 +22,9 @@ mod check;
 mod error;
 mod expire;
 mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod machine;
 mod marks;
