@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use chiton_driver::LogOptions;
 use chiton_model::spec::{check_command, check_env};
-use chiton_model::{Error, Principal, SandboxId, SandboxPhase};
+use chiton_model::{Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use futures::stream::BoxStream;
@@ -117,7 +117,7 @@ fn agent_error(status: &Status) -> Error {
 
 impl Api {
     /// The agent of the sandbox that a request selects.
-    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<(AgentClient, SandboxId), Error> {
+    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<AgentClient, Error> {
         let view = self.select(selector, false).await?;
         let record = &view.record;
         if let Some(why) = view.held {
@@ -132,12 +132,10 @@ impl Api {
             return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase))
                 .cure(cure));
         }
-        let client = self
-            .sessions
+        self.sessions
             .client_within(&record.id, DIAL)
             .await
-            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
-        Ok((client, record.id.clone()))
+            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))
     }
 
     /// Reads the two first messages of a stream: which sandbox, and what.
@@ -145,7 +143,7 @@ impl Api {
         let order =
             || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
         let selector = soon(input).await?.split().map_err(|_| order())?;
-        let (client, _) = self.agent(Some(selector)).await?;
+        let client = self.agent(Some(selector)).await?;
         let first = soon(input).await?.split().err().flatten().ok_or_else(order)?;
         Ok((client, first))
     }
@@ -168,7 +166,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let chunks = client
             .read_file(agent::ReadFileRequest { path: request.path })
             .await
@@ -181,7 +179,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let chunks = client
             .read_tar(agent::ReadTarRequest { path: request.path })
             .await
@@ -218,7 +216,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<agent::StatResponse, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let found =
             client.stat(agent::StatRequest { path: request.path }).await.map_err(|status| agent_error(&status))?;
         Ok(found.into_inner())

@@ -1,5 +1,6 @@
 //! The gateway's API over gRPC: authenticates, translates, and asks the engine. No decision is made here.
 
+mod backup;
 mod convert;
 mod files;
 #[cfg(feature = "fuzzing")]
