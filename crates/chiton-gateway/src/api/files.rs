@@ -158,7 +158,10 @@ impl Api {
         let broken = Broken::default();
         let input = stream::iter([first]).chain(rest(input, &broken));
         let output = client.exec(input).await.map_err(|status| upload_error(&broken, &status))?;
-        Ok(output.into_inner().map(move |item| item.map_err(|status| to_status(&upload_error(&broken, &status)))).boxed())
+        Ok(output
+            .into_inner()
+            .map(move |item| item.map_err(|status| to_status(&upload_error(&broken, &status))))
+            .boxed())
     }
 
     pub(super) async fn read_file(

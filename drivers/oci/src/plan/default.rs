@@ -35,7 +35,8 @@ impl DriverConfig {
         for (key, value) in object {
             let field = format!("driver_config.{key}");
             let expected = |what: &str| {
-                Error::invalid(&field, format!("{key} is {}, which is not {what}", printable(&value.to_string()))).cure(format!("write {what}"))
+                Error::invalid(&field, format!("{key} is {}, which is not {what}", printable(&value.to_string())))
+                    .cure(format!("write {what}"))
             };
             match key.as_str() {
                 "hostname" => {
