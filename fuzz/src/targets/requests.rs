@@ -19,8 +19,22 @@ pub(super) const TARGET: Target = Target {
     run,
     seeds,
     words: &[
-        "{\"read_only\":true}", "[[[[[[[[", "{\"a\":", "1e400", "0.1", "-0.0", "1e23", "500m", "Mi", "host", "dir:/", "CHITON_A",
-        "chiton.dev/x", "sha256:", "\0", "/",
+        "{\"read_only\":true}",
+        "[[[[[[[[",
+        "{\"a\":",
+        "1e400",
+        "0.1",
+        "-0.0",
+        "1e23",
+        "500m",
+        "Mi",
+        "host",
+        "dir:/",
+        "CHITON_A",
+        "chiton.dev/x",
+        "sha256:",
+        "\0",
+        "/",
     ],
     longest: 4096,
     short: 8_000,
@@ -65,27 +79,33 @@ fn seeds() -> Vec<Vec<u8>> {
         numbered(0, &create),
         numbered(0, &deep),
         numbered(0, &wire::CreateSandboxRequest::default()),
-        numbered(1, &wire::GetSandboxRequest {
-            sandbox: by(wire::sandbox_selector::By::Id("s-1".to_owned())),
-            all: true,
-        }),
-        numbered(1, &wire::GetSandboxRequest {
-            sandbox: by(wire::sandbox_selector::By::Name("web".to_owned())),
-            all: false,
-        }),
-        numbered(2, &wire::ListSandboxesRequest {
-            workspace: "team".to_owned(),
-            page_size: 10,
-            page_token: "s-1".to_owned(),
-            labels: [("tier".to_owned(), "gold".to_owned())].into(),
-            all: true,
-        }),
-        numbered(3, &wire::GetLogsRequest {
-            sandbox: by(wire::sandbox_selector::By::Id("s-1".to_owned())),
-            follow: true,
-            tail: Some(3),
-            since: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 }),
-        }),
+        numbered(
+            1,
+            &wire::GetSandboxRequest { sandbox: by(wire::sandbox_selector::By::Id("s-1".to_owned())), all: true },
+        ),
+        numbered(
+            1,
+            &wire::GetSandboxRequest { sandbox: by(wire::sandbox_selector::By::Name("web".to_owned())), all: false },
+        ),
+        numbered(
+            2,
+            &wire::ListSandboxesRequest {
+                workspace: "team".to_owned(),
+                page_size: 10,
+                page_token: "s-1".to_owned(),
+                labels: [("tier".to_owned(), "gold".to_owned())].into(),
+                all: true,
+            },
+        ),
+        numbered(
+            3,
+            &wire::GetLogsRequest {
+                sandbox: by(wire::sandbox_selector::By::Id("s-1".to_owned())),
+                follow: true,
+                tail: Some(3),
+                since: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5 }),
+            },
+        ),
         numbered(4, &agent::ExecInput { input: Some(agent::exec_input::Input::Start(start)) }),
     ]
 }
@@ -170,11 +190,11 @@ fn create(request: wire::CreateSandboxRequest) {
     assert_eq!(spec.env, wire.env.into_iter().collect::<BTreeMap<_, _>>());
     assert_eq!(spec.command, wire.command);
     assert_eq!(spec.driver_config.len(), wire.driver_config.len());
+    if let Err(error) = spec.check() {
+        return explained(&error);
+    }
     // What is taken is stored in a row, some levels deep, and must be read from there for as long as the sandbox lives.
     let row = serde_json::json!({ "row": [spec] });
     round_trip(&row);
     round_trip(spec);
-    if let Err(error) = spec.check() {
-        explained(&error);
-    }
 }
