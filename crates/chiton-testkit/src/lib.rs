@@ -33,7 +33,7 @@ pub use driver::{
     Behaviour, Call, DriverSpec, ObjectView, ScriptedDevice, ScriptedDriver, ScriptedMount, ScriptedNetwork,
     ScriptedPlan, ScriptedPlatform, ScriptedResources, ScriptedSealed,
 };
-pub use extension::{Act, ExtensionScript, ScriptedConfig, ScriptedExtension};
+pub use extension::{Act, ExtensionScript, Gate, ScriptedConfig, ScriptedExtension};
 pub use journal::{Backup, JournalHandle, MarkLoss, MemoryJournal};
 pub use lab::Lab;
 pub use ledger::{Effect, End, Entry, Hook, Ledger, Truth, What};
