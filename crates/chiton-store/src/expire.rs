@@ -13,7 +13,8 @@ pub(crate) fn expire(connection: &Connection, now: i64) -> rusqlite::Result<Vec<
     let gone: Vec<String> = transaction
         .prepare_cached(
             "SELECT id FROM sandbox WHERE expires_at <= ?1
-             AND NOT EXISTS (SELECT 1 FROM obligation WHERE obligation.subject = sandbox.id)
+             AND NOT EXISTS (SELECT 1 FROM obligation WHERE obligation.subject = sandbox.id
+                             AND json_extract(obligation.doc, '$.status') = 'open')
              AND NOT EXISTS (SELECT 1 FROM operation WHERE operation.subject = sandbox.id AND operation.open = 1)",
         )?
         .query_map([now], |row| row.get(0))?

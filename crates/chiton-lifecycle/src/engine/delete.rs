@@ -60,6 +60,9 @@ impl Inner {
             // Not even by force: an object of another life of the store may be another store's.
             held.clone()?;
         }
+        if self.can_only_forget(&sandbox, force) {
+            return self.forget(ticket, &request, sandbox, &claim).await;
+        }
         let mut interrupted = None;
         if held.is_err() {
             let operations = self.journal.operations(&subject).await.map_err(store_error)?;
@@ -85,7 +88,7 @@ impl Inner {
         writes.extend(interrupted);
         self.intend(&run.op, &sandbox, writes).await?;
         run.ticket.intended();
-        self.held.lock().remove(&id);
+        self.held.lock().remove(&subject);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.delete(absent)));
@@ -95,7 +98,7 @@ impl Inner {
 
 impl Inner {
     /// A forced delete of a held sandbox ends the operation that recovery could not go on with.
-    fn take_over(&self, mut old: OperationRecord, sandbox: &mut SandboxRecord) -> Write {
+    pub(super) fn take_over(&self, mut old: OperationRecord, sandbox: &mut SandboxRecord) -> Write {
         if old.kind == OperationKind::Start {
             // Whoever takes part in a start may have acted, and so may whoever is not there to say.
             let cleans = |name: &ExtensionName| {
@@ -133,7 +136,7 @@ impl Inner {
         run.replay(None);
         self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
         run.ticket.intended();
-        self.held.lock().remove(&accepted.sandbox.id);
+        self.held.lock().remove(&accepted.sandbox.subject());
         self.world.executor.spawn(Box::pin(run.resume()));
         Ok(accepted)
     }

@@ -5,13 +5,16 @@
 
 mod admit;
 mod background;
+mod book;
 mod calls;
 mod chain;
 mod cleanup;
 mod create;
 mod delete;
+mod discharge;
 mod durable;
 mod exit;
+mod forget;
 mod hooks;
 mod inner;
 mod obligations;

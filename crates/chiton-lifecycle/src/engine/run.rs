@@ -355,7 +355,7 @@ impl Run {
         let settled = self.sandbox.debts.is_empty();
         let gone = remove && settled;
         self.sandbox.updated_at = now;
-        self.clear_pending(false);
+        self.tell_pending(None);
         if remove && !settled {
             self.sandbox.phase = SandboxPhase::Deleted;
             self.sandbox.name_held = false;

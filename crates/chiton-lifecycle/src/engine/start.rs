@@ -173,7 +173,9 @@ impl Run {
                         debt.extension.as_str(),
                         debt.phase
                     ))
-                    .cure("wait for its retry, or close it by hand: chiton obligations discharge --force"));
+                    .cure(format!(
+                        "wait for its retry, or close it by hand: chiton obligations discharge {id} --force"
+                    )));
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::chain::Link;
 use super::cleanup::obligation_id;
 use super::hooks::{HookFailure, Steps, micros};
 use super::inner::{Inner, engine_principal, store_error};
-use super::obligations::{abandonment, backoff, later};
+use super::obligations::{abandonment, backoff, give_up, later};
 use super::prepare::Prepared;
 use super::run::operation;
 use super::states::States;
@@ -73,6 +73,7 @@ impl Inner {
             if row.as_ref().is_some_and(covers) {
                 return Ok(());
             }
+            self.check_held_workspace(&key)?;
             let ticket =
                 match self.table.admit(&subject, OperationKind::EnsureWorkspace, self.world.operation_id()).await? {
                     Admission::Go(ticket) => ticket,
@@ -129,7 +130,10 @@ impl Inner {
                 obligation.id,
                 obligation.last_error
             ))
-            .cure("wait for its retry, or close it by hand: chiton obligations discharge --force")),
+            .cure(format!(
+                "wait for its retry, or close it by hand: chiton obligations discharge {} --force",
+                obligation.id
+            ))),
         }
     }
 
@@ -153,6 +157,7 @@ impl Inner {
             ready: false,
             chain: Vec::new(),
             debts: Vec::new(),
+            epoch: self.journal.info().epoch,
             created_at: self.world.clock.now(),
         });
         let driver = self.driver(&record.key.driver)?;
@@ -195,6 +200,7 @@ impl Inner {
         if rows.is_empty() {
             return Err(Error::not_found(format!("there is no workspace {:?}", workspace.as_str())));
         }
+        rows.iter().try_for_each(|row| self.check_held_workspace(&row.key))?;
         for mut row in rows {
             let subject = Subject::Workspace(row.key.clone());
             let admitted =
@@ -250,6 +256,7 @@ impl Inner {
     /// A retry of a workspace's cleanup.
     pub(super) async fn retry_workspace(self: &Arc<Self>, obligation: &Obligation) -> Result<(), Error> {
         let Subject::Workspace(key) = obligation.subject.clone() else { return Ok(()) };
+        self.check_held_workspace(&key)?;
         let admitted = self.table.admit(&obligation.subject, OperationKind::Cleanup, self.world.operation_id()).await?;
         let Admission::Go(ticket) = admitted else { return Ok(()) };
         let Some(record) = self.workspace(&key).await? else { return Ok(()) };
@@ -403,21 +410,24 @@ impl Work {
         if !abandoned {
             self.record.debts.push(debt.clone());
         }
-        self.owed.push(Obligation {
+        let opened_at = self.inner.book.get(&id).map_or(now, |listed| listed.opened_at);
+        let obligation = Obligation {
             id,
             subject,
             name: self.record.key.workspace.to_string(),
             debt,
             reason,
-            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
+            status: ObligationStatus::Open,
             stop_reason: None,
             failure: None,
             operation: self.op.id.clone(),
-            opened_at: now,
+            opened_at,
             attempts: attempts + 1,
             last_error,
             next_attempt_at: later(now, pause),
-        });
+            expires_at: None,
+        };
+        self.owed.push(if abandoned { give_up(obligation, now) } else { obligation });
     }
 
     /// C2.

@@ -53,6 +53,8 @@ pub(super) struct Disk {
     logs: u64,
     next_mark: u64,
     boot: String,
+    /// A record of the present segment is damaged: where one may be missing the absence of none proves anything.
+    torn: bool,
     given: u64,
     used: BTreeSet<u64>,
     /// Ids that had a row once.
@@ -81,6 +83,7 @@ impl Disk {
             logs: 0,
             next_mark: 0,
             boot,
+            torn: false,
             given: 0,
             used: BTreeSet::new(),
             seen: BTreeSet::new(),
@@ -97,6 +100,7 @@ impl Disk {
 
     fn next_log(&mut self) {
         self.logs += 1;
+        self.torn = false;
         self.log = format!("log-{}", self.logs);
         self.marks.clear();
         self.next_mark = 0;
@@ -105,7 +109,10 @@ impl Disk {
     pub(super) fn lose_marks(&mut self, loss: MarkLoss) {
         match loss {
             MarkLoss::Keep => {}
-            // The log's header goes with it, so that nothing is read into the absence of a record.
+            MarkLoss::Prefix(records) => {
+                self.marks.truncate(records);
+                self.torn = true;
+            }
             MarkLoss::Lost => self.next_log(),
         }
     }
@@ -120,6 +127,10 @@ impl Disk {
     }
 
     pub(super) fn mark(&mut self, mark: &Mark) -> Result<Mark, Refusal> {
+        if self.torn {
+            // Nobody writes on behind a damaged record.
+            self.next_log();
+        }
         let kept: Mark = through_json(mark)?;
         self.marks.push((self.next_mark, kept.clone()));
         self.next_mark += 1;
@@ -308,7 +319,8 @@ impl Disk {
         open.sort_by_key(|operation| operation.commit);
         open.into_iter()
             .map(|operation| {
-                let trusted = operation.marks.boot == self.boot
+                let trusted = !self.torn
+                    && operation.marks.boot == self.boot
                     && operation.marks.log == self.log
                     && operation.epoch == self.info.epoch;
                 let marks = trusted.then(|| {
@@ -336,8 +348,12 @@ impl Disk {
 
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<SandboxId> {
         self.requests.retain(|_, request| request.expires_at > now);
-        let owing: BTreeSet<SandboxId> =
-            self.obligations.values().filter_map(|obligation| obligation.subject.sandbox().cloned()).collect();
+        let owing: BTreeSet<SandboxId> = self
+            .obligations
+            .values()
+            .filter(|owed| owed.status == ObligationStatus::Open)
+            .filter_map(|obligation| obligation.subject.sandbox().cloned())
+            .collect();
         let expired: Vec<SandboxId> = self
             .sandboxes
             .values()
