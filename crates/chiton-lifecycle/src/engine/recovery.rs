@@ -277,7 +277,10 @@ impl Inner {
 
     /// Starts a sandbox again that was stopped at shutdown.
     fn restart_again(self: &Arc<Self>, sandbox: SandboxRecord) {
-        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped && !self.held.lock().contains_key(&sandbox.subject()) {
+        if sandbox.restart
+            && sandbox.phase == SandboxPhase::Stopped
+            && !self.held.lock().contains_key(&sandbox.subject())
+        {
             let (inner, id) = (Arc::clone(self), sandbox.id);
             self.world.executor.spawn(Box::pin(async move { inner.restart_stopped(id).await }));
         }

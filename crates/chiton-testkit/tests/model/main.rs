@@ -8,6 +8,7 @@ mod machine;
 mod real;
 mod reference;
 mod starvation;
+mod stores;
 mod table;
 
 use std::collections::BTreeSet;
