@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use chiton_lifecycle::Engine;
 use chiton_lifecycle::journal::ObligationStatus;
@@ -56,7 +58,7 @@ pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> 
                 }
             }),
         )
-        .route("/metrics", get(move || async move { metrics.text(&scraped) }));
+        .route("/metrics", get(move || async move { metrics_answer(metrics.text(&scraped)) }));
     Ok(grpc.prepare().into_axum_router().merge(plain))
 }
 
@@ -76,4 +78,9 @@ fn readiness(engine: &Engine) -> String {
         }
     }
     text
+}
+
+/// Metrics with the media type of their form (`OpenMetrics` 1.0).
+pub(crate) fn metrics_answer(text: String) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }

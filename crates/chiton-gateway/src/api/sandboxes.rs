@@ -1,7 +1,7 @@
 //! Sandboxes: create, look, start, stop, delete.
 
 use chiton_lifecycle::journal::SandboxQuery;
-use chiton_lifecycle::{Accepted, Preview};
+use chiton_lifecycle::{Accepted, Preview, Selector};
 use chiton_model::{Error, Principal, SandboxId};
 use chiton_proto::v1 as wire;
 
@@ -82,8 +82,9 @@ impl Api {
         principal: Principal,
         request: wire::SandboxRequest,
     ) -> Result<wire::OperationResponse, Error> {
-        let id = self.select(request.sandbox, false).await?.record.id;
-        let accepted = self.engine.start(engine_request(principal, &request.request_id), id).await?;
+        let asked = engine_request(principal, &request.request_id);
+        let id = self.target(&asked, "start", request.sandbox).await?;
+        let accepted = self.engine.start(asked, id).await?;
         self.accepted(accepted).await
     }
 
@@ -92,8 +93,9 @@ impl Api {
         principal: Principal,
         request: wire::SandboxRequest,
     ) -> Result<wire::OperationResponse, Error> {
-        let id = self.select(request.sandbox, false).await?.record.id;
-        let accepted = self.engine.stop(engine_request(principal, &request.request_id), id).await?;
+        let asked = engine_request(principal, &request.request_id);
+        let id = self.target(&asked, "stop", request.sandbox).await?;
+        let accepted = self.engine.stop(asked, id).await?;
         self.accepted(accepted).await
     }
 
@@ -102,9 +104,30 @@ impl Api {
         principal: Principal,
         request: wire::DeleteSandboxRequest,
     ) -> Result<wire::OperationResponse, Error> {
-        let id = self.select(request.sandbox, false).await?.record.id;
-        let accepted = self.engine.delete(engine_request(principal, &request.request_id), id, request.force).await?;
+        let asked = engine_request(principal, &request.request_id);
+        let id = self.target(&asked, "delete", request.sandbox).await?;
+        let accepted = self.engine.delete(asked, id, request.force).await?;
         self.accepted(accepted).await
+    }
+
+    /// The sandbox that a request is about: of a repeated one the sandbox of the first, whoever has the name by now.
+    async fn target(
+        &self,
+        asked: &chiton_lifecycle::Request,
+        method: &str,
+        selector: Option<wire::SandboxSelector>,
+    ) -> Result<SandboxId, Error> {
+        let selector = convert::selector(selector)?;
+        if let Some(before) = self.engine.answered(asked, method).await? {
+            let same = match &selector {
+                Selector::Id(id) => *id == before.id,
+                Selector::Name(workspace, name) => *workspace == before.workspace && *name == before.name,
+            };
+            if same {
+                return Ok(before.id);
+            }
+        }
+        Ok(self.engine.get(&selector, false).await?.record.id)
     }
 
     /// The answer to a request that changes something.

@@ -62,7 +62,8 @@ impl Inner {
             obligation.status == ObligationStatus::Abandoned && obligation.expires_at.is_some_and(|at| at <= now)
         };
         for obligation in self.book.list().into_iter().filter(past) {
-            if self.table.running(&obligation.subject).is_some() {
+            let held = self.held.lock().contains_key(&obligation.subject);
+            if held || self.table.running(&obligation.subject).is_some() {
                 // Looked at again with the next round.
                 continue;
             }
@@ -117,7 +118,7 @@ impl Inner {
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
         self.book.settle(std::slice::from_ref(&obligation.id), &[], &self.world);
         if let Some(sandbox) = gone {
-            self.held.lock().remove(&sandbox);
+            self.held.lock().remove(&obligation.subject);
             self.world.audience.tell(LifecycleEvent::Removed(sandbox));
         }
         if let Some(record) = changed {

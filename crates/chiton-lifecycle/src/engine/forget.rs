@@ -43,7 +43,7 @@ impl Inner {
         op.stop_reason = Some(StopReason::Deleting);
         op.ended_at = Some(now);
         op.outcome = Some(OperationOutcome::Succeeded);
-        let mut writes = claim.writes(self, &op.id, &subject);
+        let mut writes = claim.writes(self, Some(&op.id), &sandbox);
         let interrupted = self.journal.operations(&subject).await.map_err(store_error)?;
         for old in interrupted.into_iter().filter(|old| old.outcome.is_none()) {
             if old.kind == OperationKind::Create {
@@ -95,7 +95,7 @@ impl Inner {
         writes.push(Write::PutOperation(Box::new(op.clone())));
         let commit = Commit { number: op.commit, checks: Vec::new(), writes };
         self.journal.commit(CommitKind::Decision, None, commit).await.map_err(store_error)?;
-        self.held.lock().remove(&sandbox.id);
+        self.held.lock().remove(&subject);
         self.world.agents.close(&sandbox.id).await;
         self.book.settle(&[], &given_up, &self.world);
         self.world.audience.tell(LifecycleEvent::Removed(sandbox.id.clone()));

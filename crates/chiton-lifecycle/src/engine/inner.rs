@@ -17,7 +17,7 @@ use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
-use crate::journal::{JournalError, SandboxRecord, Subject};
+use crate::journal::{JournalError, SandboxRecord, Subject, WorkspaceKey};
 use crate::policy::Policy;
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
@@ -39,8 +39,8 @@ pub(super) struct Inner {
     pub(super) released: Mutex<HashSet<SandboxId>>,
     /// The installation that each driver talks to, once known.
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
-    /// Sandboxes that nothing may touch, and why.
-    pub(super) held: Mutex<HashMap<SandboxId, String>>,
+    /// Sandboxes and workspaces that nothing may touch, and why.
+    pub(super) held: Mutex<HashMap<Subject, String>>,
     /// Open obligations.
     pub(super) book: Book,
     /// Requests on their way to C1.
@@ -157,10 +157,21 @@ impl Inner {
 
     /// Refuses to touch a sandbox that is held.
     pub(super) fn check_held(&self, record: &SandboxRecord) -> Result<(), Error> {
-        match self.held.lock().get(&record.id) {
+        match self.held.lock().get(&record.subject()) {
             Some(why) => {
                 Err(Error::unavailable("sandbox", format!("sandbox {:?} is held: {why}", record.name.as_str()))
                     .cure("restore what is missing, or delete the sandbox with --force"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to touch a workspace that is held.
+    pub(super) fn check_held_workspace(&self, key: &WorkspaceKey) -> Result<(), Error> {
+        match self.held.lock().get(&Subject::Workspace(key.clone())) {
+            Some(why) => {
+                Err(Error::unavailable("workspace", format!("workspace {:?} is held: {why}", key.workspace.as_str()))
+                    .cure("use another workspace until then"))
             }
             None => Ok(()),
         }

@@ -183,7 +183,7 @@ impl Inner {
         let writes = vec![Write::PutSandbox(Box::new(row.clone())), Write::Audit(Box::new(audit))];
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
         self.world.audience.tell(LifecycleEvent::Audit { action: "orphan.adopt", subject, by: by.to_owned(), message });
-        self.held.lock().remove(id);
+        self.held.lock().remove(&row.subject());
         self.changed(&row);
         Ok(())
     }

@@ -106,7 +106,7 @@ impl Engine {
     fn view(&self, record: SandboxRecord) -> SandboxView {
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
-            held: self.inner.held.lock().get(&record.id).cloned(),
+            held: self.inner.held.lock().get(&record.subject()).cloned(),
             obligations: self.inner.book.of(&record.subject()).len(),
             record,
         }
@@ -160,7 +160,7 @@ impl Engine {
 
     /// How many sandboxes are held: nothing may touch them until something is back.
     pub fn held(&self) -> usize {
-        self.inner.held.lock().len()
+        self.inner.held.lock().keys().filter(|subject| subject.sandbox().is_some()).count()
     }
 
     /// All workspaces.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason,
+    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason, StoreEpoch,
 };
 
 use super::admit::{Admission, Ticket};
@@ -18,6 +18,13 @@ use crate::journal::{
     AuditRecord, DriverCall, Mark, MarkEvent, Obligation, ObligationStatus, OpenOperation, OperationOutcome,
     OperationRecord, SandboxQuery, SandboxRecord, StepKey, StepStatus, Subject, Write,
 };
+
+/// Why something of an earlier life of the store is held.
+fn earlier_life(epoch: &StoreEpoch) -> String {
+    format!(
+        "it belongs to an earlier life of this store ({epoch}); start with --adopt-epoch {epoch} if that store is gone for good"
+    )
+}
 
 /// How long an interrupted start's agent may take to call, at least.
 const AGENT_RETURNS: Duration = Duration::from_secs(10);
@@ -38,6 +45,7 @@ impl Engine {
             .await
             .map_err(|error| one(store_error(error)))?;
         inner.check_pieces(&live).await?;
+        inner.hold_workspaces().await.map_err(one)?;
         // Before the operations go on: what one of them closes stays closed.
         for sandbox in &live {
             inner.reopen(sandbox).await;
@@ -86,23 +94,19 @@ impl Inner {
         for sandbox in live {
             if let Some(why) = self.other_backend(sandbox).await {
                 // Not a missing piece either: held until the driver talks to that installation again.
-                self.held.lock().insert(sandbox.id.clone(), why);
+                self.held.lock().insert(sandbox.subject(), why);
                 continue;
             }
             let why = if sandbox.epoch == epoch {
                 self.missing_piece(sandbox).await
             } else {
                 // Not a missing piece but an unsure identity: held in any case, never served and never refused.
-                let why = format!(
-                    "it belongs to an earlier life of this store ({}); start with --adopt-epoch {0} if that store is gone for good",
-                    sandbox.epoch
-                );
-                self.held.lock().insert(sandbox.id.clone(), why);
+                self.held.lock().insert(sandbox.subject(), earlier_life(&sandbox.epoch));
                 continue;
             };
             let Some(error) = why else { continue };
             if self.config.missing == Missing::Hold {
-                self.held.lock().insert(sandbox.id.clone(), error.message.clone());
+                self.held.lock().insert(sandbox.subject(), error.message.clone());
             } else {
                 let message =
                     format!("sandbox {:?} ({}) cannot be served: {}", sandbox.name.as_str(), sandbox.id, error.message);
@@ -128,7 +132,7 @@ impl Inner {
     /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
     fn missing_for(&self, obligation: &Obligation) -> Option<Error> {
         let Subject::Workspace(key) = &obligation.subject else { return None };
-        if obligation.status != ObligationStatus::Open {
+        if obligation.status != ObligationStatus::Open || self.held.lock().contains_key(&obligation.subject) {
             return None;
         }
         let name = &obligation.debt.extension;
@@ -140,6 +144,17 @@ impl Inner {
         let message = format!("obligation {} cannot be paid: {}", obligation.id, error.message);
         let cure = error.cure.unwrap_or_else(|| "restore it".to_owned());
         Some(Error::new(error.kind, message).cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")))
+    }
+
+    /// Workspaces of an earlier life are as unsure as its sandboxes.
+    async fn hold_workspaces(&self) -> Result<(), Error> {
+        let epoch = self.journal.info().epoch;
+        let rows = self.journal.workspaces().await.map_err(store_error)?;
+        let mut held = self.held.lock();
+        for row in rows.into_iter().filter(|row| row.epoch != epoch) {
+            held.insert(Subject::Workspace(row.key), earlier_life(&row.epoch));
+        }
+        Ok(())
     }
 
     /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does
@@ -188,10 +203,15 @@ impl Inner {
     /// Puts an interrupted operation back on its subject.
     async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
         let OpenOperation { operation, marks } = open;
+        if self.held.lock().contains_key(&operation.subject) {
+            // Nothing touches it until its operator decides; the operation stays open.
+            return Ok(());
+        }
         let admitted = self.table.admit(&operation.subject, operation.kind, operation.id.clone()).await?;
         let Admission::Go(ticket) = admitted else {
             return Err(Error::internal(format!("two operations are open on {}", operation.subject)));
         };
+        ticket.intended();
         match operation.subject.clone() {
             Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, &id).await,
             Subject::Workspace(key) => {
@@ -211,16 +231,10 @@ impl Inner {
         marks: Option<Vec<Mark>>,
         id: &SandboxId,
     ) -> Result<(), Error> {
-        let held = self.held.lock().contains_key(id);
         let record = self.journal.sandbox(id).await.map_err(store_error)?;
         let Some(sandbox) = record else {
             return self.close(operation).await;
         };
-        if held {
-            // Nothing touches it until its operator decides; the operation stays open.
-            drop(ticket);
-            return Ok(());
-        }
         if matches!(operation.kind, OperationKind::Reconcile | OperationKind::Cleanup) {
             // Runs again when its time comes.
             return self.close(operation).await;
@@ -243,7 +257,7 @@ impl Inner {
 
     /// Makes a sandbox reachable again.
     async fn reopen(&self, sandbox: &SandboxRecord) {
-        if self.held.lock().contains_key(&sandbox.id) {
+        if self.held.lock().contains_key(&sandbox.subject()) {
             return;
         }
         // What an operation was interrupted in is that operation's: it opens what it needs itself.
@@ -260,7 +274,10 @@ impl Inner {
 
     /// Starts a sandbox again that was stopped at shutdown.
     fn restart_again(self: &Arc<Self>, sandbox: SandboxRecord) {
-        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped && !self.held.lock().contains_key(&sandbox.id) {
+        if sandbox.restart
+            && sandbox.phase == SandboxPhase::Stopped
+            && !self.held.lock().contains_key(&sandbox.subject())
+        {
             let (inner, id) = (Arc::clone(self), sandbox.id);
             self.world.executor.spawn(Box::pin(async move { inner.restart_stopped(id).await }));
         }
@@ -287,12 +304,19 @@ impl Inner {
             sandbox.epoch = epoch.clone();
             writes.push(Write::PutSandbox(Box::new(sandbox)));
         }
+        let sandboxes = writes.len();
+        let workspaces = self.journal.workspaces().await.map_err(store_error)?;
+        for mut row in workspaces.into_iter().filter(|row| row.epoch == *old) {
+            row.epoch = epoch.clone();
+            writes.push(Write::PutWorkspace(Box::new(row)));
+        }
+        let message = format!("{sandboxes} sandboxes and {} workspaces were taken over", writes.len() - sandboxes);
         writes.push(Write::Audit(Box::new(AuditRecord {
             at: self.world.clock.now(),
             action: "epoch.adopt".to_owned(),
             subject: old.to_string(),
             by: "operator".to_owned(),
-            message: format!("{} sandboxes were taken over", writes.len()),
+            message,
         })));
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)
     }

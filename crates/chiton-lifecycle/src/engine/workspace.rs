@@ -32,7 +32,7 @@ struct Work {
     chain: Vec<Arc<Link>>,
     paid: Vec<String>,
     owed: Vec<Obligation>,
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 impl Engine {
@@ -73,6 +73,7 @@ impl Inner {
             if row.as_ref().is_some_and(covers) {
                 return Ok(());
             }
+            self.check_held_workspace(&key)?;
             let ticket =
                 match self.table.admit(&subject, OperationKind::EnsureWorkspace, self.world.operation_id()).await? {
                     Admission::Go(ticket) => ticket,
@@ -156,6 +157,7 @@ impl Inner {
             ready: false,
             chain: Vec::new(),
             debts: Vec::new(),
+            epoch: self.journal.info().epoch,
             created_at: self.world.clock.now(),
         });
         let driver = self.driver(&record.key.driver)?;
@@ -174,6 +176,7 @@ impl Inner {
         writes.push(Write::PutWorkspace(Box::new(record.clone())));
         let commit = Commit { number: op.commit, checks: Vec::new(), writes };
         self.journal.commit(CommitKind::Intent, Some(op.kind), commit).await.map_err(store_error)?;
+        ticket.intended();
         let work = self.work(ticket, op, record).await?;
         work.ensure(before, fresh).await
     }
@@ -187,16 +190,7 @@ impl Inner {
         let chain = self.links_or_abandoned(&record.chain).await?;
         let states = States::load(Arc::clone(&self.journal), &op).await?;
         let steps = Steps::new(Arc::clone(self), &op, Arc::new(states), Arc::clone(&ticket.cancel));
-        Ok(Work {
-            inner: Arc::clone(self),
-            steps,
-            op,
-            record,
-            chain,
-            paid: Vec::new(),
-            owed: Vec::new(),
-            _ticket: ticket,
-        })
+        Ok(Work { inner: Arc::clone(self), steps, op, record, chain, paid: Vec::new(), owed: Vec::new(), ticket })
     }
 
     async fn delete_workspace(self: &Arc<Self>, principal: &Principal, workspace: &WorkspaceName) -> Result<(), Error> {
@@ -206,6 +200,7 @@ impl Inner {
         if rows.is_empty() {
             return Err(Error::not_found(format!("there is no workspace {:?}", workspace.as_str())));
         }
+        rows.iter().try_for_each(|row| self.check_held_workspace(&row.key))?;
         for mut row in rows {
             let subject = Subject::Workspace(row.key.clone());
             let admitted =
@@ -221,6 +216,7 @@ impl Inner {
             let operation = Some(OperationKind::ReleaseWorkspace);
             let commit = Commit { number, checks, writes };
             self.journal.commit(CommitKind::Intent, operation, commit).await.map_err(store_error)?;
+            work.ticket.intended();
             work.release().await?;
         }
         Ok(())
@@ -260,6 +256,7 @@ impl Inner {
     /// A retry of a workspace's cleanup.
     pub(super) async fn retry_workspace(self: &Arc<Self>, obligation: &Obligation) -> Result<(), Error> {
         let Subject::Workspace(key) = obligation.subject.clone() else { return Ok(()) };
+        self.check_held_workspace(&key)?;
         let admitted = self.table.admit(&obligation.subject, OperationKind::Cleanup, self.world.operation_id()).await?;
         let Admission::Go(ticket) = admitted else { return Ok(()) };
         let Some(record) = self.workspace(&key).await? else { return Ok(()) };

@@ -170,6 +170,8 @@ pub struct WorkspaceRecord {
     pub chain: FrozenChain,
     /// Cleanups owed.
     pub debts: Vec<Debt>,
+    /// The store's life in which it was made.
+    pub epoch: StoreEpoch,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -321,10 +323,13 @@ pub struct RequestRecord {
     pub key: RequestKey,
     /// sha256 (hex) of its body.
     pub body: String,
-    /// The operation that it began.
-    pub operation: OperationId,
-    /// What the operation is about.
+    /// The operation that it began or joined; none when nothing was to be done.
+    pub operation: Option<OperationId>,
+    /// What it is about.
     pub subject: Subject,
+    /// The sandbox as it was then, without the documents of its plan: the answer when the row is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Box<SandboxRecord>>,
     /// When it is forgotten.
     pub expires_at: Timestamp,
 }

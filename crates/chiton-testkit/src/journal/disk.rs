@@ -175,7 +175,7 @@ impl Disk {
                 let holder = self
                     .sandboxes
                     .values()
-                    .find(|row| row.name_held && row.workspace == *workspace && row.name == *name);
+                    .find(|row| row.name_held && row.name == *name && row.workspace == *workspace);
                 holder.map_or(Ok(()), |row| Err(JournalError::NameHeld { holder: row.id.clone() }.into()))
             }
             Check::WorkspaceReady(key) => match self.workspaces.get(key) {
@@ -265,9 +265,9 @@ impl Disk {
         let rival = self.sandboxes.values().find(|other| {
             other.name_held
                 && row.name_held
-                && other.id != row.id
-                && other.workspace == row.workspace
                 && other.name == row.name
+                && other.workspace == row.workspace
+                && other.id != row.id
         });
         if let Some(other) = rival {
             return Err(JournalError::NameHeld { holder: other.id.clone() }.into());
@@ -367,7 +367,9 @@ impl Disk {
             self.states.retain(|(subject, _), _| subject.sandbox() != Some(id));
         }
         let rows = &self.sandboxes;
-        let kept = |operation: &OperationId| self.requests.values().any(|request| request.operation == *operation);
+        let kept = |operation: &OperationId| {
+            self.requests.values().any(|request| request.operation.as_ref() == Some(operation))
+        };
         self.operations.retain(|id, operation| {
             operation.outcome.is_none()
                 || kept(id)

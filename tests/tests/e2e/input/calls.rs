@@ -1,12 +1,14 @@
 //! What a client of its own may send and no command line does.
 
+use std::fmt::Write as _;
+
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
-use serde_json::json;
 use tokio_stream::iter;
 
 use super::nothing_is_stored;
 use crate::harness::{Gateway, root};
+use crate::life::CHAIN;
 
 /// A tar of one file, whose name nobody checked.
 fn tar(name: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {
