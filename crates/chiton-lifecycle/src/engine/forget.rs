@@ -80,7 +80,9 @@ impl Inner {
                 )
             })
             .collect();
-        writes.extend(given_up.iter().filter_map(|obligation| abandonment(obligation, &self.world)));
+        writes.extend(
+            given_up.iter().filter_map(|obligation| abandonment(obligation, &request.principal.subject, &self.world)),
+        );
         writes.extend(given_up.iter().map(|obligation| Write::PutObligation(Box::new(obligation.clone()))));
         if !spent {
             writes.push(Write::Audit(Box::new(AuditRecord {
@@ -97,7 +99,7 @@ impl Inner {
         self.journal.commit(CommitKind::Decision, None, commit).await.map_err(store_error)?;
         self.held.lock().remove(&subject);
         self.world.agents.close(&sandbox.id).await;
-        self.book.settle(&[], &given_up, &self.world);
+        self.book.settle_by(&request.principal.subject, &[], &given_up, &self.world);
         self.world.audience.tell(LifecycleEvent::Removed(sandbox.id.clone()));
         sandbox.phase = SandboxPhase::Deleted;
         sandbox.name_held = false;

@@ -41,21 +41,25 @@ const KEEP_ABANDONED: Duration = Duration::from_hours(30 * 24);
 
 const ABANDON: &str = "obligation.abandon";
 
-/// The audit record of an obligation that the operator's policy gave up.
-pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Write> {
+/// Who gives up the debts of an extension that is gone.
+pub(super) const POLICY: &str = "policy";
+
+/// The audit record of an obligation that was given up, by the operator's policy or by somebody's word.
+pub(super) fn abandonment(obligation: &Obligation, by: &str, world: &World) -> Option<Write> {
     (obligation.status == ObligationStatus::Abandoned).then(|| {
         Write::Audit(Box::new(AuditRecord {
             at: world.clock.now(),
             action: ABANDON.to_owned(),
             subject: obligation.id.clone(),
-            by: "policy".to_owned(),
+            by: by.to_owned(),
             message: given_up_because(obligation),
         }))
     })
 }
 
 fn given_up_because(obligation: &Obligation) -> String {
-    format!("extension {:?} is gone and its policy says abandon", obligation.debt.extension.as_str())
+    let Debt { extension, phase, .. } = &obligation.debt;
+    format!("extension {:?} owed {phase}, and it was given up: {}", extension.as_str(), obligation.last_error)
 }
 
 /// An obligation that nobody will pay: it stays listed for a while and holds nothing.
@@ -161,6 +165,11 @@ impl Book {
 
     /// Takes in what a commit stored.
     pub(super) fn settle(&self, paid: &[String], owed: &[Obligation], world: &World) {
+        self.settle_by(POLICY, paid, owed, world);
+    }
+
+    /// The same; `by` is who gave up what was given up.
+    pub(super) fn settle_by(&self, by: &str, paid: &[String], owed: &[Obligation], world: &World) {
         let mut open = self.open.lock();
         for id in paid {
             if let Some(gone) = open.remove(id) {
@@ -169,17 +178,14 @@ impl Book {
             }
         }
         for obligation in owed {
-            let (id, extension) = (obligation.id.clone(), obligation.debt.extension.clone());
-            let message = obligation.last_error.clone();
-            world.audience.tell(LifecycleEvent::Obligation { id, extension, open: true, message });
-            if obligation.status == ObligationStatus::Abandoned {
-                world.audience.tell(LifecycleEvent::Audit {
-                    action: ABANDON,
-                    subject: obligation.id.clone(),
-                    by: "policy".to_owned(),
-                    message: given_up_because(obligation),
-                });
-            }
+            let id = obligation.id.clone();
+            world.audience.tell(if obligation.status == ObligationStatus::Abandoned {
+                let message = given_up_because(obligation);
+                LifecycleEvent::Audit { action: ABANDON, subject: id, by: by.to_owned(), message }
+            } else {
+                let (extension, message) = (obligation.debt.extension.clone(), obligation.last_error.clone());
+                LifecycleEvent::Obligation { id, extension, open: true, message }
+            });
             open.insert(obligation.id.clone(), obligation.clone());
         }
         drop(open);
@@ -342,7 +348,7 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(still.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
-        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
+        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, POLICY, &self.inner.world)));
         let operation = Some(OperationKind::Cleanup);
         self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();

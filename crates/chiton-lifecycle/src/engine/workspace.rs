@@ -12,7 +12,7 @@ use super::chain::Link;
 use super::cleanup::obligation_id;
 use super::hooks::{HookFailure, Steps, micros};
 use super::inner::{Inner, engine_principal, store_error};
-use super::obligations::{abandonment, backoff, give_up, later};
+use super::obligations::{POLICY, abandonment, backoff, give_up, later};
 use super::prepare::Prepared;
 use super::run::operation;
 use super::states::States;
@@ -450,7 +450,7 @@ impl Work {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
-        writes.extend(self.owed.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
+        writes.extend(self.owed.iter().filter_map(|obligation| abandonment(obligation, POLICY, &self.inner.world)));
         if self.op.kind == OperationKind::Cleanup {
             let operation = Some(OperationKind::Cleanup);
             self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;

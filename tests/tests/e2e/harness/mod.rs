@@ -5,6 +5,7 @@
 pub(crate) mod leftovers;
 pub(crate) mod terminal;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -438,6 +439,13 @@ impl Gateway {
         found
     }
 
+    /// The workspaces' names: one may have a row on each of several drivers.
+    fn workspaces(&self) -> BTreeSet<String> {
+        let rows = self.json(&["workspaces", "list"]);
+        let name = |row: &Value| row["name"].as_str().expect("a name").to_owned();
+        rows.as_array().expect("a list").iter().map(name).collect()
+    }
+
     /// Deletes everything, ends the program, and looks at the machine.
     fn finish(&mut self) {
         if self.child.is_none() {
@@ -445,9 +453,8 @@ impl Gateway {
         }
         fs::write(self.path("cured"), "").expect("a file");
         self.until_idle();
-        for workspace in self.json(&["workspaces", "list"]).as_array().expect("a list") {
-            let name = workspace["name"].as_str().expect("a name");
-            self.chiton(&["sandbox", "delete", "--all", "--yes", "--workspace", name]).ok();
+        for name in self.workspaces() {
+            self.chiton(&["sandbox", "delete", "--all", "--yes", "--workspace", &name]).ok();
         }
         // Also those that let go of their names: failed creates, and what still owes something.
         for sandbox in self.json(&["sandbox", "list", "--all"]).as_array().expect("a list") {
@@ -457,8 +464,8 @@ impl Gateway {
             }
             self.until(id, |sandbox| sandbox.is_none());
         }
-        for workspace in self.json(&["workspaces", "list"]).as_array().expect("a list") {
-            self.chiton(&["workspaces", "delete", workspace["name"].as_str().expect("a name")]).ok();
+        for name in self.workspaces() {
+            self.chiton(&["workspaces", "delete", &name]).ok();
         }
         let owed = self.json(&["obligations", "list"]);
         assert_eq!(owed.as_array().map(Vec::len), Some(0), "something is owed: {owed:#}");
