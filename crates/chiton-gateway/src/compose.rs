@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiton_driver::ComputeDriver;
@@ -50,9 +50,10 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let one = |error: Error| vec![error];
     folder(&config.gateway.data_dir).map_err(one)?;
     folder(&config.gateway.run_dir).map_err(one)?;
-    let options = StoreOptions::new(config.gateway.data_dir.join("store"))
+    let options = StoreOptions::new(store_folder(&config.gateway.data_dir))
         .map_err(|error| one(Error::unavailable("store", format!("the kernel's boot id cannot be read: {error}"))))?;
-    let journal: Arc<dyn Journal> = Arc::new(SqliteStore::open(options).map_err(|error| one(error.into()))?);
+    let store = Arc::new(SqliteStore::open(options).map_err(|error| one(error.into()))?);
+    let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(config, plugins, &*journal)?;
@@ -85,6 +86,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let shown = config.origins().iter().map(|shown| (shown.key.clone(), shown.value.clone(), shown.origin.to_string()));
     let api = Api {
         engine: engine.clone(),
+        store,
         sessions,
         hub,
         metrics,
@@ -92,6 +94,11 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         config: Arc::new(shown.collect()),
     };
     Ok(Gateway { api, engine, audit, _hooks: hooks })
+}
+
+/// Where the store is in a data folder.
+pub fn store_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
 }
 
 type Drivers = (Vec<Arc<dyn ComputeDriver>>, BTreeMap<DriverId, Arc<AgentFolder>>);

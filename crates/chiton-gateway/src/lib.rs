@@ -13,6 +13,9 @@ pub mod api;
 mod audit;
 pub mod compose;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod listen;
 pub mod metrics;

@@ -44,11 +44,26 @@ impl DataFolder {
             drop(file.read_to_string(&mut holder));
             return Err(StoreError::Locked { folder: path.to_owned(), holder: holder.trim().parse().ok() });
         }
+        remove_leftovers(path);
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)).map(drop)).map_err(io(&lock))?;
         file.write_all(std::process::id().to_string().as_bytes()).map_err(io(&lock))?;
         Ok(Self { path: path.to_owned(), _lock: file })
     }
 }
+
+/// Copies that a process was making when it was killed.
+fn remove_leftovers(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(COPY) {
+            // One that stays takes room, and is tried again next time.
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// How the names of copies begin that are being made.
+pub(crate) const COPY: &str = "copy-";
 
 /// Makes a file that nobody else can read, whatever the umask and the folder allow. `SQLite` gives its other files the
 /// same mode.

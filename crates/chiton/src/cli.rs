@@ -69,6 +69,10 @@ pub(crate) enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Save the store: through the running gateway, or from a folder that no gateway holds.
+    Backup(BackupArgs),
+    /// Put a backup back as a data folder's store. No gateway may hold it.
+    Restore(RestoreArgs),
     /// Look at what this machine offers and what is missing.
     Doctor(DoctorArgs),
     /// Print a completion script.
@@ -363,6 +367,36 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         default: bool,
     },
+}
+
+/// Which data folder, where a command works on one without a gateway.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FolderArgs {
+    /// The gateway's configuration file, which names its data folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder. Default: that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The file to write, or a folder to write one into.
+    pub(crate) target: PathBuf,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    /// Replace the store that is there, and keep it beside the new one.
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 #[derive(Debug, Args)]

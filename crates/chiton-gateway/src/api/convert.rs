@@ -66,6 +66,7 @@ fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
         let field = format!("driver_config.{driver}");
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
             Error::invalid(&field, format!("the options of driver {driver:?} are not JSON: {error}"))
+                .cure("write {\"option\": value}")
         })?;
         if !value.is_object() {
             return Err(Error::invalid(&field, format!("the options of driver {driver:?} are not a JSON object"))
@@ -98,7 +99,10 @@ pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
 }
 
 pub(super) fn timestamp(at: prost_types::Timestamp) -> Result<Timestamp, Error> {
-    Timestamp::new(at.seconds, at.nanos).map_err(|error| Error::invalid("since", error.to_string()))
+    Timestamp::new(at.seconds, at.nanos).map_err(|error| {
+        Error::invalid("since", format!("the time is none that there is: {error}"))
+            .cure("give seconds since 1970 and 0 to 999,999,999 nanoseconds")
+    })
 }
 
 fn spec_out(spec: &SandboxSpec) -> wire::SandboxSpec {

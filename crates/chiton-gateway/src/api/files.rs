@@ -83,6 +83,18 @@ fn from_agent(status: &Status) -> Status {
     to_status(&Error::new(kind, status.message().to_owned()))
 }
 
+/// Checks an exec's first input as far as it can be checked without its agent.
+pub(super) fn check_exec(first: &agent::ExecInput) -> Result<(), Error> {
+    let Some(agent::exec_input::Input::Start(start)) = &first.input else { return Ok(()) };
+    if start.argv.is_empty() {
+        return Err(
+            Error::invalid("argv", "there is no program to run").cure("name one after --, for example: -- ls -l")
+        );
+    }
+    check_command("argv", &start.argv)?;
+    check_env("env", &start.env.clone().into_iter().collect())
+}
+
 fn agent_error(status: &Status) -> Error {
     // The detail was encoded a line ago; reading it back keeps one mapping.
     chiton_client::from_status(&from_agent(status))
@@ -127,14 +139,7 @@ impl Api {
         mut input: Streaming<wire::ExecSandboxRequest>,
     ) -> Result<BoxStream<'static, Result<agent::ExecOutput, Status>>, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        if let Some(agent::exec_input::Input::Start(start)) = &first.input {
-            if start.argv.is_empty() {
-                return Err(Error::invalid("argv", "there is no program to run")
-                    .cure("name one after --, for example: -- ls -l"));
-            }
-            check_command("argv", &start.argv)?;
-            check_env("env", &start.env.clone().into_iter().collect())?;
-        }
+        check_exec(&first)?;
         let output =
             client.exec(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
         Ok(output.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())

@@ -11,6 +11,24 @@ use super::service::{Api, engine_request};
 const PAGE: u32 = 500;
 const LARGEST_PAGE: u32 = 1000;
 
+/// What a listing asks for, without its labels.
+pub(super) fn page(request: &wire::ListSandboxesRequest) -> Result<SandboxQuery, Error> {
+    if request.page_size > LARGEST_PAGE {
+        return Err(Error::invalid(
+            "page_size",
+            format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size),
+        )
+        .cure(format!("ask for {LARGEST_PAGE} and follow next_page_token")));
+    }
+    let size = if request.page_size == 0 { PAGE } else { request.page_size };
+    Ok(SandboxQuery {
+        workspace: if request.workspace.is_empty() { None } else { Some(convert::workspace(&request.workspace)?) },
+        all: request.all,
+        after: if request.page_token.is_empty() { None } else { Some(SandboxId::new(request.page_token.as_str())?) },
+        limit: usize::try_from(size).unwrap_or(usize::MAX),
+    })
+}
+
 impl Api {
     pub(super) async fn create_sandbox(
         &self,
@@ -35,20 +53,8 @@ impl Api {
         _: Principal,
         request: wire::ListSandboxesRequest,
     ) -> Result<wire::ListSandboxesResponse, Error> {
-        if request.page_size > LARGEST_PAGE {
-            return Err(Error::invalid(
-                "page_size",
-                format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size),
-            ));
-        }
-        let size = if request.page_size == 0 { PAGE } else { request.page_size };
-        let limit = usize::try_from(size).unwrap_or(usize::MAX);
-        let mut query = SandboxQuery {
-            workspace: if request.workspace.is_empty() { None } else { Some(convert::workspace(&request.workspace)?) },
-            all: request.all,
-            after: if request.page_token.is_empty() { None } else { Some(SandboxId::new(request.page_token)?) },
-            limit,
-        };
+        let mut query = page(&request)?;
+        let limit = query.limit;
         let wanted = |labels: &std::collections::BTreeMap<String, String>| {
             request.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         };

@@ -88,8 +88,7 @@ impl Run {
     fn must_confirm(&self, debt: &Debt) -> bool {
         let local = self.chain.iter().any(|link| *link.name() == debt.extension && link.descriptor.local_effects);
         let id = obligation_id(&self.sandbox.subject().to_string(), debt);
-        let now = self.inner.world.clock.now();
-        let waiting = self.inner.book.confirming_until(&id).is_some_and(|until| now < until);
+        let waiting = self.inner.book.confirming(&id, &self.inner.world).is_some_and(|left| !left.is_zero());
         waiting || (self.steps.recovered && debt.ran == Ran::Maybe && !local)
     }
 
@@ -117,9 +116,9 @@ impl Run {
         let now = self.inner.world.clock.now();
         let abandoned = self.is_abandoned(&debt);
         let id = obligation_id(&self.sandbox.subject().to_string(), &debt);
-        let next_attempt_at = match (reason, self.inner.book.confirming_until(&id)) {
+        let next_attempt_at = match (reason, self.inner.book.confirming(&id, &self.inner.world)) {
             // Paying early does not put the confirmation off.
-            (ObligationReason::Confirming, Some(until)) => until,
+            (ObligationReason::Confirming, Some(left)) => super::obligations::later(now, left),
             (ObligationReason::Confirming, None) => {
                 super::obligations::later(now, self.inner.policy(&debt.extension).deadline)
             }

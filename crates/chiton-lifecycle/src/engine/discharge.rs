@@ -118,7 +118,7 @@ impl Inner {
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
         self.book.settle(std::slice::from_ref(&obligation.id), &[], &self.world);
         if let Some(sandbox) = gone {
-            self.held.lock().remove(&obligation.subject);
+            self.held.lock().remove(&Subject::Sandbox(sandbox.clone()));
             self.world.audience.tell(LifecycleEvent::Removed(sandbox));
         }
         if let Some(record) = changed {

@@ -10,14 +10,14 @@ use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::admit::Table;
+use super::book::Book;
 use super::chain::Instances;
 use super::durable::Durable;
-use super::obligations::Book;
 use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
-use crate::journal::{JournalError, SandboxRecord, Subject, WorkspaceKey};
+use crate::journal::{JournalError, OpenOperation, SandboxRecord, Subject, WorkspaceKey};
 use crate::policy::Policy;
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
@@ -41,6 +41,8 @@ pub(super) struct Inner {
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
     /// Sandboxes and workspaces that nothing may touch, and why.
     pub(super) held: Mutex<HashMap<Subject, String>>,
+    /// Interrupted operations of what is held: they go on when it is adopted.
+    pub(super) waiting: Mutex<BTreeMap<Subject, OpenOperation>>,
     /// Open obligations.
     pub(super) book: Book,
     /// Requests on their way to C1.
@@ -101,6 +103,7 @@ impl Engine {
             released: Mutex::default(),
             backends: Mutex::default(),
             held: Mutex::default(),
+            waiting: Mutex::default(),
             book: Book::default(),
             gates: Gates::default(),
             suspects: Mutex::default(),

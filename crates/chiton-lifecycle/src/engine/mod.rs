@@ -5,6 +5,7 @@
 
 mod admit;
 mod background;
+mod book;
 mod calls;
 mod chain;
 mod cleanup;

@@ -1,13 +1,11 @@
 //! Open obligations: retried with backoff until they succeed, across restarts, visibly (rule 4).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_model::condition::set;
-use chiton_model::{Condition, ConditionStatus, Error, ExtensionName, OperationKind, SandboxPhase};
+use chiton_model::{Condition, ConditionStatus, Error, OperationKind, SandboxPhase};
 use jiff::{SignedDuration, Timestamp};
-use parking_lot::Mutex;
 
 use super::Engine;
 use super::admit::Admission;
@@ -17,12 +15,10 @@ use super::inner::{Inner, engine_principal, store_error};
 use super::run::{Run, operation};
 use crate::crash::CommitKind;
 use crate::journal::{AuditRecord, Debt, Obligation, ObligationReason, ObligationStatus, Subject, Write};
-use crate::runtime::{CancelToken, LifecycleEvent, World};
+use crate::runtime::{LifecycleEvent, World};
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_mins(5);
-/// How many retries of one extension run at once. Each extension has its own, so that a slow cleanup delays nobody else's.
-const LANE: usize = 16;
+pub(super) const LONGEST: Duration = Duration::from_mins(5);
 
 /// 1 s doubling to 5 min, with up to a quarter of jitter so that a crowd spreads out.
 pub(super) fn backoff(world: &World, attempt: u32) -> Duration {
@@ -39,7 +35,7 @@ pub(super) fn later(now: Timestamp, pause: Duration) -> Timestamp {
 /// How long an obligation that was given up stays listed. Its audit record stays for good.
 const KEEP_ABANDONED: Duration = Duration::from_hours(30 * 24);
 
-const ABANDON: &str = "obligation.abandon";
+pub(super) const ABANDON: &str = "obligation.abandon";
 
 /// Who gives up the debts of an extension that is gone.
 pub(super) const POLICY: &str = "policy";
@@ -57,7 +53,7 @@ pub(super) fn abandonment(obligation: &Obligation, by: &str, world: &World) -> O
     })
 }
 
-fn given_up_because(obligation: &Obligation) -> String {
+pub(super) fn given_up_because(obligation: &Obligation) -> String {
     let Debt { extension, phase, .. } = &obligation.debt;
     format!("extension {:?} owed {phase}, and it was given up: {}", extension.as_str(), obligation.last_error)
 }
@@ -113,164 +109,14 @@ pub(super) fn show_pending(conditions: &mut Vec<Condition>, listed: &[Obligation
     set(conditions, Condition { kind, status: ConditionStatus::True, reason, message, last_transition: now });
 }
 
-/// The open obligations in memory: the store's table, kept in step with every commit.
-pub(super) struct Book {
-    open: Mutex<BTreeMap<String, Obligation>>,
-    wake: Mutex<CancelToken>,
-    /// Retries that run, and whose they are.
-    running: Mutex<BTreeMap<String, ExtensionName>>,
-}
-
-impl Default for Book {
-    fn default() -> Self {
-        Self { open: Mutex::default(), wake: Mutex::new(CancelToken::new()), running: Mutex::default() }
-    }
-}
-
-impl Book {
-    pub(super) fn load(&self, obligations: Vec<Obligation>) {
-        *self.open.lock() = obligations.into_iter().map(|obligation| (obligation.id.clone(), obligation)).collect();
-    }
-
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.open.lock().contains_key(id)
-    }
-
-    pub(super) fn get(&self, id: &str) -> Option<Obligation> {
-        self.open.lock().get(id).cloned()
-    }
-
-    /// Has those tried at once of which that is wanted.
-    pub(super) fn hurry(&self, now: Timestamp, wanted: impl Fn(&Obligation) -> bool) {
-        for obligation in self.open.lock().values_mut() {
-            if obligation.next_attempt_at > now && wanted(obligation) {
-                obligation.next_attempt_at = now;
-            }
-        }
-        self.wake();
-    }
-
-    /// What the hook of an obligation is to be told.
-    pub(super) fn why(&self, id: &str) -> Option<Why> {
-        self.open.lock().get(id).map(Why::recall)
-    }
-
-    pub(super) fn list(&self) -> Vec<Obligation> {
-        self.open.lock().values().cloned().collect()
-    }
-
-    pub(super) fn of(&self, subject: &Subject) -> Vec<Obligation> {
-        self.open.lock().values().filter(|obligation| obligation.subject == *subject).cloned().collect()
-    }
-
-    /// Takes in what a commit stored.
-    pub(super) fn settle(&self, paid: &[String], owed: &[Obligation], world: &World) {
-        self.settle_by(POLICY, paid, owed, world);
-    }
-
-    /// The same; `by` is who gave up what was given up.
-    pub(super) fn settle_by(&self, by: &str, paid: &[String], owed: &[Obligation], world: &World) {
-        let mut open = self.open.lock();
-        for id in paid {
-            if let Some(gone) = open.remove(id) {
-                let (id, extension, message) = (id.clone(), gone.debt.extension, "no longer listed".to_owned());
-                world.audience.tell(LifecycleEvent::Obligation { id, extension, open: false, message });
-            }
-        }
-        for obligation in owed {
-            let id = obligation.id.clone();
-            world.audience.tell(if obligation.status == ObligationStatus::Abandoned {
-                let message = given_up_because(obligation);
-                LifecycleEvent::Audit { action: ABANDON, subject: id, by: by.to_owned(), message }
-            } else {
-                let (extension, message) = (obligation.debt.extension.clone(), obligation.last_error.clone());
-                LifecycleEvent::Obligation { id, extension, open: true, message }
-            });
-            open.insert(obligation.id.clone(), obligation.clone());
-        }
-        drop(open);
-        if !owed.is_empty() {
-            self.wake();
-        }
-    }
-
-    /// Makes the worker look again.
-    pub(super) fn wake(&self) {
-        self.wake.lock().cancel();
-    }
-
-    fn armed(&self) -> CancelToken {
-        let mut wake = self.wake.lock();
-        if wake.is_cancelled() {
-            *wake = CancelToken::new();
-        }
-        wake.clone()
-    }
-
-    /// An obligation that is to be tried now.
-    fn due_now(&self, id: &str, now: Timestamp) -> Option<Obligation> {
-        let open = self.open.lock();
-        open.get(id)
-            .filter(|obligation| obligation.status == ObligationStatus::Open && obligation.next_attempt_at <= now)
-            .cloned()
-    }
-
-    /// Until when a cleanup that succeeded once must be called again, if so.
-    pub(super) fn confirming_until(&self, id: &str) -> Option<Timestamp> {
-        let open = self.open.lock();
-        open.get(id)
-            .filter(|obligation| obligation.reason == ObligationReason::Confirming)
-            .map(|obligation| obligation.next_attempt_at)
-    }
-
-    /// What is to be tried now and is not being tried already, the longest due first and so many an extension as its lane
-    /// takes; and when the next one falls due.
-    fn due(&self, now: Timestamp) -> (Vec<Obligation>, Option<Timestamp>) {
-        let open = self.open.lock();
-        let running = self.running.lock();
-        let mut lanes: BTreeMap<&ExtensionName, usize> = BTreeMap::new();
-        running.values().for_each(|extension| *lanes.entry(extension).or_default() += 1);
-        let live = || {
-            let idle = |obligation: &&Obligation| {
-                obligation.status == ObligationStatus::Open && !running.contains_key(&obligation.id)
-            };
-            open.values().filter(idle)
-        };
-        let next = live().map(|obligation| obligation.next_attempt_at).filter(|at| *at > now).min();
-        let mut due: Vec<&Obligation> = live().filter(|obligation| obligation.next_attempt_at <= now).collect();
-        due.sort_by_key(|obligation| obligation.next_attempt_at);
-        due.retain(|obligation| {
-            let taken = lanes.entry(&obligation.debt.extension).or_default();
-            *taken += 1;
-            *taken <= LANE
-        });
-        (due.into_iter().cloned().collect(), next)
-    }
-
-    /// Takes a place in the lane of its extension.
-    fn enter(&self, obligation: &Obligation) {
-        self.running.lock().insert(obligation.id.clone(), obligation.debt.extension.clone());
-    }
-
-    /// Gives the place back; whoever waits for it is looked at.
-    fn leave(&self, id: &str) {
-        self.running.lock().remove(id);
-        self.wake();
-    }
-}
-
 impl Inner {
     /// Retries what is due, for ever.
     pub(super) async fn pay_obligations(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             let armed = self.book.armed();
-            let now = self.world.clock.now();
-            let (due, next) = self.book.due(now);
+            let (due, next) = self.book.due(&self.world, |subject| self.held.lock().contains_key(subject));
             if due.is_empty() {
-                // The wall clock may jump, so no sleep is longer than a minute.
-                let pause = next
-                    .map_or(Duration::from_mins(1), |at| at.duration_since(now).unsigned_abs())
-                    .min(Duration::from_mins(1));
+                let pause = next.unwrap_or(Duration::from_mins(1)).min(Duration::from_mins(1));
                 within(&*self.world.clock, pause, armed.cancelled()).await;
                 continue;
             }
@@ -281,7 +127,7 @@ impl Inner {
                     if let Err(error) = inner.retry(&obligation).await {
                         tracing::debug!(obligation = %obligation.id, %error, "not retried now");
                     }
-                    if inner.book.due_now(&obligation.id, inner.world.clock.now()).is_some() {
+                    if inner.book.due_now(&obligation.id, &inner.world).is_some() {
                         // A subject that is busy is looked at again soon, not at once.
                         within(&*inner.world.clock, FIRST, inner.stop.cancelled()).await;
                     }
@@ -300,7 +146,7 @@ impl Inner {
             return Ok(());
         };
         // It may have been paid, or come up anew, while this waited.
-        let Some(obligation) = &self.book.due_now(&obligation.id, self.world.clock.now()) else { return Ok(()) };
+        let Some(obligation) = &self.book.due_now(&obligation.id, &self.world) else { return Ok(()) };
         let sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         let op = operation(self, &ticket, OperationKind::Cleanup, &engine_principal());

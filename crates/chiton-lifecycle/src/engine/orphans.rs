@@ -185,6 +185,11 @@ impl Inner {
         self.world.audience.tell(LifecycleEvent::Audit { action: "orphan.adopt", subject, by: by.to_owned(), message });
         self.held.lock().remove(&row.subject());
         self.changed(&row);
+        self.reopen(&row).await;
+        let waiting = self.waiting.lock().remove(&row.subject());
+        if let Some(open) = waiting {
+            self.resume(open).await?;
+        }
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! After a crash: the journal alone decides how each open operation goes on (rules 2, 12 and 15).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ impl Engine {
     pub async fn recover(&self) -> Result<(), StartupError> {
         let inner = &self.inner;
         let one = |error: Error| StartupError(vec![error]);
-        inner.book.load(inner.journal.obligations().await.map_err(|error| one(store_error(error)))?);
+        let obligations = inner.journal.obligations().await.map_err(|error| one(store_error(error)))?;
+        inner.book.load(obligations, &inner.world);
         inner.check_epoch().await.map_err(one)?;
         inner.adopt().await.map_err(one)?;
         let open = inner.journal.open_operations().await.map_err(|error| one(store_error(error)))?;
@@ -125,8 +127,19 @@ impl Inner {
             let name = &obligation.debt.extension;
             self.registry.get(name).is_none() && self.policy(name).abandon
         };
-        self.book.hurry(self.world.clock.now(), given_up);
+        self.book.hurry(&self.world, given_up);
         if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
+    }
+
+    /// Workspaces of an earlier life are as unsure as its sandboxes.
+    async fn hold_workspaces(&self) -> Result<(), Error> {
+        let epoch = self.journal.info().epoch;
+        let rows = self.journal.workspaces().await.map_err(store_error)?;
+        let mut held = self.held.lock();
+        for row in rows.into_iter().filter(|row| row.epoch != epoch) {
+            held.insert(Subject::Workspace(row.key), earlier_life(&row.epoch));
+        }
+        Ok(())
     }
 
     /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
@@ -144,17 +157,6 @@ impl Inner {
         let message = format!("obligation {} cannot be paid: {}", obligation.id, error.message);
         let cure = error.cure.unwrap_or_else(|| "restore it".to_owned());
         Some(Error::new(error.kind, message).cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")))
-    }
-
-    /// Workspaces of an earlier life are as unsure as its sandboxes.
-    async fn hold_workspaces(&self) -> Result<(), Error> {
-        let epoch = self.journal.info().epoch;
-        let rows = self.journal.workspaces().await.map_err(store_error)?;
-        let mut held = self.held.lock();
-        for row in rows.into_iter().filter(|row| row.epoch != epoch) {
-            held.insert(Subject::Workspace(row.key), earlier_life(&row.epoch));
-        }
-        Ok(())
     }
 
     /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does
@@ -201,10 +203,11 @@ impl Inner {
     }
 
     /// Puts an interrupted operation back on its subject.
-    async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
+    pub(super) async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
         let OpenOperation { operation, marks } = open;
         if self.held.lock().contains_key(&operation.subject) {
             // Nothing touches it until its operator decides; the operation stays open.
+            self.waiting.lock().insert(operation.subject.clone(), OpenOperation { operation, marks });
             return Ok(());
         }
         let admitted = self.table.admit(&operation.subject, operation.kind, operation.id.clone()).await?;
@@ -256,7 +259,7 @@ impl Inner {
     }
 
     /// Makes a sandbox reachable again.
-    async fn reopen(&self, sandbox: &SandboxRecord) {
+    pub(super) async fn reopen(&self, sandbox: &SandboxRecord) {
         if self.held.lock().contains_key(&sandbox.subject()) {
             return;
         }
@@ -299,6 +302,9 @@ impl Inner {
             .await
             .map_err(store_error)?;
         let epoch = self.journal.info().epoch;
+        if !all.iter().any(|sandbox| sandbox.epoch == *old) {
+            return self.nothing_to_adopt(old, &all).await;
+        }
         let mut writes = Vec::new();
         for mut sandbox in all.into_iter().filter(|sandbox| sandbox.epoch == *old) {
             sandbox.epoch = epoch.clone();
@@ -319,6 +325,31 @@ impl Inner {
             message,
         })));
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)
+    }
+}
+
+impl Inner {
+    /// An epoch without sandboxes. One that ended here was adopted before, or had none: the flag may stay where it is. Any
+    /// other is a slip that would leave held what the operator means to free.
+    async fn nothing_to_adopt(&self, wanted: &StoreEpoch, all: &[SandboxRecord]) -> Result<(), Error> {
+        let present = self.journal.info().epoch;
+        let earlier = self.journal.epochs().await.map_err(store_error)?;
+        if *wanted == present || earlier.contains(wanted) {
+            tracing::info!(epoch = %wanted, "no sandbox of this epoch is held: there is nothing to take over");
+            return Ok(());
+        }
+        let mut held: BTreeMap<&StoreEpoch, usize> = BTreeMap::new();
+        for sandbox in all.iter().filter(|sandbox| sandbox.epoch != present) {
+            *held.entry(&sandbox.epoch).or_default() += 1;
+        }
+        let held: Vec<String> = held.iter().map(|(epoch, count)| format!("{epoch} ({count} sandboxes)")).collect();
+        let (there, cure) = if held.is_empty() {
+            ("no sandbox is held".to_owned(), "start without --adopt-epoch".to_owned())
+        } else {
+            (format!("held are those of {}", held.join(", ")), "name one of these with --adopt-epoch".to_owned())
+        };
+        Err(Error::not_found(format!("this store knows no epoch {wanted}; its present one is {present}, and {there}"))
+            .cure(cure))
     }
 }
 

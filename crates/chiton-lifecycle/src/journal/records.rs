@@ -17,6 +17,7 @@ use crate::plan::SealedPlan;
 
 /// A workspace on a driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WorkspaceKey {
     /// The workspace.
     pub workspace: WorkspaceName,
@@ -55,6 +56,7 @@ impl fmt::Display for Subject {
 
 /// Why an extension is in a chain: the decision that the gateway stamped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ActivationStamp {
     /// `always`, `on-request` or `match`.
     pub rule: String,
@@ -66,6 +68,7 @@ pub struct ActivationStamp {
 
 /// One extension of a frozen chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainEntry {
     /// Its name.
     pub name: ExtensionName,
@@ -86,6 +89,7 @@ pub type FrozenChain = Vec<ChainEntry>;
 
 /// A cleanup that somebody owes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Debt {
     /// Who.
     pub extension: ExtensionName,
@@ -178,6 +182,7 @@ pub struct WorkspaceRecord {
 
 /// How long a step took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StepTiming {
     /// Which step.
     pub step: StepKey,
@@ -240,6 +245,7 @@ pub struct OperationRecord {
 
 /// State that an extension saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExtensionState {
     /// The schema version of the payload.
     pub schema_version: u32,
@@ -306,6 +312,7 @@ pub struct Obligation {
 
 /// Names a request that must not run twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestKey {
     /// Who asked.
     pub principal: String,
@@ -336,6 +343,7 @@ pub struct RequestRecord {
 
 /// Something done by hand or by policy that an operator must be able to find later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuditRecord {
     /// When.
     pub at: Timestamp,

@@ -140,7 +140,8 @@ fn what_was_given_up_holds_no_row_and_is_forgotten_in_time() {
     lab.advance(std::time::Duration::from_hours(25));
     assert_eq!(lab.row(&failed), None, "a failed create goes after a day");
     assert_eq!(lab.journal().obligations(), listed, "and what was given up is listed");
-    lab.advance(std::time::Duration::from_hours(24 * 30));
+    lab.world().jump_wall(jiff::SignedDuration::from_hours(24 * 30));
+    lab.advance(std::time::Duration::from_mins(5));
     assert_eq!(lab.journal().obligations(), []);
     assert!(!lab.journal().audits().is_empty(), "the trail stays");
 }
@@ -243,5 +244,46 @@ fn a_sandbox_of_another_backend_is_held_and_its_absence_there_means_nothing() {
     lab.platform().move_backend("backend-of-fake");
     lab.start();
     lab.delete_sandbox(&id).expect("deleted");
+    settle(&lab);
+}
+
+#[test]
+fn an_interrupted_operation_goes_on_when_its_sandbox_is_adopted() {
+    let mut lab = one(46);
+    let (id, _) = lab.create("x");
+    lab.script("ext").next(Phase::BeforeDelete, Act::Hang);
+    let (engine, request, deleted) = (lab.engine(), lab.request(), id.clone());
+    lab.block_on(async move { engine.delete(request, deleted, false).await }).expect("accepted");
+    lab.crash();
+    lab.journal().renew_epoch();
+    lab.start();
+    lab.advance(std::time::Duration::from_hours(1));
+    assert!(lab.row(&id).is_some(), "it is held");
+    let (engine, principal, adopted) = (lab.engine(), lab.request().principal, id.clone());
+    lab.block_on(async move { engine.adopt_orphan(principal, adopted).await }).expect("adopted");
+    settle(&lab);
+    assert!(lab.row(&id).is_none(), "the delete went on without a restart");
+    assert!(lab.ledger().held_by(lab.script("ext").name()).is_empty());
+}
+
+#[test]
+fn an_epoch_that_is_not_there_is_refused_naming_those_that_are() {
+    let epoch = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let adopt = std::sync::Arc::clone(&epoch);
+    let mut lab = Lab::new(47)
+        .driver(DriverSpec::new("fake"))
+        .configure(move |config| config.adopt_epoch.clone_from(&adopt.lock().expect("not poisoned")));
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.crash();
+    let old = lab.journal().info().epoch;
+    lab.journal().renew_epoch();
+    *epoch.lock().expect("not poisoned") = Some(chiton_model::StoreEpoch::new("e-typo").expect("an id"));
+    let refused = lab.try_start().expect_err("it started").0;
+    let text = format!("{refused:?}");
+    assert!(text.contains("e-typo") && text.contains(&format!("{old} (1 sandboxes)")), "{text}");
+    *epoch.lock().expect("not poisoned") = Some(old);
+    lab.start();
+    lab.delete_sandbox(&id).expect("adopted and deleted");
     settle(&lab);
 }
