@@ -74,7 +74,7 @@ fn readiness(engine: &Engine) -> String {
         (held, "held sandboxes (chiton sandbox list --all)"),
     ] {
         if count > 0 {
-            text.push_str(&format!("{count} {what}\n"));
+            text.extend([count.to_string().as_str(), " ", what, "\n"]);
         }
     }
     text

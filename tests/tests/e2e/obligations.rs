@@ -41,7 +41,7 @@ fn owed(gateway: &Gateway) -> Vec<Value> {
     gateway.json(&["obligations", "list"]).as_array().expect("a list").clone()
 }
 
-/// A sandbox that was deleted and whose after_delete fails; its id.
+/// A sandbox that was deleted and whose `after_delete` fails; its id.
 fn owing(gateway: &Gateway, name: &str) -> String {
     let sandbox = gateway.json(&["sandbox", "create", name, "--label", "fault/after_delete=fail"]);
     gateway.chiton(&["sandbox", "delete", name]).ok();
