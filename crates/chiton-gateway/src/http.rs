@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::map_response;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chiton_client::{from_status, to_detail, to_status};
 use chiton_lifecycle::Engine;
@@ -61,7 +62,7 @@ pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> 
                 }
             }),
         )
-        .route("/metrics", get(move || async move { metrics.text(&scraped) }));
+        .route("/metrics", get(move || async move { metrics_answer(metrics.text(&scraped)) }));
     Ok(grpc.prepare().into_axum_router().layer(map_response(explain)).merge(plain))
 }
 
@@ -77,7 +78,7 @@ fn readiness(engine: &Engine) -> String {
         (held, "held sandboxes (chiton sandbox list --all)"),
     ] {
         if count > 0 {
-            text.push_str(&format!("{count} {what}\n"));
+            text.extend([count.to_string().as_str(), " ", what, "\n"]);
         }
     }
     text
@@ -100,6 +101,11 @@ pub(crate) fn explained(status: &Status) -> Status {
         Code::OutOfRange => to_status(&error),
         code => Status::with_details(code, status.message(), to_detail(&error).encode_to_vec().into()),
     }
+}
+
+/// Metrics with the media type of their form (`OpenMetrics` 1.0).
+pub(crate) fn metrics_answer(text: String) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
 #[cfg(test)]
