@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiton_driver::ComputeDriver;
+use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::journal::Journal;
 use chiton_lifecycle::runtime::World;
 use chiton_lifecycle::{Engine, EngineParts};
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use crate::api::Api;
+use crate::audit::AuditFile;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, Plugins, context};
@@ -28,6 +30,7 @@ use crate::world::{
 pub struct Gateway {
     pub(crate) api: Api,
     pub(crate) engine: Engine,
+    pub(crate) audit: AuditFile,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -52,6 +55,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let store = Arc::new(SqliteStore::open(options).map_err(|error| one(error.into()))?);
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
+    let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(config, plugins, &*journal)?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
@@ -67,14 +71,17 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         agents: Arc::new(AgentSessions { sessions: sessions.clone(), folders }),
         secrets: Arc::new(SecretStore(config.secrets.clone())),
         audience: Arc::new(hub.clone()),
+        points: Points::default(),
     };
     let mut behaviour = config.engine();
     behaviour.adopt_epoch = adopt;
     let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
+    let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
-    metrics.set_obligations(engine.obligations().len());
+    audit.open().await.map_err(one)?;
+    tokio::spawn(audit.clone().follow(events));
 
     let shown = config.origins().iter().map(|shown| (shown.key.clone(), shown.value.clone(), shown.origin.to_string()));
     let api = Api {
@@ -86,7 +93,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         started_at: Timestamp::now(),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, _hooks: hooks })
+    Ok(Gateway { api, engine, audit, _hooks: hooks })
 }
 
 /// Where the store is in a data folder.

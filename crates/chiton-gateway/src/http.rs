@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use chiton_lifecycle::Engine;
+use chiton_lifecycle::journal::ObligationStatus;
 use chiton_model::Error;
 use chiton_proto::v1::gateway_server::GatewayServer;
 use tonic::service::Routes;
@@ -37,7 +39,8 @@ pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> 
         .map_err(|error| Error::internal(format!("the reflection service cannot be made: {error}")))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<GatewayServer<Api>>().await;
-    let metrics = Arc::clone(&api.metrics);
+    let (metrics, engine) = (Arc::clone(&api.metrics), api.engine.clone());
+    let scraped = engine.clone();
     let grpc = Routes::new(GatewayServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(health)
         .add_service(reflection);
@@ -46,9 +49,31 @@ pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> 
         .route(
             "/readyz",
             get(move || async move {
-                if ready.get() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+                if ready.get() {
+                    (StatusCode::OK, readiness(&engine))
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned())
+                }
             }),
         )
-        .route("/metrics", get(move || async move { metrics.text() }));
+        .route("/metrics", get(move || async move { metrics.text(&scraped) }));
     Ok(grpc.prepare().into_axum_router().merge(plain))
+}
+
+/// The first line is for programs; what follows is there only when somebody should look.
+fn readiness(engine: &Engine) -> String {
+    let obligations = engine.obligations();
+    let open = obligations.iter().filter(|obligation| obligation.status == ObligationStatus::Open).count();
+    let (abandoned, held) = (obligations.len() - open, engine.held());
+    let mut text = "ready\n".to_owned();
+    for (count, what) in [
+        (open, "open obligations (chiton obligations list)"),
+        (abandoned, "abandoned obligations (chiton obligations list)"),
+        (held, "held sandboxes (chiton sandbox list --all)"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("{count} {what}\n"));
+        }
+    }
+    text
 }

@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 mod activation;
+pub mod crash;
 pub mod engine;
 pub mod extension;
 pub mod journal;

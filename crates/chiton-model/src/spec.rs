@@ -12,6 +12,7 @@ use crate::quantity::{CpuQuantity, MemoryQuantity};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Principal {
     /// A stable name: `uid:0`, or a token's subject.
     pub subject: String,
@@ -22,6 +23,7 @@ pub struct Principal {
 
 /// Limits. An absent one is not applied; a present one is applied or the create is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Resources {
     /// Processor time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +38,7 @@ pub struct Resources {
 
 /// The request for a sandbox: what the record keeps and hooks see. It holds no secret, only references.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SandboxSpec {
     /// `host`, `dir:PATH`, … ; empty means the driver's default.
     #[serde(default, skip_serializing_if = "String::is_empty")]

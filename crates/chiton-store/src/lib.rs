@@ -23,6 +23,9 @@ mod error;
 mod examine;
 mod expire;
 mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod machine;
 mod marks;

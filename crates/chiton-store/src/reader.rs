@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chiton_lifecycle::journal::JournalError;
+use chiton_model::printable;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Params, Row};
 use serde::de::DeserializeOwned;
@@ -95,5 +96,7 @@ pub(crate) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
 
 /// A document as its record. One that does not fit is named, not skipped.
 pub(crate) fn decode<T: DeserializeOwned>(name: &str, doc: &[u8]) -> Result<T, JournalError> {
-    serde_json::from_slice(doc).map_err(|error| JournalError::Unreadable(format!("{name}: {error}")))
+    // The library quotes names of unknown fields as they are.
+    serde_json::from_slice(doc)
+        .map_err(|error| JournalError::Unreadable(format!("{name}: {}", printable(&error.to_string()))))
 }

@@ -83,7 +83,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn doc<T: Serialize>(value: &T) -> Result<String, JournalError> {
+pub(crate) fn doc<T: Serialize>(value: &T) -> Result<String, JournalError> {
     serde_json::to_string(value)
         .map_err(|error| JournalError::Failed(format!("a record could not be encoded: {error}")))
 }

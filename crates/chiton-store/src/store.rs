@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use chiton_lifecycle::journal::{
-    Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation, OperationRecord,
-    RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord, Write,
+    AuditRecord, Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation,
+    OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord,
+    Write,
 };
 use chiton_model::{ExtensionName, GatewayId, OperationId, SandboxId, SandboxName, StoreEpoch, WorkspaceName};
 use futures::channel::oneshot;
@@ -248,6 +249,21 @@ impl Journal for SqliteStore {
     async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError> {
         let rows = self.states("WHERE ?1 = ''", String::new())?;
         rows.into_iter().map(|row| Ok((row.subject()?, row.extension()?))).collect()
+    }
+
+    async fn audits(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, JournalError> {
+        let rows = self.readers.rows(
+            "SELECT number, doc FROM audit WHERE number > ?1 ORDER BY number LIMIT ?2",
+            params![i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX)],
+            |row| Ok((row.get::<_, i64>(0)?, bytes(row, 1)?)),
+        )?;
+        let read = |(number, doc): (i64, Vec<u8>)| {
+            let record = decode(&format!("audit record {number}"), &doc)?;
+            let number = u64::try_from(number)
+                .map_err(|_| JournalError::Unreadable(format!("audit record {number}: its number is negative")))?;
+            Ok((number, record))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError> {

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::parse::{Side, duration, key_value, remote_or_local};
+use jiff::Timestamp;
+
+use crate::parse::{Side, duration, key_value, remote_or_local, since_now};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed; standard error says what, why and the cure
-  2    wrong usage
+  2    wrong usage, of exec too: nothing ran
   141  whoever read standard output went away
 Of sandbox exec: the command's own (128 + signal when a signal ended it), 124 when --timeout ended it, 126 when it cannot
 be executed, 127 when it is not there, 125 for a failure of chiton's own. Signals are passed on to
@@ -223,7 +225,10 @@ pub(crate) struct ExecArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
-    /// The sandbox.
+    /// The sandbox is given by its id.
+    #[arg(long)]
+    pub(crate) id: bool,
+    /// The sandbox: its name, or its id with --id.
     pub(crate) name: String,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -235,6 +240,9 @@ pub(crate) struct CopyArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
+    /// The sandbox is given by its id: <ID:/path>.
+    #[arg(long)]
+    pub(crate) id: bool,
     /// From: a path here, or <NAME:/path>.
     #[arg(value_parser = remote_or_local)]
     pub(crate) source: Side,
@@ -254,8 +262,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<u64>,
     /// Only since then: an RFC 3339 time, or how long ago: 10m.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = since_now)]
+    pub(crate) since: Option<Timestamp>,
 }
 
 #[derive(Debug, Args)]

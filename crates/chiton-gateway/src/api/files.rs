@@ -2,7 +2,7 @@
 
 use chiton_driver::LogOptions;
 use chiton_model::spec::{check_command, check_env};
-use chiton_model::{Error, Principal, SandboxId, SandboxPhase};
+use chiton_model::{Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use futures::stream::BoxStream;
@@ -83,6 +83,18 @@ fn from_agent(status: &Status) -> Status {
     to_status(&Error::new(kind, status.message().to_owned()))
 }
 
+/// Checks an exec's first input as far as it can be checked without its agent.
+pub(super) fn check_exec(first: &agent::ExecInput) -> Result<(), Error> {
+    let Some(agent::exec_input::Input::Start(start)) = &first.input else { return Ok(()) };
+    if start.argv.is_empty() {
+        return Err(
+            Error::invalid("argv", "there is no program to run").cure("name one after --, for example: -- ls -l")
+        );
+    }
+    check_command("argv", &start.argv)?;
+    check_env("env", &start.env.clone().into_iter().collect())
+}
+
 fn agent_error(status: &Status) -> Error {
     // The detail was encoded a line ago; reading it back keeps one mapping.
     chiton_client::from_status(&from_agent(status))
@@ -90,7 +102,7 @@ fn agent_error(status: &Status) -> Error {
 
 impl Api {
     /// The agent of the sandbox that a request selects.
-    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<(AgentClient, SandboxId), Error> {
+    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<AgentClient, Error> {
         let view = self.select(selector, false).await?;
         let record = &view.record;
         if let Some(why) = view.held {
@@ -105,12 +117,10 @@ impl Api {
             return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase))
                 .cure(cure));
         }
-        let client = self
-            .sessions
+        self.sessions
             .client_within(&record.id, DIAL)
             .await
-            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
-        Ok((client, record.id.clone()))
+            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))
     }
 
     /// Reads the two first messages of a stream: which sandbox, and what.
@@ -118,7 +128,7 @@ impl Api {
         let order =
             || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
         let selector = soon(input).await?.split().map_err(|_| order())?;
-        let (client, _) = self.agent(Some(selector)).await?;
+        let client = self.agent(Some(selector)).await?;
         let first = soon(input).await?.split().err().flatten().ok_or_else(order)?;
         Ok((client, first))
     }
@@ -129,14 +139,7 @@ impl Api {
         mut input: Streaming<wire::ExecSandboxRequest>,
     ) -> Result<BoxStream<'static, Result<agent::ExecOutput, Status>>, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        if let Some(agent::exec_input::Input::Start(start)) = &first.input {
-            if start.argv.is_empty() {
-                return Err(Error::invalid("argv", "there is no program to run")
-                    .cure("name one after --, for example: -- ls -l"));
-            }
-            check_command("argv", &start.argv)?;
-            check_env("env", &start.env.clone().into_iter().collect())?;
-        }
+        check_exec(&first)?;
         let output =
             client.exec(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
         Ok(output.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
@@ -147,7 +150,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let chunks = client
             .read_file(agent::ReadFileRequest { path: request.path })
             .await
@@ -160,7 +163,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let chunks = client
             .read_tar(agent::ReadTarRequest { path: request.path })
             .await
@@ -195,7 +198,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<agent::StatResponse, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let found =
             client.stat(agent::StatRequest { path: request.path }).await.map_err(|status| agent_error(&status))?;
         Ok(found.into_inner())

@@ -3,6 +3,8 @@
 mod backup;
 mod convert;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod operate;
 mod peer;
 mod sandboxes;

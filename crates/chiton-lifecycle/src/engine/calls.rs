@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 
 use super::hooks::{Steps, panic_message, within};
 use super::inner::Inner;
+use crate::crash::{Deed, crash_point};
 use crate::journal::{DriverCall, StepKey, StepStatus};
 use crate::runtime::Clock;
 
@@ -65,7 +66,10 @@ impl Steps {
         }
         let begin = self.begin(&step);
         let clock = Arc::clone(&self.inner.world.clock);
+        let points = self.inner.world.points.clone();
+        crash_point!(points, Before, Some(self.kind), Deed::Driver(call));
         let answer = bounded(&*clock, deadline, call.as_str(), work).await;
+        crash_point!(points, After, Some(self.kind), Deed::Driver(call));
         match &answer {
             Ok(_) => {
                 self.note(&step, StepStatus::Completed);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chiton_model::{ConditionStatus, CreateFailure, Phase, Ran, StopReason};
 
 use super::chain::Link;
+use super::obligations::{give_up, show_pending};
 use super::run::{Call, Run};
 use crate::journal::{Debt, Obligation, ObligationReason, ObligationStatus, StepKey, StepStatus};
 
@@ -123,25 +124,21 @@ impl Run {
             }
             _ => super::obligations::later(now, super::obligations::backoff(&self.inner.world, 0)),
         };
-        self.condition(
-            "CleanupPending",
-            ConditionStatus::True,
-            if abandoned { "Abandoned" } else { "CleanupFailed" },
-            format!("extension {:?} owes {}: {error}", debt.extension.as_str(), debt.phase),
-        );
         if abandoned {
             // Listed and audited, but nothing waits for it any more.
             self.drop_debt(&debt);
         } else if !self.sandbox.debts.contains(&debt) {
             self.sandbox.debts.push(debt.clone());
         }
-        self.owed.push(Obligation {
+        // One that is listed already stays as old as it is, and this was one more attempt.
+        let listed = self.inner.book.get(&id).filter(|listed| listed.status == ObligationStatus::Open);
+        let obligation = Obligation {
             id,
             subject: self.sandbox.subject(),
             name: self.sandbox.name.to_string(),
             debt,
             reason,
-            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
+            status: ObligationStatus::Open,
             stop_reason: match why {
                 Why::Stopped(reason) => Some(*reason),
                 _ => None,
@@ -151,19 +148,23 @@ impl Run {
                 _ => None,
             },
             operation: self.op.id.clone(),
-            opened_at: now,
-            attempts: 1,
+            opened_at: listed.as_ref().map_or(now, |listed| listed.opened_at),
+            attempts: listed.map_or(0, |listed| listed.attempts).saturating_add(1),
             last_error: error,
             next_attempt_at,
-        });
+            expires_at: None,
+        };
+        self.owed.push(if abandoned { give_up(obligation, now) } else { obligation });
     }
 
-    /// The condition goes when nothing is listed any more. `more`: something will be.
-    pub(super) fn clear_pending(&mut self, more: bool) {
-        let listed = self.inner.book.of(&self.sandbox.subject());
-        if !more && self.owed.is_empty() && listed.iter().all(|obligation| self.paid.contains(&obligation.id)) {
-            self.sandbox.conditions.retain(|condition| condition.kind != "CleanupPending");
-        }
+    /// The condition says what is listed of this sandbox once this operation's outcome is stored. `still`: what a retry
+    /// leaves open.
+    pub(super) fn tell_pending(&mut self, still: Option<&Obligation>) {
+        let news: Vec<&Obligation> = self.owed.iter().chain(still).collect();
+        let mut listed = self.inner.book.of(&self.sandbox.subject());
+        listed.retain(|old| !self.paid.contains(&old.id) && !news.iter().any(|new| new.id == old.id));
+        listed.extend(news.into_iter().cloned());
+        show_pending(&mut self.sandbox.conditions, &listed, self.inner.world.clock.now());
     }
 
     /// The debts of one kind that are on the record, in chain order: a cleanup that failed put its debt at the end.

@@ -17,6 +17,7 @@ use super::prepare::Prepared;
 use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, mint_token, operation};
 use super::{Accepted, CreateRequest, Engine, Request};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
     Check, Commit, Debt, DriverCall, JournalError, OperationOutcome, SandboxRecord, Subject, WorkspaceKey, Write,
 };
@@ -100,12 +101,13 @@ impl Inner {
             prepared.configs.into_iter().map(|(digest, document)| Write::PutConfig { digest, document }).collect();
         writes.push(Write::PutOperation(Box::new(op.clone())));
         writes.push(Write::PutSandbox(Box::new(sandbox.clone())));
-        writes.extend(claim.writes(self, &op.id, &ticket.subject));
+        writes.extend(claim.writes(self, Some(&op.id), &sandbox));
         let accepted = Accepted { sandbox: sandbox.clone(), operation: Some(op.id.clone()) };
         let commit = Commit { number: op.commit, checks: checks(&sandbox), writes };
         // Nothing may fail between C1 and the worker.
         let run = self.run(ticket, op, sandbox, token).await?;
         self.store_create(&accepted.sandbox, commit).await?;
+        run.ticket.intended();
         self.changed(&accepted.sandbox);
         self.world.executor.spawn(Box::pin(run.create()));
         Ok(accepted)
@@ -114,8 +116,8 @@ impl Inner {
     /// Stores C1. A name whose row only waits for cleanups is taken over in the same commit.
     async fn store_create(&self, sandbox: &SandboxRecord, mut commit: Commit) -> Result<(), Error> {
         loop {
-            match self.journal.commit(commit.clone()).await {
-                Ok(_) => return Ok(()),
+            match self.journal.commit(CommitKind::Intent, Some(OperationKind::Create), commit.clone()).await {
+                Ok(()) => return Ok(()),
                 Err(JournalError::NameHeld { holder }) => {
                     let release = Write::ReleaseName(holder.clone());
                     if !self.released.lock().contains(&holder) || commit.writes.contains(&release) {
@@ -198,11 +200,15 @@ impl Run {
         if !self.driver.capabilities().agent {
             return Ok(());
         }
-        self.inner.world.agents.open(&self.sandbox.driver, &self.sandbox.id).await.map_err(|error| CreateFailure {
+        let (world, operation) = (&self.inner.world, Some(self.op.kind));
+        crash_point!(world.points, Before, operation, Deed::AgentOpened);
+        world.agents.open(&self.sandbox.driver, &self.sandbox.id).await.map_err(|error| CreateFailure {
             step: "agent".to_owned(),
             extension: None,
             cause: error.to_string(),
-        })
+        })?;
+        crash_point!(world.points, After, operation, Deed::AgentOpened);
+        Ok(())
     }
 
     /// Resolves when the agent of this start connects. Asked for before the start: an agent whose main process ends at once

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_model::{Error, ExtensionName, OperationId, Phase};
+use chiton_model::{Error, ExtensionName, OperationId, OperationKind, Phase};
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture, Either, select};
 use futures::{FutureExt as _, pin_mut};
@@ -14,9 +14,11 @@ use futures::{FutureExt as _, pin_mut};
 use super::admit::OpCancel;
 use super::chain::Link;
 use super::inner::Inner;
+use super::permits::Permit;
 use super::states::States;
+use crate::crash::{Deed, crash_point};
 use crate::extension::{Alive, Descriptor, Extension, HookCore, StateSink, StepError, StepResult};
-use crate::journal::{JournalError, Mark, MarkEvent, StepKey, StepStatus, StepTiming, Subject};
+use crate::journal::{JournalError, Mark, MarkEvent, OperationRecord, StepKey, StepStatus, StepTiming, Subject};
 use crate::runtime::{CancelToken, Clock, LifecycleEvent};
 
 /// How long a cancelled hook may go on before it is dropped.
@@ -50,6 +52,7 @@ impl HookFailure {
 pub(super) struct Steps {
     pub(super) inner: Arc<Inner>,
     pub(super) operation: OperationId,
+    pub(super) kind: OperationKind,
     pub(super) subject: Subject,
     pub(super) states: Arc<States>,
     pub(super) cancel: Arc<OpCancel>,
@@ -69,18 +72,13 @@ enum Called<T> {
 }
 
 impl Steps {
-    pub(super) fn new(
-        inner: Arc<Inner>,
-        operation: OperationId,
-        subject: Subject,
-        states: Arc<States>,
-        cancel: Arc<OpCancel>,
-    ) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, op: &OperationRecord, states: Arc<States>, cancel: Arc<OpCancel>) -> Self {
         let begun = inner.world.clock.since_boot();
         Self {
             inner,
-            operation,
-            subject,
+            operation: op.id.clone(),
+            kind: op.kind,
+            subject: op.subject.clone(),
             states,
             cancel,
             status: BTreeMap::new(),
@@ -93,7 +91,7 @@ impl Steps {
     /// Writes a step's progress to the mark log, before the thing it speaks of.
     pub(super) fn mark(&mut self, step: &StepKey, status: StepStatus) -> Result<(), JournalError> {
         let event = MarkEvent::Step { step: step.clone(), status };
-        self.inner.journal.mark(&Mark { operation: self.operation.clone(), event })?;
+        self.inner.journal.mark(self.kind, &Mark { operation: self.operation.clone(), event })?;
         self.status.insert(step.clone(), status);
         Ok(())
     }
@@ -156,7 +154,7 @@ impl Steps {
         let deadline = self.inner.policy(link.name()).deadline;
         let clock = Arc::clone(&self.inner.world.clock);
         let permits = self.inner.permits_of(link.name(), link.descriptor.concurrency);
-        let Some(permit) = within(&*clock, deadline, permits.acquire_arc()).await else {
+        let Some(permit) = within(&*clock, deadline, permits.acquire()).await else {
             let name = link.name().as_str();
             return Err(HookFailure::NotStarted(format!(
                 "no hook of extension {name:?} became free within {deadline:?}"
@@ -181,7 +179,10 @@ impl Steps {
                 ends_at,
                 cancel: &token,
             };
-            match call.run(&make).await {
+            crash_point!(self.inner.world.points, Before, Some(self.kind), Deed::Hook(phase));
+            let called = call.run(&make).await;
+            crash_point!(self.inner.world.points, After, Some(self.kind), Deed::Hook(phase));
+            match called {
                 Called::Over(Ok(value)) => {
                     // A completed step whose mark cannot be written is a step of which nobody will know that it completed.
                     if let Err(error) = self.mark(&step, StepStatus::Completed) {
@@ -226,7 +227,7 @@ impl Steps {
     }
 
     /// Remembers a hook that does not end; its permit stays taken and its cleanup waits until it does.
-    fn watch_stuck(&self, extension: &ExtensionName, over: CancelToken, permit: async_lock::SemaphoreGuardArc) {
+    fn watch_stuck(&self, extension: &ExtensionName, over: CancelToken, permit: Permit) {
         let key = (self.subject.clone(), extension.clone());
         self.inner.still_running.lock().insert(key.clone(), over.clone());
         let inner = Arc::clone(&self.inner);
@@ -380,7 +381,7 @@ impl Inner {
         let late =
             || Error::deadline(format!("extension {:?} did not answer {phase} within {deadline:?}", name.as_str()));
         let permits = self.permits_of(name, descriptor.concurrency);
-        let permit = within(clock, deadline, permits.acquire_arc()).await.ok_or_else(late)?;
+        let permit = within(clock, deadline, permits.acquire()).await.ok_or_else(late)?;
         let (cancel, over) = (CancelToken::new(), CancelToken::new());
         let (result, abort) = spawn_contained(self, make(cancel.clone()), Alive::new(over.clone()));
         let ended = within(clock, deadline, result).await;

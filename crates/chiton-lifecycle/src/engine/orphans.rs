@@ -9,7 +9,8 @@ use chiton_model::{DriverId, Error, OperationKind, Principal, SandboxId, Sandbox
 use super::Engine;
 use super::admit::Admission;
 use super::inner::{Inner, store_error};
-use crate::journal::{AuditRecord, Commit, Subject, Write};
+use crate::crash::{CommitKind, Deed, crash_point};
+use crate::journal::{AuditRecord, DriverCall, Subject, Write};
 use crate::runtime::LifecycleEvent;
 
 /// What is known of an object without an owner.
@@ -134,9 +135,11 @@ impl Inner {
         }
         let handle = self.driver(driver)?;
         let deadline = handle.deadlines().act;
+        crash_point!(self.world.points, Before, None, Deed::Driver(DriverCall::Delete));
         super::calls::bounded(&*self.world.clock, deadline, "delete", handle.delete(id))
             .await
             .map_err(chiton_driver::CallError::into_error)?;
+        crash_point!(self.world.points, After, None, Deed::Driver(DriverCall::Delete));
         let audit = AuditRecord {
             at: self.world.clock.now(),
             action: "orphan.delete".to_owned(),
@@ -144,14 +147,16 @@ impl Inner {
             by: by.to_owned(),
             message: why.to_owned(),
         };
+        let subject = audit.subject.clone();
+        let writes = vec![Write::Audit(Box::new(audit))];
+        self.journal.write(CommitKind::Audit, None, writes).await.map_err(store_error)?;
         self.world.audience.tell(LifecycleEvent::Audit {
             action: "orphan.delete",
-            subject: audit.subject.clone(),
+            subject,
             by: by.to_owned(),
             message: why.to_owned(),
         });
-        let commit = Commit { number: 0, checks: Vec::new(), writes: vec![Write::Audit(Box::new(audit))] };
-        self.journal.commit(commit).await.map(drop).map_err(store_error)
+        Ok(())
     }
 
     async fn adopt_orphan(self: &Arc<Self>, by: &str, id: &SandboxId) -> Result<(), Error> {
@@ -174,12 +179,14 @@ impl Inner {
             by: by.to_owned(),
             message: format!("taken over from epoch {old}"),
         };
+        let (subject, message) = (audit.subject.clone(), audit.message.clone());
         let writes = vec![Write::PutSandbox(Box::new(row.clone())), Write::Audit(Box::new(audit))];
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
-        self.held.lock().remove(id);
+        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
+        self.world.audience.tell(LifecycleEvent::Audit { action: "orphan.adopt", subject, by: by.to_owned(), message });
+        self.held.lock().remove(&row.subject());
         self.changed(&row);
         self.reopen(&row).await;
-        let waiting = self.waiting.lock().remove(id);
+        let waiting = self.waiting.lock().remove(&row.subject());
         if let Some(open) = waiting {
             self.resume(open).await?;
         }

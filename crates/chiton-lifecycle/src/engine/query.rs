@@ -106,7 +106,7 @@ impl Engine {
     fn view(&self, record: SandboxRecord) -> SandboxView {
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
-            held: self.inner.held.lock().get(&record.id).cloned(),
+            held: self.inner.held.lock().get(&record.subject()).cloned(),
             obligations: self.inner.book.of(&record.subject()).len(),
             record,
         }
@@ -156,6 +156,11 @@ impl Engine {
     /// The hash of a sandbox's agent token, if its row exists.
     pub async fn token_hash(&self, id: &SandboxId) -> Option<String> {
         self.inner.journal.sandbox(id).await.ok().flatten().map(|record| record.token)
+    }
+
+    /// How many sandboxes are held: nothing may touch them until something is back.
+    pub fn held(&self) -> usize {
+        self.inner.held.lock().len()
     }
 
     /// All workspaces.

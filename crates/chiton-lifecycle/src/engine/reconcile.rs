@@ -8,8 +8,9 @@ use super::Engine;
 use super::admit::Admission;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::{Answer, Call, Run, operation};
+use crate::crash::CommitKind;
 use crate::extension::{ReconcileOutcome, ReconcileSupport};
-use crate::journal::{Commit, Debt, OperationOutcome, Subject, Write};
+use crate::journal::{Debt, OperationOutcome, Subject, Write};
 
 impl Engine {
     /// One round over every sandbox and extension with state. Skips what is busy. Returns how many were looked at.
@@ -122,14 +123,15 @@ impl Run {
             writes.push(Write::PutSandbox(Box::new(self.sandbox.clone())));
         }
         if intended {
-            self.inner.commit_outcome(&self.op.id, writes).await;
+            self.inner.commit_outcome(&self.op, writes).await;
             self.inner.changed(&self.sandbox);
             return Ok(());
         }
         if writes.is_empty() {
             return Ok(());
         }
-        self.inner.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        let operation = Some(OperationKind::Reconcile);
+        self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         if changed {
             self.inner.changed(&self.sandbox);
         }

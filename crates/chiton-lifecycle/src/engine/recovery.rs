@@ -14,10 +14,18 @@ use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::Run;
 use super::{Engine, Missing, StartupError};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
-    AuditRecord, Commit, DriverCall, Mark, MarkEvent, OpenOperation, OperationOutcome, OperationRecord, SandboxQuery,
-    SandboxRecord, StepKey, StepStatus, Subject, Write,
+    AuditRecord, DriverCall, Mark, MarkEvent, Obligation, ObligationStatus, OpenOperation, OperationOutcome,
+    OperationRecord, SandboxQuery, SandboxRecord, StepKey, StepStatus, Subject, Write,
 };
+
+/// Why something of an earlier life of the store is held.
+fn earlier_life(epoch: &StoreEpoch) -> String {
+    format!(
+        "it belongs to an earlier life of this store ({epoch}); start with --adopt-epoch {epoch} if that store is gone for good"
+    )
+}
 
 /// How long an interrupted start's agent may take to call, at least.
 const AGENT_RETURNS: Duration = Duration::from_secs(10);
@@ -39,6 +47,7 @@ impl Engine {
             .await
             .map_err(|error| one(store_error(error)))?;
         inner.check_pieces(&live).await?;
+        inner.hold_workspaces().await.map_err(one)?;
         // Before the operations go on: what one of them closes stays closed.
         for sandbox in &live {
             inner.reopen(sandbox).await;
@@ -87,23 +96,19 @@ impl Inner {
         for sandbox in live {
             if let Some(why) = self.other_backend(sandbox).await {
                 // Not a missing piece either: held until the driver talks to that installation again.
-                self.held.lock().insert(sandbox.id.clone(), why);
+                self.held.lock().insert(sandbox.subject(), why);
                 continue;
             }
             let why = if sandbox.epoch == epoch {
                 self.missing_piece(sandbox).await
             } else {
                 // Not a missing piece but an unsure identity: held in any case, never served and never refused.
-                let why = format!(
-                    "it belongs to an earlier life of this store ({}); start with --adopt-epoch {0} if that store is gone for good",
-                    sandbox.epoch
-                );
-                self.held.lock().insert(sandbox.id.clone(), why);
+                self.held.lock().insert(sandbox.subject(), earlier_life(&sandbox.epoch));
                 continue;
             };
             let Some(error) = why else { continue };
             if self.config.missing == Missing::Hold {
-                self.held.lock().insert(sandbox.id.clone(), error.message.clone());
+                self.held.lock().insert(sandbox.subject(), error.message.clone());
             } else {
                 let message =
                     format!("sandbox {:?} ({}) cannot be served: {}", sandbox.name.as_str(), sandbox.id, error.message);
@@ -114,7 +119,44 @@ impl Inner {
                 );
             }
         }
+        if self.config.missing == Missing::Refuse {
+            missing.extend(self.book.list().iter().filter_map(|obligation| self.missing_for(obligation)));
+        }
+        // What the operator gave up is given up now, not when its next attempt comes.
+        let given_up = |obligation: &Obligation| {
+            let name = &obligation.debt.extension;
+            self.registry.get(name).is_none() && self.policy(name).abandon
+        };
+        self.book.hurry(&self.world, given_up);
         if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
+    }
+
+    /// Workspaces of an earlier life are as unsure as its sandboxes.
+    async fn hold_workspaces(&self) -> Result<(), Error> {
+        let epoch = self.journal.info().epoch;
+        let rows = self.journal.workspaces().await.map_err(store_error)?;
+        let mut held = self.held.lock();
+        for row in rows.into_iter().filter(|row| row.epoch != epoch) {
+            held.insert(Subject::Workspace(row.key), earlier_life(&row.epoch));
+        }
+        Ok(())
+    }
+
+    /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
+    fn missing_for(&self, obligation: &Obligation) -> Option<Error> {
+        let Subject::Workspace(key) = &obligation.subject else { return None };
+        if obligation.status != ObligationStatus::Open {
+            return None;
+        }
+        let name = &obligation.debt.extension;
+        let error = if self.registry.get(name).is_none() && !self.policy(name).abandon {
+            super::chain::not_compiled_in(name)
+        } else {
+            self.driver(&key.driver).err()?
+        };
+        let message = format!("obligation {} cannot be paid: {}", obligation.id, error.message);
+        let cure = error.cure.unwrap_or_else(|| "restore it".to_owned());
+        Some(Error::new(error.kind, message).cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")))
     }
 
     /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does
@@ -163,10 +205,16 @@ impl Inner {
     /// Puts an interrupted operation back on its subject.
     pub(super) async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
         let OpenOperation { operation, marks } = open;
+        if self.held.lock().contains_key(&operation.subject) {
+            // Nothing touches it until its operator decides; the operation stays open.
+            self.waiting.lock().insert(operation.subject.clone(), OpenOperation { operation, marks });
+            return Ok(());
+        }
         let admitted = self.table.admit(&operation.subject, operation.kind, operation.id.clone()).await?;
         let Admission::Go(ticket) = admitted else {
             return Err(Error::internal(format!("two operations are open on {}", operation.subject)));
         };
+        ticket.intended();
         match operation.subject.clone() {
             Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, &id).await,
             Subject::Workspace(key) => {
@@ -186,17 +234,10 @@ impl Inner {
         marks: Option<Vec<Mark>>,
         id: &SandboxId,
     ) -> Result<(), Error> {
-        let held = self.held.lock().contains_key(id);
         let record = self.journal.sandbox(id).await.map_err(store_error)?;
         let Some(sandbox) = record else {
             return self.close(operation).await;
         };
-        if held {
-            // Nothing touches it until its operator decides; the operation stays open.
-            drop(ticket);
-            self.waiting.lock().insert(id.clone(), OpenOperation { operation, marks });
-            return Ok(());
-        }
         if matches!(operation.kind, OperationKind::Reconcile | OperationKind::Cleanup) {
             // Runs again when its time comes.
             return self.close(operation).await;
@@ -212,29 +253,31 @@ impl Inner {
         operation.ended_at = Some(self.world.clock.now());
         operation.outcome =
             Some(OperationOutcome::Failed(Error::unavailable("gateway", "the gateway ended while it ran")));
+        let kind = operation.kind;
         let writes = vec![Write::PutOperation(Box::new(operation))];
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+        self.journal.write(CommitKind::Outcome, Some(kind), writes).await.map_err(store_error)
     }
 
     /// Makes a sandbox reachable again.
     pub(super) async fn reopen(&self, sandbox: &SandboxRecord) {
-        if self.held.lock().contains_key(&sandbox.id) {
+        if self.held.lock().contains_key(&sandbox.subject()) {
             return;
         }
         // What an operation was interrupted in is that operation's: it opens what it needs itself.
         let live = sandbox.phase == SandboxPhase::Ready;
         let agent = self.drivers.get(&sandbox.driver).is_some_and(|driver| driver.capabilities().agent);
-        if live
-            && agent
-            && let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await
-        {
-            tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
+        if live && agent {
+            crash_point!(self.world.points, Before, None, Deed::AgentOpened);
+            if let Err(error) = self.world.agents.open(&sandbox.driver, &sandbox.id).await {
+                tracing::warn!(sandbox = %sandbox.id, %error, "its agent cannot connect");
+            }
+            crash_point!(self.world.points, After, None, Deed::AgentOpened);
         }
     }
 
     /// Starts a sandbox again that was stopped at shutdown.
     fn restart_again(self: &Arc<Self>, sandbox: SandboxRecord) {
-        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped && !self.held.lock().contains_key(&sandbox.id) {
+        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped && !self.held.lock().contains_key(&sandbox.subject()) {
             let (inner, id) = (Arc::clone(self), sandbox.id);
             self.world.executor.spawn(Box::pin(async move { inner.restart_stopped(id).await }));
         }
@@ -264,14 +307,21 @@ impl Inner {
             sandbox.epoch = epoch.clone();
             writes.push(Write::PutSandbox(Box::new(sandbox)));
         }
+        let sandboxes = writes.len();
+        let workspaces = self.journal.workspaces().await.map_err(store_error)?;
+        for mut row in workspaces.into_iter().filter(|row| row.epoch == *old) {
+            row.epoch = epoch.clone();
+            writes.push(Write::PutWorkspace(Box::new(row)));
+        }
+        let message = format!("{sandboxes} sandboxes and {} workspaces were taken over", writes.len() - sandboxes);
         writes.push(Write::Audit(Box::new(AuditRecord {
             at: self.world.clock.now(),
             action: "epoch.adopt".to_owned(),
             subject: old.to_string(),
             by: "operator".to_owned(),
-            message: format!("{} sandboxes were taken over", writes.len()),
+            message,
         })));
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map(drop).map_err(store_error)
+        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use chiton_driver::{AgentLaunch, ComputeDriver, CreateCall, Identity, Observed, ObservedStatus, slots};
 use chiton_model::condition::set;
 use chiton_model::{
-    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, ExtensionName, OperationId, OperationKind, Phase,
-    Ran, SandboxPhase, StartReason, StopReason,
+    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, ExtensionName, OperationKind, Phase, Ran,
+    SandboxPhase, StartReason, StopReason,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -19,6 +19,7 @@ use super::admit::Ticket;
 use super::chain::Link;
 use super::hooks::{HookFailure, Steps, micros};
 use super::inner::{Inner, store_error};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::extension::{
     Approval, Extension, HookContext, HookCore, ReconcileOutcome, RequestView, SlotValues, StepResult,
 };
@@ -239,7 +240,7 @@ impl Run {
         };
         self.inner
             .journal
-            .mark(&mark)
+            .mark(self.op.kind, &mark)
             .map_err(|error| format!("the mark of its slots could not be written: {error}"))?;
         self.keep_slots(link.name(), values);
         Ok(())
@@ -354,7 +355,7 @@ impl Run {
         let settled = self.sandbox.debts.is_empty();
         let gone = remove && settled;
         self.sandbox.updated_at = now;
-        self.clear_pending(false);
+        self.tell_pending(None);
         if remove && !settled {
             self.sandbox.phase = SandboxPhase::Deleted;
             self.sandbox.name_held = false;
@@ -379,16 +380,16 @@ impl Run {
         );
         let cancel = Arc::clone(&self.steps.cancel);
         let recording = cancel.record.lock().await;
-        self.inner.commit_outcome(&self.op.id, writes).await;
+        self.inner.commit_outcome(&self.op, writes).await;
         drop(recording);
         self.inner.released.lock().remove(&self.sandbox.id);
         self.inner.book.settle(&self.paid, &self.owed, &self.inner.world);
         if gone {
-            self.inner.world.agents.close(&self.sandbox.id).await;
+            self.close_agent().await;
             self.inner.world.audience.tell(crate::runtime::LifecycleEvent::Removed(self.sandbox.id.clone()));
         } else {
             if !matches!(self.sandbox.phase, SandboxPhase::Ready) {
-                self.inner.world.agents.close(&self.sandbox.id).await;
+                self.close_agent().await;
             }
             self.inner.changed(&self.sandbox);
         }
@@ -399,6 +400,16 @@ impl Run {
         if let (SandboxPhase::Ready, Some(exit)) = (self.sandbox.phase, self.exited.take()) {
             self.inner.begin_exit(self.sandbox.id.clone(), self.sandbox.attempt.clone(), exit);
         }
+    }
+}
+
+impl Run {
+    /// Nobody dials in any more.
+    async fn close_agent(&self) {
+        let (world, operation) = (&self.inner.world, Some(self.op.kind));
+        crash_point!(world.points, Before, operation, Deed::AgentClosed);
+        world.agents.close(&self.sandbox.id).await;
+        crash_point!(world.points, After, operation, Deed::AgentClosed);
     }
 }
 
@@ -466,14 +477,8 @@ impl Inner {
         } else {
             self.links_or_abandoned(&sandbox.chain).await?
         };
-        let states = super::states::States::load(Arc::clone(&self.journal), op.id.clone(), sandbox.subject()).await?;
-        let steps = Steps::new(
-            Arc::clone(self),
-            op.id.clone(),
-            sandbox.subject(),
-            Arc::new(states),
-            Arc::clone(&ticket.cancel),
-        );
+        let states = super::states::States::load(Arc::clone(&self.journal), &op).await?;
+        let steps = Steps::new(Arc::clone(self), &op, Arc::new(states), Arc::clone(&ticket.cancel));
         let request = Arc::new(request_view(&sandbox));
         let plan = Arc::new(sandbox.plan.filled(|slot| known(&sandbox, slot)));
         Ok(Run {
@@ -496,14 +501,13 @@ impl Inner {
 
     /// An outcome that cannot be stored is retried: until it is stored the operation is open, and a restart would carry it
     /// on from its marks.
-    pub(super) async fn commit_outcome(&self, operation: &OperationId, writes: Vec<Write>) {
+    pub(super) async fn commit_outcome(&self, operation: &OperationRecord, writes: Vec<Write>) {
         let mut pause = Duration::from_millis(100);
         loop {
-            let commit = Commit { number: 0, checks: Vec::new(), writes: writes.clone() };
-            match self.journal.commit(commit).await {
-                Ok(_) => return,
+            match self.journal.write(CommitKind::Outcome, Some(operation.kind), writes.clone()).await {
+                Ok(()) => return,
                 Err(error) => {
-                    tracing::error!(%operation, %error, "the outcome could not be stored; trying again");
+                    tracing::error!(operation = %operation.id, %error, "the outcome could not be stored; trying again");
                     if self.stop.is_cancelled() {
                         return;
                     }
@@ -524,7 +528,7 @@ impl Inner {
         let mut writes = vec![Write::PutOperation(Box::new(op.clone())), Write::PutSandbox(Box::new(sandbox.clone()))];
         writes.extend(more);
         let commit = Commit { number: op.commit, checks: Vec::new(), writes };
-        self.journal.commit(commit).await.map_err(store_error)?;
+        self.journal.commit(CommitKind::Intent, Some(op.kind), commit).await.map_err(store_error)?;
         self.changed(sandbox);
         Ok(())
     }

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chiton_model::{ExtensionName, OperationId};
+use chiton_model::{ExtensionName, OperationId, OperationKind};
 use parking_lot::Mutex;
 
+use super::durable::Durable;
 use super::inner::store_error;
+use crate::crash::CommitKind;
 use crate::extension::StateSink;
-use crate::journal::{Commit, ExtensionState, Journal, JournalError, Mark, MarkEvent, Subject, Write};
+use crate::journal::{ExtensionState, JournalError, Mark, MarkEvent, OperationRecord, Subject, Write};
 
 /// The states of one subject.
 pub(super) struct States {
-    journal: Arc<dyn Journal>,
+    journal: Arc<Durable>,
     operation: OperationId,
+    kind: OperationKind,
     subject: Subject,
     now: Mutex<BTreeMap<ExtensionName, ExtensionState>>,
     /// What the database does not have yet.
@@ -23,18 +26,15 @@ pub(super) struct States {
 
 impl States {
     /// States of a subject that has none yet.
-    pub(super) fn fresh(journal: Arc<dyn Journal>, operation: OperationId, subject: Subject) -> Self {
-        Self { journal, operation, subject, now: Mutex::default(), dirty: Mutex::default() }
+    pub(super) fn fresh(journal: Arc<Durable>, op: &OperationRecord) -> Self {
+        let (operation, kind, subject) = (op.id.clone(), op.kind, op.subject.clone());
+        Self { journal, operation, kind, subject, now: Mutex::default(), dirty: Mutex::default() }
     }
 
     /// States of a subject as the database has them.
-    pub(super) async fn load(
-        journal: Arc<dyn Journal>,
-        operation: OperationId,
-        subject: Subject,
-    ) -> Result<Self, chiton_model::Error> {
-        let stored = journal.states_of(&subject).await.map_err(store_error)?;
-        let states = Self::fresh(journal, operation, subject);
+    pub(super) async fn load(journal: Arc<Durable>, op: &OperationRecord) -> Result<Self, chiton_model::Error> {
+        let stored = journal.states_of(&op.subject).await.map_err(store_error)?;
+        let states = Self::fresh(journal, op);
         states.now.lock().extend(stored);
         Ok(states)
     }
@@ -87,7 +87,7 @@ impl States {
 #[async_trait]
 impl StateSink for States {
     fn save(&self, extension: &ExtensionName, state: Option<ExtensionState>) -> Result<(), JournalError> {
-        self.journal.mark(&self.event(extension, state.as_ref()))?;
+        self.journal.mark(self.kind, &self.event(extension, state.as_ref()))?;
         self.set(extension, state);
         Ok(())
     }
@@ -99,7 +99,7 @@ impl StateSink for States {
             Some(state) => Write::PutState(self.subject.clone(), extension.clone(), state),
             None => Write::RemoveState(self.subject.clone(), extension.clone()),
         };
-        self.journal.commit(Commit { number: 0, checks: Vec::new(), writes: vec![write] }).await.map(drop)
+        self.journal.write(CommitKind::State, Some(self.kind), vec![write]).await
     }
 
     fn load(&self, extension: &ExtensionName) -> Option<ExtensionState> {

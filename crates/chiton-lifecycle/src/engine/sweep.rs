@@ -7,7 +7,9 @@ use chiton_model::{Error, ErrorKind, Phase, SandboxId};
 
 use super::Engine;
 use super::inner::{Inner, store_error};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::extension::{Extension, ReconcileSupport};
+use crate::journal::{AuditRecord, Write};
 
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,9 +92,23 @@ impl Inner {
         let released = self.pure_hook(name, descriptor, Phase::Sweep, move |_| {
             Box::pin(async move { extension.release(&batch).await })
         });
-        match released.await {
+        crash_point!(self.world.points, Before, None, Deed::Hook(Phase::Sweep));
+        let released = released.await;
+        crash_point!(self.world.points, After, None, Deed::Hook(Phase::Sweep));
+        match released {
             Ok(()) => {
                 for id in ids {
+                    let audit = AuditRecord {
+                        at: self.world.clock.now(),
+                        action: "sweep.release".to_owned(),
+                        subject: format!("{name}/{id}"),
+                        by: "engine".to_owned(),
+                        message: "held for a sandbox that is gone".to_owned(),
+                    };
+                    let writes = vec![Write::Audit(Box::new(audit))];
+                    if let Err(error) = self.journal.write(CommitKind::Audit, None, writes).await {
+                        tracing::error!(extension = %name, sandbox = %id, %error, "what a sweep released could not be audited");
+                    }
                     self.world.audience.tell(crate::runtime::LifecycleEvent::Audit {
                         action: "sweep.release",
                         subject: format!("{name}/{id}"),

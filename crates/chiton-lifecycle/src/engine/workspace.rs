@@ -12,10 +12,11 @@ use super::chain::Link;
 use super::cleanup::obligation_id;
 use super::hooks::{HookFailure, Steps, micros};
 use super::inner::{Inner, engine_principal, store_error};
-use super::obligations::{abandonment, backoff, later};
+use super::obligations::{abandonment, backoff, give_up, later};
 use super::prepare::Prepared;
 use super::run::operation;
 use super::states::States;
+use crate::crash::CommitKind;
 use crate::extension::{Extension, HookCore, StepResult, WorkspaceContext};
 use crate::journal::{
     Check, Commit, Debt, DriverCall, Mark, MarkEvent, Obligation, ObligationReason, ObligationStatus, OperationOutcome,
@@ -31,7 +32,7 @@ struct Work {
     chain: Vec<Arc<Link>>,
     paid: Vec<String>,
     owed: Vec<Obligation>,
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 impl Engine {
@@ -72,6 +73,7 @@ impl Inner {
             if row.as_ref().is_some_and(covers) {
                 return Ok(());
             }
+            self.check_held_workspace(&key)?;
             let ticket =
                 match self.table.admit(&subject, OperationKind::EnsureWorkspace, self.world.operation_id()).await? {
                     Admission::Go(ticket) => ticket,
@@ -128,7 +130,10 @@ impl Inner {
                 obligation.id,
                 obligation.last_error
             ))
-            .cure("wait for its retry, or close it by hand: chiton obligations discharge --force")),
+            .cure(format!(
+                "wait for its retry, or close it by hand: chiton obligations discharge {} --force",
+                obligation.id
+            ))),
         }
     }
 
@@ -152,6 +157,7 @@ impl Inner {
             ready: false,
             chain: Vec::new(),
             debts: Vec::new(),
+            epoch: self.journal.info().epoch,
             created_at: self.world.clock.now(),
         });
         let driver = self.driver(&record.key.driver)?;
@@ -160,19 +166,17 @@ impl Inner {
             // Nobody has anything to do for it: being ready is all there is to store.
             record.ready = true;
             writes.push(Write::PutWorkspace(Box::new(record)));
-            return self
-                .journal
-                .commit(Commit { number: 0, checks: Vec::new(), writes })
-                .await
-                .map(drop)
-                .map_err(store_error);
+            let operation = Some(OperationKind::EnsureWorkspace);
+            return self.journal.write(CommitKind::Workspace, operation, writes).await.map_err(store_error);
         }
         let op = operation(self, &ticket, OperationKind::EnsureWorkspace, principal);
         let before = record.chain.len();
         record.chain.extend(missing);
         writes.push(Write::PutOperation(Box::new(op.clone())));
         writes.push(Write::PutWorkspace(Box::new(record.clone())));
-        self.journal.commit(Commit { number: op.commit, checks: Vec::new(), writes }).await.map_err(store_error)?;
+        let commit = Commit { number: op.commit, checks: Vec::new(), writes };
+        self.journal.commit(CommitKind::Intent, Some(op.kind), commit).await.map_err(store_error)?;
+        ticket.intended();
         let work = self.work(ticket, op, record).await?;
         work.ensure(before, fresh).await
     }
@@ -183,20 +187,10 @@ impl Inner {
         op: OperationRecord,
         record: WorkspaceRecord,
     ) -> Result<Work, Error> {
-        let subject = Subject::Workspace(record.key.clone());
         let chain = self.links_or_abandoned(&record.chain).await?;
-        let states = States::load(Arc::clone(&self.journal), op.id.clone(), subject.clone()).await?;
-        let steps = Steps::new(Arc::clone(self), op.id.clone(), subject, Arc::new(states), Arc::clone(&ticket.cancel));
-        Ok(Work {
-            inner: Arc::clone(self),
-            steps,
-            op,
-            record,
-            chain,
-            paid: Vec::new(),
-            owed: Vec::new(),
-            _ticket: ticket,
-        })
+        let states = States::load(Arc::clone(&self.journal), &op).await?;
+        let steps = Steps::new(Arc::clone(self), &op, Arc::new(states), Arc::clone(&ticket.cancel));
+        Ok(Work { inner: Arc::clone(self), steps, op, record, chain, paid: Vec::new(), owed: Vec::new(), ticket })
     }
 
     async fn delete_workspace(self: &Arc<Self>, principal: &Principal, workspace: &WorkspaceName) -> Result<(), Error> {
@@ -206,6 +200,7 @@ impl Inner {
         if rows.is_empty() {
             return Err(Error::not_found(format!("there is no workspace {:?}", workspace.as_str())));
         }
+        rows.iter().try_for_each(|row| self.check_held_workspace(&row.key))?;
         for mut row in rows {
             let subject = Subject::Workspace(row.key.clone());
             let admitted =
@@ -218,7 +213,10 @@ impl Inner {
             let number = op.commit;
             let writes = vec![Write::PutOperation(Box::new(op)), Write::PutWorkspace(Box::new(row))];
             let checks = vec![Check::WorkspaceUnused(workspace.clone())];
-            self.journal.commit(Commit { number, checks, writes }).await.map_err(store_error)?;
+            let operation = Some(OperationKind::ReleaseWorkspace);
+            let commit = Commit { number, checks, writes };
+            self.journal.commit(CommitKind::Intent, operation, commit).await.map_err(store_error)?;
+            work.ticket.intended();
             work.release().await?;
         }
         Ok(())
@@ -258,6 +256,7 @@ impl Inner {
     /// A retry of a workspace's cleanup.
     pub(super) async fn retry_workspace(self: &Arc<Self>, obligation: &Obligation) -> Result<(), Error> {
         let Subject::Workspace(key) = obligation.subject.clone() else { return Ok(()) };
+        self.check_held_workspace(&key)?;
         let admitted = self.table.admit(&obligation.subject, OperationKind::Cleanup, self.world.operation_id()).await?;
         let Admission::Go(ticket) = admitted else { return Ok(()) };
         let Some(record) = self.workspace(&key).await? else { return Ok(()) };
@@ -411,21 +410,24 @@ impl Work {
         if !abandoned {
             self.record.debts.push(debt.clone());
         }
-        self.owed.push(Obligation {
+        let opened_at = self.inner.book.get(&id).map_or(now, |listed| listed.opened_at);
+        let obligation = Obligation {
             id,
             subject,
             name: self.record.key.workspace.to_string(),
             debt,
             reason,
-            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
+            status: ObligationStatus::Open,
             stop_reason: None,
             failure: None,
             operation: self.op.id.clone(),
-            opened_at: now,
+            opened_at,
             attempts: attempts + 1,
             last_error,
             next_attempt_at: later(now, pause),
-        });
+            expires_at: None,
+        };
+        self.owed.push(if abandoned { give_up(obligation, now) } else { obligation });
     }
 
     /// C2.
@@ -450,9 +452,10 @@ impl Work {
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
         writes.extend(self.owed.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
         if self.op.kind == OperationKind::Cleanup {
-            self.inner.journal.commit(Commit { number: 0, checks: Vec::new(), writes }).await.map_err(store_error)?;
+            let operation = Some(OperationKind::Cleanup);
+            self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         } else {
-            self.inner.commit_outcome(&self.op.id, writes).await;
+            self.inner.commit_outcome(&self.op, writes).await;
         }
         self.inner.book.settle(&self.paid, &self.owed, &self.inner.world);
         Ok(())

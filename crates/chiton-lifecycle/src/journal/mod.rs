@@ -197,6 +197,10 @@ pub trait Journal: Send + Sync + 'static {
     /// Every subject and extension that has state.
     async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError>;
 
+    /// The audit trail after a number (0: from its beginning), oldest first, at most so many records, each with its number.
+    /// Numbers ascend from 1 and are never given again.
+    async fn audits(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, JournalError>;
+
     /// All obligations, oldest first.
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError>;
 

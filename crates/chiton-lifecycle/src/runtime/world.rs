@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::Observed;
-use chiton_model::{DriverId, Error, OperationId, Principal, SandboxId, WorkspaceName};
+use chiton_model::{DriverId, Error, ExtensionName, OperationId, Principal, SandboxId, WorkspaceName};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use crate::crash::Points;
 use crate::journal::{SandboxRecord, StepKey};
 
 /// Time.
@@ -103,7 +104,9 @@ pub enum LifecycleEvent {
     Obligation {
         /// Its id.
         id: String,
-        /// Whether it is still open.
+        /// Who owes.
+        extension: ExtensionName,
+        /// Whether it is still listed: a cleanup was tried and did not pay it. Not: it was paid, closed or forgotten.
         open: bool,
         /// What happened.
         message: String,
@@ -144,6 +147,8 @@ pub struct World {
     pub secrets: Arc<dyn Secrets>,
     /// Listeners.
     pub audience: Arc<dyn Audience>,
+    /// Who watches where a crash may come.
+    pub points: Points,
 }
 
 impl World {

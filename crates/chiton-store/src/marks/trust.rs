@@ -66,7 +66,12 @@ fn read_segment(index: u64, path: &Path) -> Segment {
     let bytes = fs::read(path).unwrap_or_default();
     // Marks that only the page cache has would be trusted now and gone after the next power loss.
     let synced = File::open(path).and_then(|file| file.sync_data()).is_ok();
-    let mut rest = bytes.as_slice();
+    parse(index, &bytes, synced)
+}
+
+/// A segment's bytes; `synced` says that the disk has them.
+pub(super) fn parse(index: u64, bytes: &[u8], synced: bool) -> Segment {
+    let mut rest = bytes;
     let header = take(&mut rest).and_then(|(first, body)| Some((first, serde_json::from_slice::<Header>(body).ok()?)));
     let Some((first, header)) = header else {
         return Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), follower: None, sound: false };

@@ -55,6 +55,14 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub struct ScriptedPlatform(pub(super) Arc<Shared>);
 
+fn view(object: &Object) -> ObjectView {
+    ObjectView {
+        status: object.observed.status.clone(),
+        plan: object.plan.clone(),
+        attempt: object.observed.attempt.clone(),
+    }
+}
+
 /// An object as it is on the platform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectView {
@@ -150,17 +158,12 @@ impl ScriptedPlatform {
 
     /// All objects.
     pub fn objects(&self) -> BTreeMap<SandboxId, ObjectView> {
-        let view = |object: &Object| ObjectView {
-            status: object.observed.status.clone(),
-            plan: object.plan.clone(),
-            attempt: object.observed.attempt.clone(),
-        };
         self.0.state.lock().objects.iter().map(|(id, object)| (id.clone(), view(object))).collect()
     }
 
     /// An object.
     pub fn object(&self, id: &SandboxId) -> Option<ObjectView> {
-        self.objects().remove(id)
+        self.0.state.lock().objects.get(id).map(view)
     }
 
     /// Workspaces that were prepared and not released.

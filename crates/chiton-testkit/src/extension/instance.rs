@@ -143,6 +143,8 @@ impl ScriptedExtension {
         match self.script.saves {
             Saves::Fast if phase == Phase::BeforeCreate => core.save(&state),
             Saves::Durable if phase == Phase::BeforeCreate => core.save_durable(&state).await,
+            Saves::FastEverywhere => core.save(&state),
+            Saves::DurableEverywhere => core.save_durable(&state).await,
             _ => Ok(()),
         }
     }

@@ -74,12 +74,14 @@ pub struct ExtensionScript {
     pub(super) state: Arc<Mutex<State>>,
 }
 
-/// Whether state is saved in `before_create`, and how.
+/// Whether state is saved, when and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Saves {
     No,
     Fast,
     Durable,
+    FastEverywhere,
+    DurableEverywhere,
 }
 
 impl ExtensionScript {
@@ -169,6 +171,20 @@ impl ExtensionScript {
     #[must_use]
     pub fn saves_durably(mut self) -> Self {
         self.saves = Saves::Durable;
+        self
+    }
+
+    /// Saves state in every hook, before it acts.
+    #[must_use]
+    pub fn saves_everywhere(mut self) -> Self {
+        self.saves = Saves::FastEverywhere;
+        self
+    }
+
+    /// Saves state durably in every hook, before it acts.
+    #[must_use]
+    pub fn saves_durably_everywhere(mut self) -> Self {
+        self.saves = Saves::DurableEverywhere;
         self
     }
 

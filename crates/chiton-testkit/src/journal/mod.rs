@@ -4,12 +4,15 @@ mod disk;
 mod handle;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_lifecycle::journal::{AuditRecord, Mark, Obligation, OperationRecord, SandboxRecord, Subject};
+use chiton_lifecycle::journal::{
+    AuditRecord, Mark, Obligation, ObligationStatus, OperationRecord, SandboxRecord, Subject,
+};
 use chiton_lifecycle::journal::{ExtensionState, StoreInfo, WorkspaceRecord};
 use chiton_model::{ExtensionName, OperationId, SandboxId, StoreEpoch};
 use parking_lot::Mutex;
@@ -25,8 +28,9 @@ use crate::world::{Process, VirtualWorld};
 pub enum MarkLoss {
     /// Nothing: the kernel lived on.
     Keep,
-    /// The log, or an unknown part of it, is gone. The two are the same to whoever recovers: where any record may be
-    /// missing, the absence of none proves anything.
+    /// All but so many of its first records are gone, and the next one is torn.
+    Prefix(usize),
+    /// The log is gone.
     Lost,
 }
 
@@ -122,6 +126,13 @@ impl MemoryJournal {
         let mut disk = self.0.disk.lock();
         *disk = backup.0.clone();
         disk.lose_marks(MarkLoss::Lost);
+    }
+
+    /// Whether no operation and no obligation is open.
+    pub fn is_quiet(&self) -> bool {
+        let disk = self.0.disk.lock();
+        disk.operations.values().all(|operation| operation.outcome.is_some())
+            && disk.obligations.values().all(|obligation| obligation.status != ObligationStatus::Open)
     }
 
     /// Facts about the store.

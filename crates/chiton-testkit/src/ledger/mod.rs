@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use chiton_lifecycle::crash::{Point, Points};
 use chiton_lifecycle::journal::Subject;
 use chiton_model::{ExtensionName, SandboxId};
 use parking_lot::Mutex;
@@ -26,6 +27,9 @@ use crate::world::{Process, VirtualWorld};
 struct Log {
     entries: Vec<Entry>,
     crash_after: Option<usize>,
+    reached: Vec<Point>,
+    moments: usize,
+    crash_at: Option<usize>,
     calls: u64,
     held: BTreeMap<(ExtensionName, String), Subject>,
 }
@@ -64,9 +68,48 @@ impl Ledger {
         }
     }
 
+    /// Kills the gateway at this moment: the nth, from 1, of the crash points that it reaches and of the effects that its
+    /// extensions and platforms make. See [`Ledger::moments`].
+    pub fn crash_at(&self, moment: usize) {
+        self.log.lock().crash_at = Some(moment);
+    }
+
+    /// How many moments passed at which [`Ledger::crash_at`] could have killed the gateway.
+    pub fn moments(&self) -> usize {
+        self.log.lock().moments
+    }
+
+    /// The crash points that were reached, in order.
+    pub fn reached(&self) -> Vec<Point> {
+        self.log.lock().reached.clone()
+    }
+
+    /// The crash points of one process, as an engine announces them.
+    pub(crate) fn points(&self, process: &Process) -> Points {
+        let (ledger, process) = (self.clone(), process.clone());
+        Points::watched_by(move |point| {
+            if process.is_alive() {
+                ledger.log.lock().reached.push(*point);
+                ledger.moment();
+            }
+        })
+    }
+
+    fn moment(&self) {
+        let mut log = self.log.lock();
+        log.moments += 1;
+        if log.crash_at == Some(log.moments) {
+            log.crash_at = None;
+            drop(log);
+            self.world.kill();
+        }
+    }
+
     /// Takes a crash that was placed and not reached away.
     pub fn no_crash(&self) {
-        self.log.lock().crash_after = None;
+        let mut log = self.log.lock();
+        log.crash_after = None;
+        log.crash_at = None;
     }
 
     /// What the gateway did; a dead process has no say. Answers whether it was written.
@@ -83,6 +126,7 @@ impl Ledger {
     }
 
     fn push(&self, what: What) {
+        let effect = matches!(what, What::Acquire { .. } | What::Release { .. } | What::Effect { .. });
         let (at, generation) = (self.world.elapsed(), self.world.process().generation());
         let mut log = self.log.lock();
         match &what {
@@ -98,8 +142,11 @@ impl Ledger {
         log.entries.push(Entry { seq, at, generation, what });
         if log.crash_after.is_some_and(|limit| log.entries.len() >= limit) {
             log.crash_after = None;
-            drop(log);
             self.world.kill();
+        }
+        drop(log);
+        if effect {
+            self.moment();
         }
     }
 

@@ -10,6 +10,8 @@ mod doctor;
 mod exec;
 mod gateway;
 mod local_tar;
+#[cfg(feature = "fuzzing")]
+pub(crate) use local_tar::unpack as unpack_archive;
 mod logs;
 mod look;
 mod operate;

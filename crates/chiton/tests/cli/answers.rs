@@ -63,6 +63,7 @@ fn obligation() -> wire::Obligation {
         last_error: "the folder\nis gone\u{1b}[2J".into(),
         next_attempt_at: AT,
         operation: "op-1".into(),
+        expires_at: None,
     }
 }
 

@@ -34,7 +34,9 @@ impl DriverConfig {
         };
         for (key, value) in object {
             let field = format!("driver_config.{key}");
-            let expected = |what: &str| Error::invalid(&field, format!("{key} is {value}, which is not {what}"));
+            let expected = |what: &str| {
+                Error::invalid(&field, format!("{key} is {value}, which is not {what}")).cure(format!("write {what}"))
+            };
             match key.as_str() {
                 "hostname" => {
                     let name = value.as_str().ok_or_else(|| expected("a text"))?;
