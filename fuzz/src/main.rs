@@ -48,7 +48,9 @@ fn chosen(name: &str) -> Result<Vec<&'static Target>, String> {
     if name == "all" {
         return Ok(TARGETS.iter().collect());
     }
-    target(name).map(|target| vec![target]).ok_or_else(|| format!("there is no target {name:?}; without one they are listed"))
+    target(name)
+        .map(|target| vec![target])
+        .ok_or_else(|| format!("there is no target {name:?}; without one they are listed"))
 }
 
 /// Whether every property held.

@@ -6,22 +6,8 @@ use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 
 /// Numbers at which programs change their mind.
-const NUMBERS: [u64; 14] = [
-    0,
-    1,
-    2,
-    127,
-    128,
-    255,
-    4096,
-    0x7fff,
-    0xffff,
-    0x7fff_ffff,
-    0xffff_ffff,
-    1 << 53,
-    i64::MAX as u64,
-    u64::MAX,
-];
+const NUMBERS: [u64; 14] =
+    [0, 1, 2, 127, 128, 255, 4096, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 53, i64::MAX as u64, u64::MAX];
 
 /// Changes an input in one to four places. `others` is what it may be crossed with; `words` mean something to the target.
 pub fn mutate(data: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str], longest: usize, rng: &mut StdRng) {
@@ -71,7 +57,12 @@ fn step(data: &mut Vec<u8>, others: &[Vec<u8>], words: &[&str], rng: &mut StdRng
         6 | 7 if !words.is_empty() => {
             let word = words.choose(rng).copied().unwrap_or_default();
             let over = if rng.random() { stretch(data, rng) } else { (0..0).len()..0 };
-            let at = if over.is_empty() { let at = place(data, rng); at..at } else { over };
+            let at = if over.is_empty() {
+                let at = place(data, rng);
+                at..at
+            } else {
+                over
+            };
             data.splice(at, word.bytes());
         }
         8 => digits(data, rng),

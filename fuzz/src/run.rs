@@ -153,14 +153,20 @@ pub fn run(target: &'static Target, seed: u64, limit: Limit) -> Result<Report, B
                 input
             }
         };
-        let (behaviour, peak) = once(target, &input).map_err(|what| {
-            Box::new(Failure { what, target: target.name, seed, number, input: input.clone() })
-        })?;
+        let (behaviour, peak) = once(target, &input)
+            .map_err(|what| Box::new(Failure { what, target: target.name, seed, number, input: input.clone() }))?;
         most = most.max(peak);
         if behaviours.insert(behaviour) && number >= given as u64 && kept.len() < given + KEPT {
             kept.push(input);
         }
         number += 1;
     }
-    Ok(Report { target: target.name, seed, inputs: number, behaviours: behaviours.len(), took: begin.elapsed(), peak: most })
+    Ok(Report {
+        target: target.name,
+        seed,
+        inputs: number,
+        behaviours: behaviours.len(),
+        took: begin.elapsed(),
+        peak: most,
+    })
 }

@@ -235,11 +235,16 @@ fn life(known: &str, file: &Path, epoch: &str, sandboxes: u32) -> Option<StoreFi
 fn held_rows(connection: &Connection, epoch: &str) -> rusqlite::Result<Vec<StoreFinding>> {
     connection
         .prepare(
-            "SELECT json_extract(doc, '$.epoch') AS life, COUNT(*) FROM sandbox WHERE life <> ?1 GROUP BY life ORDER BY life",
+            "SELECT life, SUM(sandbox), SUM(1 - sandbox) FROM (
+                 SELECT json_extract(doc, '$.epoch') AS life, 1 AS sandbox FROM sandbox
+                 UNION ALL SELECT json_extract(doc, '$.epoch'), 0 FROM workspace)
+             WHERE life <> ?1 GROUP BY life ORDER BY life",
         )?
         .query_map([epoch], |row| {
-            let (life, count): (String, u32) = (row.get(0)?, row.get(1)?);
-            let detail = format!("{count} sandboxes belong to epoch {life} and are held: nothing touches them");
+            let (life, sandboxes, workspaces): (String, u32, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let detail = format!(
+                "{sandboxes} sandboxes and {workspaces} workspaces belong to epoch {life} and are held: nothing touches them"
+            );
             let cure = format!("if that store is gone for good, start once with --adopt-epoch {life}");
             Ok(finding("held", "held", Level::Note, detail, &cure))
         })?

@@ -191,12 +191,11 @@ impl Default for SecurityPlan {
 impl OciPlan {
     /// Reads a plan strictly.
     pub fn decode(plan: &Value) -> Result<Self, Error> {
-        serde_json::from_value(plan.clone())
-            .map_err(|error| {
-                let why = printable(&error.to_string());
-                Error::invalid("plan", format!("the plan is not one of the oci driver: {why}"))
-                    .cure("give each field the form that the driver's schema says (chiton drivers --json)")
-            })
+        serde_json::from_value(plan.clone()).map_err(|error| {
+            let why = printable(&error.to_string());
+            Error::invalid("plan", format!("the plan is not one of the oci driver: {why}"))
+                .cure("give each field the form that the driver's schema says (chiton drivers --json)")
+        })
     }
 }
 

@@ -49,7 +49,8 @@ fn run(data: &[u8]) {
     // Only inside: an absolute path may be anywhere, and that is the caller's to choose.
     let path = format!("{}/{name}", inside.display());
     let piece = usize::from(flags >> 4).max(1) * 100;
-    let pieces = (0..content.len()).step_by(piece).map(|at| content.slice(at..(at + piece).min(content.len()))).collect();
+    let pieces =
+        (0..content.len()).step_by(piece).map(|at| content.slice(at..(at + piece).min(content.len()))).collect();
     let result = write_file(&path, mode, pieces, finished);
     cage.closed();
     let found = cage.found();

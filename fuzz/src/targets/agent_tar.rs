@@ -28,7 +28,11 @@ const SPARSE: u64 = 1 << 20;
 
 fn seeds() -> Vec<Vec<u8>> {
     let flags = [0b0000_0101, 0b0000_0111, 0b0001_0101];
-    tars::archives().into_iter().zip(flags.into_iter().cycle()).map(|(archive, flag)| [vec![flag], archive].concat()).collect()
+    tars::archives()
+        .into_iter()
+        .zip(flags.into_iter().cycle())
+        .map(|(archive, flag)| [vec![flag], archive].concat())
+        .collect()
 }
 
 fn run(data: &[u8]) {
@@ -40,7 +44,8 @@ fn run(data: &[u8]) {
     let (outside_links, finished) = (flags & 2 != 0, flags & 4 != 0);
     let piece = [usize::MAX, 700, 512, 13][usize::from(flags >> 3 & 3)].min(archive.len().max(1));
     let archive = Bytes::from(archive);
-    let pieces = (0..archive.len()).step_by(piece).map(|at| archive.slice(at..(at + piece).min(archive.len()))).collect();
+    let pieces =
+        (0..archive.len()).step_by(piece).map(|at| archive.slice(at..(at + piece).min(archive.len()))).collect();
     let cage = Cage::new();
     let result = unpack(&cage.inside(), outside_links, pieces, finished, SPARSE);
     cage.closed();

@@ -22,7 +22,11 @@ pub(super) const TARGET: Target = Target {
 };
 
 fn seeds() -> Vec<Vec<u8>> {
-    tars::archives().into_iter().zip([1_u8, 3].into_iter().cycle()).map(|(archive, flag)| [vec![flag], archive].concat()).collect()
+    tars::archives()
+        .into_iter()
+        .zip([1_u8, 3].into_iter().cycle())
+        .map(|(archive, flag)| [vec![flag], archive].concat())
+        .collect()
 }
 
 fn run(data: &[u8]) {
@@ -41,7 +45,11 @@ fn run(data: &[u8]) {
         let found = fs::symlink_metadata(path).expect("it is there");
         if found.is_symlink() {
             let leads = fs::canonicalize(path);
-            assert!(leads.as_ref().map_or(true, |leads| leads.starts_with(&inside)), "{} leads to {leads:?}", path.display());
+            assert!(
+                leads.as_ref().map_or(true, |leads| leads.starts_with(&inside)),
+                "{} leads to {leads:?}",
+                path.display()
+            );
             continue;
         }
         assert!(found.is_file() || found.is_dir(), "{} is something else", path.display());

@@ -21,8 +21,28 @@ pub(super) const TARGET: Target = Target {
     run,
     seeds,
     words: &[
-        "hostname", "read_only", "stop_grace_seconds", "host", "dir:/", "dir:", "env", "labels", "10.0.0.1-10.0.0.9", "10.0.0.1",
-        "range", "cpu", "memory", "pids", "500m", "a/b", "m~n", "host_image", "first_id", "Annotation", "Mount", "\u{202e}",
+        "hostname",
+        "read_only",
+        "stop_grace_seconds",
+        "host",
+        "dir:/",
+        "dir:",
+        "env",
+        "labels",
+        "10.0.0.1-10.0.0.9",
+        "10.0.0.1",
+        "range",
+        "cpu",
+        "memory",
+        "pids",
+        "500m",
+        "a/b",
+        "m~n",
+        "host_image",
+        "first_id",
+        "Annotation",
+        "Mount",
+        "\u{202e}",
     ],
     longest: 4096,
     short: 4_000,
@@ -110,7 +130,11 @@ fn run(data: &[u8]) {
     let typed = OciPlan::decode(&default.plan).expect("the driver reads its own plan");
     round_trip(&typed);
     for (pointer, slot) in &default.slots {
-        assert_eq!(default.plan.pointer(pointer), Some(&json!(marker(slot))), "slot {slot} does not stand at {pointer}");
+        assert_eq!(
+            default.plan.pointer(pointer),
+            Some(&json!(marker(slot))),
+            "slot {slot} does not stand at {pointer}"
+        );
     }
     for pointer in &default.from_request {
         assert!(default.plan.pointer(pointer).is_some(), "{pointer} is from the request and not there");

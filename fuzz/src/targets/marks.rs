@@ -26,8 +26,14 @@ const EPOCH: &str = "e";
 fn seeds() -> Vec<Vec<u8>> {
     let raw: Vec<u8> = [[0].as_slice(), &log(&[3])[0]].concat();
     // Shape (segments and marks), the position, then damage: kind, segment, place.
-    let shapes: [&[u8]; 6] =
-        [&[1, 2, 3, 4, 0], &[1, 1, 3, 0, 1, 1, 0, 9], &[1, 3, 2, 1, 4, 0, 2, 1, 5], &[1, 2, 2, 2, 1, 3, 0, 40], &[1, 3, 1, 1, 1, 1, 4, 1], &[1, 2, 2, 2, 0, 5, 1, 3]];
+    let shapes: [&[u8]; 6] = [
+        &[1, 2, 3, 4, 0],
+        &[1, 1, 3, 0, 1, 1, 0, 9],
+        &[1, 3, 2, 1, 4, 0, 2, 1, 5],
+        &[1, 2, 2, 2, 1, 3, 0, 40],
+        &[1, 3, 1, 1, 1, 1, 4, 1],
+        &[1, 2, 2, 2, 0, 5, 1, 3],
+    ];
     std::iter::once(raw).chain(shapes.map(<[u8]>::to_vec)).collect()
 }
 
@@ -44,8 +50,7 @@ fn log(shape: &[usize]) -> Vec<Vec<u8>> {
         .iter()
         .enumerate()
         .map(|(index, marks)| {
-            let mut bytes =
-                record(sequence, &json!({ "id": format!("a{index}"), "boot": BOOT, "epoch": EPOCH }));
+            let mut bytes = record(sequence, &json!({ "id": format!("a{index}"), "boot": BOOT, "epoch": EPOCH }));
             for _ in 0..*marks {
                 bytes.extend(record(sequence, &serde_json::to_value(mark(written)).expect("JSON")));
                 written += 1;

@@ -22,8 +22,24 @@ pub(super) const TARGET: Target = Target {
     run,
     seeds,
     words: &[
-        "{\"op\":\"start\"}\n", "exited", "failed", "created", "running", "\n", " o F ", " e P ", "18446744073709551615", "00", "+1",
-        "code", "signal", "oom", "at_ms", "lost", "version", "1 2\n",
+        "{\"op\":\"start\"}\n",
+        "exited",
+        "failed",
+        "created",
+        "running",
+        "\n",
+        " o F ",
+        " e P ",
+        "18446744073709551615",
+        "00",
+        "+1",
+        "code",
+        "signal",
+        "oom",
+        "at_ms",
+        "lost",
+        "version",
+        "1 2\n",
     ],
     longest: 8192,
     short: 6_000,
@@ -32,7 +48,8 @@ pub(super) const TARGET: Target = Target {
 
 fn seeds() -> Vec<Vec<u8>> {
     let exit = json!({ "code": 1, "signal": 9, "oom": true, "at_ms": 5, "attempt": "a", "lost": "nobody saw it" });
-    let cgroup = json!({ "root": "/sys/fs/cgroup", "dir": "/sys/fs/cgroup/c/s-1", "unified": true, "controllers": ["cpu"] });
+    let cgroup =
+        json!({ "root": "/sys/fs/cgroup", "dir": "/sys/fs/cgroup/c/s-1", "unified": true, "controllers": ["cpu"] });
     let lines = [
         json!({ "id": "s-1", "attempt": "a", "dir": "/d", "run_dir": "/r", "lock": "/l", "tombstone": "/t", "cgroups": [cgroup],
             "limits": { "cpu_millicores": 5, "memory_bytes": 6, "pids": 7 }, "launcher": ["x"], "launch": "{}", "root_uid": 1,
@@ -77,8 +94,10 @@ fn line<T: Serialize + DeserializeOwned>(data: &[u8], strict: bool) {
             send(&mut second, &again).expect("what was read can be written");
             assert_eq!(second, sent, "read again it is another");
             let given = data.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
-            let (given, kept): (Value, Value) =
-                (serde_json::from_slice(given).expect("it is JSON"), serde_json::to_value(&message).expect("it is JSON"));
+            let (given, kept): (Value, Value) = (
+                serde_json::from_slice(given).expect("it is JSON"),
+                serde_json::to_value(&message).expect("it is JSON"),
+            );
             if strict {
                 nothing_ignored(&given, &kept, std::any::type_name::<T>());
             }

@@ -27,7 +27,9 @@ pub(super) const TARGET: Target = Target {
 };
 
 fn seeds() -> Vec<Vec<u8>> {
-    (0..24_u8).map(|seed| (0..60_u8).map(|at| at.wrapping_mul(seed.wrapping_mul(37).wrapping_add(11)) ^ seed).collect()).collect()
+    (0..24_u8)
+        .map(|seed| (0..60_u8).map(|at| at.wrapping_mul(seed.wrapping_mul(37).wrapping_add(11)) ^ seed).collect())
+        .collect()
 }
 
 fn rules() -> Vec<FieldRule> {
@@ -88,7 +90,8 @@ fn compared(one: &Value, two: &Value) {
         if let Some((_, anchor)) = govern(&rules, &change.path) {
             assert!(is_below(&change.path, &anchor), "{} is governed at {anchor}", change.path);
         }
-        let inside = found.iter().enumerate().find(|(other, inner)| *other != index && is_below(&inner.path, &change.path));
+        let inside =
+            found.iter().enumerate().find(|(other, inner)| *other != index && is_below(&inner.path, &change.path));
         assert!(inside.is_none(), "{inside:?} lies in {change:?}");
     }
 }
@@ -96,7 +99,18 @@ fn compared(one: &Value, two: &Value) {
 /// What one extension does to a plan.
 fn edit(cursor: &mut Cursor<'_>, plan: &mut Value, slot: Option<&str>) {
     const PLACES: [&str; 13] = [
-        "/env", "/mounts", "/init", "/limits", "/limits/env", "/a~1b", "/m~0n/0/env", "/", "/image", "/id", "/mounts/0", "/mounts/1",
+        "/env",
+        "/mounts",
+        "/init",
+        "/limits",
+        "/limits/env",
+        "/a~1b",
+        "/m~0n/0/env",
+        "/",
+        "/image",
+        "/id",
+        "/mounts/0",
+        "/mounts/1",
         "/env/HOME",
     ];
     let place = cursor.one(&PLACES);
@@ -158,7 +172,11 @@ fn written(cursor: &mut Cursor<'_>) {
                 explained(&error);
                 assert!(error.cure.is_some() || error.message.contains("fills it later"), "no cure: {error}");
                 let view = writing.view();
-                assert_eq!((&view.plan, &view.owners), (&before.plan, &before.owners), "a refused write left something");
+                assert_eq!(
+                    (&view.plan, &view.owners),
+                    (&before.plan, &before.owners),
+                    "a refused write left something"
+                );
             }
             Ok(()) => {
                 let view = writing.view();

@@ -1,8 +1,8 @@
 //! Rows of the store and documents in them: read back by this program or a later one, perhaps after damage.
 
 use chiton_lifecycle::journal::{
-    AuditRecord, ExtensionState, JournalError, Mark, Obligation, OperationRecord, RequestRecord, SandboxRecord, Subject,
-    WorkspaceRecord,
+    AuditRecord, ExtensionState, JournalError, Mark, Obligation, OperationRecord, RequestRecord, SandboxRecord,
+    Subject, WorkspaceRecord,
 };
 use chiton_store::fuzzing::{decode_row, encode_row};
 use serde::Serialize;
@@ -19,8 +19,25 @@ pub(super) const TARGET: Target = Target {
     run,
     seeds,
     words: &[
-        "sandbox", "workspace", "invalid", "before_create", "Ready", "completed", "succeeded", "failed", "driver", "hook",
-        "create", "after_delete", "kind", "field", "2024-01-01T00:00:00Z", "-009999-01-02T01:59:59Z", "True", "uid:0", "64Mi",
+        "sandbox",
+        "workspace",
+        "invalid",
+        "before_create",
+        "Ready",
+        "completed",
+        "succeeded",
+        "failed",
+        "driver",
+        "hook",
+        "create",
+        "after_delete",
+        "kind",
+        "field",
+        "2024-01-01T00:00:00Z",
+        "-009999-01-02T01:59:59Z",
+        "True",
+        "uid:0",
+        "64Mi",
         "extension",
     ],
     longest: 8192,

@@ -29,7 +29,8 @@ fn seeds() -> Vec<Vec<u8>> {
         by: "policy".to_owned(),
         point: "mount".to_owned(),
     });
-    let mut seeds: Vec<_> = details.iter().zip(0..).map(|(detail, code)| [vec![code], detail.encode_to_vec()].concat()).collect();
+    let mut seeds: Vec<_> =
+        details.iter().zip(0..).map(|(detail, code)| [vec![code], detail.encode_to_vec()].concat()).collect();
     let long = ErrorDetail { code: "refused".to_owned(), message: "ä".repeat(7000), ..ErrorDetail::default() };
     seeds.push([vec![9], long.encode_to_vec()].concat());
     seeds.extend((0..17).map(|code| vec![code]));

@@ -41,7 +41,8 @@ fn sparse(size: u64, at: u64, data: &[u8]) -> Vec<u8> {
     let mut header = Header::new_gnu();
     header.as_mut_bytes().copy_from_slice(&bytes[..512]);
     if let Some(gnu) = header.as_gnu_mut() {
-        let octal = |field: &mut [u8; 12], number: u64| field[..11].copy_from_slice(format!("{number:011o}").as_bytes());
+        let octal =
+            |field: &mut [u8; 12], number: u64| field[..11].copy_from_slice(format!("{number:011o}").as_bytes());
         octal(&mut gnu.sparse[0].offset, at);
         octal(&mut gnu.sparse[0].numbytes, data.len() as u64);
         octal(&mut gnu.realsize, size);
@@ -69,10 +70,18 @@ pub(super) fn archives() -> Vec<Vec<u8>> {
     }
     let built = built.into_inner().unwrap_or_default();
     vec![
-        [folder("top"), file("top/a"), folder("top/b"), file("top/b/c"), link("top/l", "b/c"), hard("top/h", "top/a")].concat(),
+        [folder("top"), file("top/a"), folder("top/b"), file("top/b/c"), link("top/l", "b/c"), hard("top/h", "top/a")]
+            .concat(),
         [folder("top"), link("top/up", ".."), file("top/up/../x"), file("top/up/y")].concat(),
         [folder("d"), folder("d/e"), link("d/e/up", "../.."), link("x", "d/e/up/.."), file("x/beside")].concat(),
-        [folder("top"), folder("top/a"), folder("top/a/b"), link("top/a/b/s", "../.."), link("top/a/b/s/l", "../../..")].concat(),
+        [
+            folder("top"),
+            folder("top/a"),
+            folder("top/a/b"),
+            link("top/a/b/s", "../.."),
+            link("top/a/b/s/l", "../../.."),
+        ]
+        .concat(),
         [link("top", "/etc"), file("top/passwd")].concat(),
         [link("top", "../folder"), file("top/secret")].concat(),
         [hard("top", "../beside"), file("top")].concat(),
@@ -104,7 +113,8 @@ pub(super) fn repair(archive: &mut [u8]) {
             block.copy_from_slice(header.as_bytes());
         }
         let size = header.entry_size().ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
-        let Some(next) = size.checked_next_multiple_of(512).and_then(|size| at.checked_add(512)?.checked_add(size)) else {
+        let Some(next) = size.checked_next_multiple_of(512).and_then(|size| at.checked_add(512)?.checked_add(size))
+        else {
             return;
         };
         at = next;
@@ -113,6 +123,25 @@ pub(super) fn repair(archive: &mut [u8]) {
 
 /// Names that lead somewhere.
 pub(super) const WORDS: &[&str] = &[
-    "..", "../", "/", "./", "top/", "top", "../beside", "../folder", "d/e", "ustar", "00000000777\0", "path=", "size=", "L", "K",
-    "x", "1", "2", "5", "S", "\0",
+    "..",
+    "../",
+    "/",
+    "./",
+    "top/",
+    "top",
+    "../beside",
+    "../folder",
+    "d/e",
+    "ustar",
+    "00000000777\0",
+    "path=",
+    "size=",
+    "L",
+    "K",
+    "x",
+    "1",
+    "2",
+    "5",
+    "S",
+    "\0",
 ];

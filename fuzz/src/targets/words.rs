@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use chiton_model::label::{check_key, check_request_env, check_request_labels, check_value, is_reserved};
 use chiton_model::spec::{check_command, check_env};
-use chiton_model::{CpuQuantity, DriverId, MemoryQuantity, SandboxId, SandboxName, SandboxSpec, WorkspaceName, nearest};
+use chiton_model::{
+    CpuQuantity, DriverId, MemoryQuantity, SandboxId, SandboxName, SandboxSpec, WorkspaceName, nearest,
+};
 
 use super::Target;
 use crate::behaviour::note;
@@ -16,8 +18,24 @@ pub(super) const TARGET: Target = Target {
     run,
     seeds,
     words: &[
-        "500m", "1.5", "64Mi", "Gi", "e3", "E", "n", "0.", "CHITON_", "chiton.dev/", "a-b", "example.com/", "PATH",
-        "999999999999999999999999999999", "\u{202e}", "\u{1b}[2J", "\0", "ä",
+        "500m",
+        "1.5",
+        "64Mi",
+        "Gi",
+        "e3",
+        "E",
+        "n",
+        "0.",
+        "CHITON_",
+        "chiton.dev/",
+        "a-b",
+        "example.com/",
+        "PATH",
+        "999999999999999999999999999999",
+        "\u{202e}",
+        "\u{1b}[2J",
+        "\0",
+        "ä",
     ],
     longest: 400,
     short: 40_000,

@@ -199,12 +199,12 @@ fn after_a_restore_nothing_that_lives_is_swept_and_everything_can_be_cleaned_up(
     }
     assert_eq!(
         finding(&gateway, "held")["detail"],
-        json!(format!("2 sandboxes belong to epoch {old} and are held: nothing touches them"))
+        json!(format!("2 sandboxes and 1 workspaces belong to epoch {old} and are held: nothing touches them"))
     );
     gateway.terminate();
     let refused =
         gateway.try_begin_with(&["--adopt-epoch", "e-00000000000000000000000000"]).expect_err("no such epoch");
-    assert!(refused.contains(&format!("{old} (2 sandboxes)")), "{refused}");
+    assert!(refused.contains(&format!("{old} (2 sandboxes, 1 workspaces)")), "{refused}");
     gateway.begin_with(&["--adopt-epoch", &old]);
     // The one that was deleted after the backup does not run: that is seen, and it can be deleted like any other.
     gateway.until(&a, |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase != "Ready"));

@@ -128,7 +128,9 @@ pub async fn write_file(
 pub(super) fn file_path(text: &str) -> Result<PathBuf, Status> {
     let checked = path(text)?;
     if text.ends_with('/') || text.ends_with("/.") {
-        return Err(Status::invalid_argument(format!("{text:?} names a folder; name a file, without a slash at the end")));
+        return Err(Status::invalid_argument(format!(
+            "{text:?} names a folder; name a file, without a slash at the end"
+        )));
     }
     Ok(checked)
 }

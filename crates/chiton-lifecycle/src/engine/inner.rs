@@ -10,9 +10,9 @@ use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::admit::Table;
+use super::book::Book;
 use super::chain::Instances;
 use super::durable::Durable;
-use super::book::Book;
 use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
