@@ -6,9 +6,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     chiton::Distribution::new()
         .driver(chiton::oci())
+        .driver(chiton_tests::links::kind())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .extension(chiton_extension_noop::extension())
+        .extension(chiton_tests::netns::extension())
         .extension(chiton_tests::fault::extension())
         .main()
 }
