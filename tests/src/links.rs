@@ -46,7 +46,8 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     let config: Config =
         decode_config(&context.config).map_err(|issue| Error::invalid(issue.pointer, issue.message))?;
     let folder = context.state_dir.join("objects");
-    let unusable = |error: io::Error| Error::unavailable("links", format!("the folder {folder:?} is unusable: {error}"));
+    let unusable =
+        |error: io::Error| Error::unavailable("links", format!("the folder {folder:?} is unusable: {error}"));
     fs::create_dir_all(&folder).map_err(unusable)?;
     let capabilities = Capabilities {
         id: context.id,
@@ -139,8 +140,7 @@ impl ComputeDriver for Links {
     }
 
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
-        let plan =
-            json!({ "image": request.image, "labels": request.labels, "env": request.env, "command": request.command,
+        let plan = json!({ "image": request.image, "labels": request.labels, "env": request.env, "command": request.command,
             "address": null });
         Ok(DefaultPlan { plan, slots: BTreeMap::new(), from_request: Vec::new() })
     }

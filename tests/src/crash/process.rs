@@ -114,7 +114,8 @@ impl Process {
     /// It ended, or did not serve in time: what it said.
     pub async fn served(&mut self) -> Result<Duration, String> {
         let served = tokio::time::timeout(DEADLINE, self.serving.wait_for(|serving| *serving)).await;
-        if matches!(served, Ok(Ok(_))) { Ok(self.begun.elapsed()) } else { Err(self.said()) }
+        let served = served.is_ok_and(|served| served.is_ok());
+        if served { Ok(self.begun.elapsed()) } else { Err(self.said()) }
     }
 
     /// When it was started last.

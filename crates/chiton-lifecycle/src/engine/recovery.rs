@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason,
+    CreateFailure, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StartReason,
+    StopReason,
 };
 
 use super::admit::{Admission, Ticket};
