@@ -1,7 +1,8 @@
 //! The program under test as a process: started, listened to, killed, asked.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,12 +95,15 @@ impl Process {
         let stderr = child.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?;
         let (sender, serving) = watch::channel(false);
         let heard = Arc::clone(&self.heard);
+        let mut log = OpenOptions::new().append(true).create(true).open(self.folder.join("gateway.log"))?;
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.starts_with("listening on ") {
                     sender.send_replace(true);
                 }
+                // For whoever looks into the folder of a run that failed; the run itself does not need it.
+                drop(writeln!(log, "{line}"));
                 heard.lock().unwrap_or_else(PoisonError::into_inner).line(line);
             }
         });
