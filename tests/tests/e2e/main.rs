@@ -6,6 +6,8 @@
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
+//! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
+//! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
@@ -18,4 +20,6 @@ mod harness;
 mod input;
 mod kills;
 mod life;
+mod obligations;
+mod observe;
 mod secrets;

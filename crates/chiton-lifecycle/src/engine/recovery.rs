@@ -145,7 +145,7 @@ impl Inner {
     /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
     fn missing_for(&self, obligation: &Obligation) -> Option<Error> {
         let Subject::Workspace(key) = &obligation.subject else { return None };
-        if obligation.status != ObligationStatus::Open {
+        if obligation.status != ObligationStatus::Open || self.held.lock().contains_key(&obligation.subject) {
             return None;
         }
         let name = &obligation.debt.extension;

@@ -5,8 +5,9 @@
 pub(crate) mod leftovers;
 pub(crate) mod terminal;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -79,6 +80,8 @@ pub(crate) enum Share {
 pub(crate) struct Gateway {
     folder: TempDir,
     child: Option<Child>,
+    /// Variables of the program's, by which it is another build.
+    surroundings: Vec<(&'static str, &'static str)>,
     /// What it said on standard error, over all its lives.
     said: Arc<Mutex<Vec<String>>>,
     /// Told of every line of that.
@@ -107,8 +110,17 @@ impl Gateway {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (said, news) = (Arc::default(), Arc::default());
-        let mut gateway =
-            Self { folder, child: None, said, news, files: None, id: String::new(), runtime, _share: lock };
+        let mut gateway = Self {
+            folder,
+            child: None,
+            surroundings: Vec::new(),
+            said,
+            news,
+            files: None,
+            id: String::new(),
+            runtime,
+            _share: lock,
+        };
         gateway.configure(config);
         gateway.begin();
         let info = gateway.ask(async |mut client| client.get_info(wire::GetInfoRequest {}).await);
@@ -120,6 +132,11 @@ impl Gateway {
     pub(crate) fn configure(&self, config: &str) {
         let text = config.replace("{folder}", &self.folder.path().to_string_lossy());
         fs::write(self.path("chiton.toml"), text).expect("a config");
+    }
+
+    /// What the next start finds in its environment.
+    pub(crate) fn surround(&mut self, variables: &[(&'static str, &'static str)]) {
+        self.surroundings = variables.to_vec();
     }
 
     /// Starts the program and waits until it serves.
@@ -161,6 +178,7 @@ impl Gateway {
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.surroundings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -197,11 +215,18 @@ impl Gateway {
         }
     }
 
+    /// Asks the program to end, and does not wait.
+    pub(crate) fn ask_to_end(&self) {
+        if let Some(child) = &self.child {
+            kill_process(Pid::from_child(child), Signal::TERM).expect("a signal");
+        }
+    }
+
     /// Asks the program to end and waits until it did.
     #[track_caller]
     pub(crate) fn terminate(&mut self) {
+        self.ask_to_end();
         let Some(mut child) = self.child.take() else { return };
-        kill_process(Pid::from_child(&child), Signal::TERM).expect("a signal");
         let (sender, ended) = channel();
         let waiting = std::thread::spawn(move || {
             let status = child.wait();
@@ -363,6 +388,18 @@ impl Gateway {
         &self.runtime
     }
 
+    /// What a socket of the gateway answers to a plain HTTP request: head and body.
+    #[track_caller]
+    pub(crate) fn http(&self, socket: &str, path: &str) -> (String, String) {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.path(socket)).expect("a listener");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer in time");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        (head.to_ascii_lowercase(), body.to_owned())
+    }
+
     /// Waits until a sandbox is as wanted, by the gateway's own events. `None` stands for a row that is gone.
     #[track_caller]
     pub(crate) fn until(&self, id: &str, wanted: impl Fn(Option<&wire::Sandbox>) -> bool) {
@@ -478,6 +515,13 @@ impl Gateway {
         found
     }
 
+    /// The workspaces' names: one may have a row on each of several drivers.
+    fn workspaces(&self) -> BTreeSet<String> {
+        let rows = self.json(&["workspaces", "list"]);
+        let name = |row: &Value| row["name"].as_str().expect("a name").to_owned();
+        rows.as_array().expect("a list").iter().map(name).collect()
+    }
+
     /// Deletes everything, ends the program, and looks at the machine.
     fn finish(&mut self) {
         if self.child.is_none() {
@@ -485,9 +529,8 @@ impl Gateway {
         }
         fs::write(self.path("cured"), "").expect("a file");
         self.until_idle();
-        for workspace in self.json(&["workspaces", "list"]).as_array().expect("a list") {
-            let name = workspace["name"].as_str().expect("a name");
-            self.chiton(&["sandbox", "delete", "--all", "--yes", "--workspace", name]).ok();
+        for name in self.workspaces() {
+            self.chiton(&["sandbox", "delete", "--all", "--yes", "--workspace", &name]).ok();
         }
         // Also those that let go of their names: failed creates, and what still owes something.
         for sandbox in self.json(&["sandbox", "list", "--all"]).as_array().expect("a list") {
@@ -497,8 +540,8 @@ impl Gateway {
             }
             self.until(id, |sandbox| sandbox.is_none());
         }
-        for workspace in self.json(&["workspaces", "list"]).as_array().expect("a list") {
-            self.chiton(&["workspaces", "delete", workspace["name"].as_str().expect("a name")]).ok();
+        for name in self.workspaces() {
+            self.chiton(&["workspaces", "delete", &name]).ok();
         }
         let owed = self.json(&["obligations", "list"]);
         assert_eq!(owed.as_array().map(Vec::len), Some(0), "something is owed: {owed:#}");
