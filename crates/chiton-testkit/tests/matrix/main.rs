@@ -97,7 +97,3 @@ fn every_crash_point_is_reached_and_every_reached_one_is_listed() {
     assert!(unlisted.is_empty() && unreached.is_empty(), "not listed: {unlisted:#?}\nnever reached: {unreached:#?}");
 }
 
-#[test]
-fn every_write_and_every_effect_has_its_points() {
-    let _ = (What::Start, Deed::AgentOpened, Side::Before, Scene::new);
-}
