@@ -7,6 +7,7 @@ use std::time::Duration;
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::ExtensionConfig;
 use chiton_lifecycle::engine::{Accepted, CreateRequest, Engine, EngineConfig, EngineParts, Request, StartupError};
+use chiton_lifecycle::Missing;
 use chiton_lifecycle::extension::Registry;
 use chiton_lifecycle::journal::{OperationRecord, SandboxRecord};
 use chiton_lifecycle::policy::Policy;
@@ -88,6 +89,22 @@ impl Lab {
         change(&mut policy);
         self.extensions.push(Installed { script, policy, document: json!({}), listed: true });
         self
+    }
+
+    /// Takes a driver out of the config, from the next start on. Its platform stays.
+    pub fn remove_driver(&mut self, id: &str) {
+        self.platforms.retain(|platform| platform.spec().id().as_str() != id);
+    }
+
+    /// What needs something that is not there is held, from the next start on.
+    pub fn allow_missing(&mut self) {
+        let configure = self.configure.take();
+        self.configure = Some(Box::new(move |config| {
+            if let Some(configure) = &configure {
+                configure(config);
+            }
+            config.missing = Missing::Hold;
+        }));
     }
 
     /// Changes the engine's config, from the next start on.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chiton_lifecycle::OrphanVerdict;
 use chiton_lifecycle::crash::Point;
 use chiton_model::{SandboxId, WorkspaceName};
-use chiton_testkit::{Call, Lab, What};
+use chiton_testkit::{Call, Entry, Lab, What};
 
 use crate::cell::{Act, After, Cell, Setting};
 use crate::scene::Scene;
@@ -17,16 +17,27 @@ const PATIENCE: Duration = Duration::from_hours(6);
 /// Two graces of the sweeps and more.
 const SWEPT: Duration = Duration::from_mins(40);
 
-/// A whole operation without a crash: how many moments it has, and which crash points it reaches.
-pub(crate) fn rehearse(setting: Setting) -> (usize, Vec<Point>) {
+/// A whole operation without a crash.
+pub(crate) struct Rehearsal {
+    /// How many moments it has at which a crash can come.
+    pub(crate) moments: usize,
+    /// The crash points that it reaches, in order.
+    pub(crate) reached: Vec<Point>,
+    /// What happened in it.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Runs an operation without a crash.
+pub(crate) fn rehearse(setting: Setting) -> Rehearsal {
     hush();
     RUNS.set(true);
     let mut scene = Scene::new(setting);
-    let (moments, points) = (scene.lab.ledger().moments(), scene.lab.ledger().reached().len());
+    let ledger = scene.lab.ledger().clone();
+    let (moments, points, entries) = (ledger.moments(), ledger.reached().len(), ledger.len());
     scene.act();
     RUNS.set(false);
-    let reached = scene.lab.ledger().reached().split_off(points);
-    (scene.lab.ledger().moments() - moments, reached)
+    let reached = ledger.reached().split_off(points);
+    Rehearsal { moments: ledger.moments() - moments, reached, entries: ledger.since(entries) }
 }
 
 /// What a run came to.
