@@ -282,6 +282,13 @@ impl Lab {
         self.journal.lose_marks(MarkLoss::Prefix(records));
     }
 
+    /// Another store in place of this one, which is given back: another gateway, or a copy. Between a crash and the next
+    /// start.
+    pub fn swap_store(&mut self, journal: MemoryJournal) -> MemoryJournal {
+        assert!(self.running.is_none(), "a running gateway keeps its store");
+        std::mem::replace(&mut self.journal, journal)
+    }
+
     /// A new process.
     pub fn restart(&mut self) {
         if self.running.is_some() {

@@ -1,6 +1,7 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
+//! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `faults`: an extension that fails, hangs or panics
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod chains;
+mod damage;
 mod faults;
 mod harness;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{DriverEvent, Locality, Observed, ObservedStatus};
+use chiton_lifecycle::journal::StoreInfo;
 use chiton_model::{BackendId, ExitStatus, SandboxId, WorkspaceName};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -161,6 +162,15 @@ impl ScriptedPlatform {
         self.0.state.lock().objects.iter().map(|(id, object)| (id.clone(), view(object))).collect()
     }
 
+    /// Who made the newest object of this gateway and life of its store: the commit that it carries.
+    pub fn newest(&self, store: &StoreInfo) -> Option<u64> {
+        let state = self.0.state.lock();
+        let ours = state.objects.values().map(|object| &object.observed);
+        ours.filter(|observed| observed.gateway == store.gateway && observed.epoch == store.epoch)
+            .map(|observed| observed.commit)
+            .max()
+    }
+
     /// An object.
     pub fn object(&self, id: &SandboxId) -> Option<ObjectView> {
         self.0.state.lock().objects.get(id).map(view)
@@ -188,7 +198,7 @@ impl ScriptedPlatform {
     pub fn lose(&self, id: &SandboxId) {
         if self.0.state.lock().objects.remove(id).is_some() {
             self.0.agents.gone(id);
-            self.effect(id, Effect::Deleted);
+            self.effect(id, Effect::Lost);
             self.publish(DriverEvent::Deleted(id.clone()));
         }
     }

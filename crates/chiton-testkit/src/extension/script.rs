@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gate::Gate;
 use super::instance::ScriptedExtension;
 use crate::ledger::Ledger;
 use crate::world::Process;
@@ -43,6 +44,8 @@ pub enum Act {
     Veto(String),
     /// Returns a slot too few; in `before_create` only.
     WrongSlots,
+    /// Waits at the door of its phase until it is let through or cancelled, then does it; fails when the gate says so.
+    Gate(Gate),
 }
 
 /// The config of a scripted extension.

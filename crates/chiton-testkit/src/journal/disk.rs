@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::MarkLoss;
 use super::undo::Undo;
+use crate::ledger::Opened;
 
 /// Why a commit is not stored.
 #[derive(Debug)]
@@ -96,6 +97,14 @@ impl Disk {
             self.boot = boot;
             self.next_log();
         }
+    }
+
+    /// What whoever opens it finds.
+    pub(super) fn opened(&self, store: u64) -> Opened {
+        let rows = self.sandboxes.values().map(|row| (row.id.clone(), (row.phase, row.epoch.clone()))).collect();
+        let open = self.operations.values().filter(|operation| operation.outcome.is_none());
+        let open = open.map(|operation| (operation.id.clone(), (operation.subject.clone(), operation.kind))).collect();
+        Opened { store, gateway: self.info.gateway.clone(), epoch: self.info.epoch.clone(), rows, open }
     }
 
     fn next_log(&mut self) {

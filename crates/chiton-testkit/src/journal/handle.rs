@@ -139,7 +139,9 @@ impl Journal for JournalHandle {
 
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError> {
         self.process.live().await;
-        Ok(self.journal.renew_epoch())
+        let epoch = self.journal.renew_epoch();
+        self.core().ledger.by(&self.process, What::Renewed(epoch.clone()));
+        Ok(epoch)
     }
 
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {

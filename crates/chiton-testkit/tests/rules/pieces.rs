@@ -281,7 +281,7 @@ fn an_epoch_that_is_not_there_is_refused_naming_those_that_are() {
     *epoch.lock().expect("not poisoned") = Some(chiton_model::StoreEpoch::new("e-typo").expect("an id"));
     let refused = lab.try_start().expect_err("it started").0;
     let text = format!("{refused:?}");
-    assert!(text.contains("e-typo") && text.contains(&format!("{old} (1 sandboxes)")), "{text}");
+    assert!(text.contains("e-typo") && text.contains(&format!("{old} (1 sandboxes")), "{text}");
     *epoch.lock().expect("not poisoned") = Some(old);
     lab.start();
     lab.delete_sandbox(&id).expect("adopted and deleted");

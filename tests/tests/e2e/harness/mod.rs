@@ -2,7 +2,6 @@
 //! started again at will. When it is dropped everything of it is deleted, and the machine is looked at: what is left of
 //! it is a failure of the test.
 
-pub(crate) mod leftovers;
 pub(crate) mod terminal;
 
 use std::collections::BTreeSet;
@@ -11,11 +10,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use chiton_client::Client;
 use chiton_proto::v1 as wire;
+use chiton_tests::crash::leftovers;
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -84,6 +84,10 @@ pub(crate) struct Gateway {
     surroundings: Vec<(&'static str, &'static str)>,
     /// What it said on standard error, over all its lives.
     said: Arc<Mutex<Vec<String>>>,
+    /// Told of every line of that.
+    news: Arc<Condvar>,
+    /// How many files it may have open, where it is limited.
+    files: Option<u32>,
     id: String,
     runtime: Runtime,
     _share: File,
@@ -105,9 +109,18 @@ impl Gateway {
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let said = Arc::default();
-        let surroundings = Vec::new();
-        let mut gateway = Self { folder, child: None, surroundings, said, id: String::new(), runtime, _share: lock };
+        let (said, news, surroundings) = (Arc::default(), Arc::default(), Vec::new());
+        let mut gateway = Self {
+            folder,
+            child: None,
+            surroundings,
+            said,
+            news,
+            files: None,
+            id: String::new(),
+            runtime,
+            _share: lock,
+        };
         gateway.configure(config);
         gateway.begin();
         let info = gateway.ask(async |mut client| client.get_info(wire::GetInfoRequest {}).await);
@@ -129,20 +142,40 @@ impl Gateway {
     /// Starts the program and waits until it serves.
     #[track_caller]
     pub(crate) fn begin(&mut self) {
-        if let Err(said) = self.try_begin() {
+        self.begin_with(&[]);
+    }
+
+    /// The same with more arguments.
+    #[track_caller]
+    pub(crate) fn begin_with(&mut self, arguments: &[&str]) {
+        if let Err(said) = self.try_begin_with(arguments) {
             panic!("the gateway did not start:\n{said}");
         }
     }
 
     /// Starts the program; what it said when it did not begin to serve.
     pub(crate) fn try_begin(&mut self) -> Result<(), String> {
+        self.try_begin_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn try_begin_with(&mut self, arguments: &[&str]) -> Result<(), String> {
         assert!(self.child.is_none(), "the gateway runs already");
-        let mut child = Command::new(PROGRAM)
+        let mut command = match self.files {
+            None => Command::new(PROGRAM),
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}:{files}")).arg("--").arg(PROGRAM);
+                command
+            }
+        };
+        let mut child = command
             .arg("gateway")
             .arg("--config")
             .arg(self.path("chiton.toml"))
             .arg("--data-dir")
             .arg(self.path("data"))
+            .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(self.surroundings.iter().copied())
@@ -153,12 +186,13 @@ impl Gateway {
             .expect("the program");
         let lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
         let (sender, served) = channel();
-        let said = Arc::clone(&self.said);
+        let (said, news) = (Arc::clone(&self.said), Arc::clone(&self.news));
         let before = said.lock().expect("no panic while it is held").len();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let listening = line.starts_with("listening on ");
                 said.lock().expect("no panic while it is held").push(line);
+                news.notify_all();
                 if listening {
                     _ = sender.send(());
                 }
@@ -202,6 +236,48 @@ impl Gateway {
         assert!(wait(&ended), "the gateway did not end within {DEADLINE:?} of SIGTERM:\n{}", self.said());
         let status = waiting.join().expect("a thread").expect("a status");
         assert!(status.success(), "the gateway ended with {status}:\n{}", self.said());
+    }
+
+    /// Waits until the program has ended by itself.
+    #[track_caller]
+    pub(crate) fn until_ended(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let process = rustix::process::pidfd_open(Pid::from_child(&child), rustix::process::PidfdFlags::empty());
+        let process = process.expect("its handle");
+        let limit = rustix::event::Timespec::try_from(DEADLINE).expect("a time");
+        let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        let count = rustix::event::poll(&mut ended, Some(&limit)).expect("a wait");
+        drop(child.kill());
+        let status = child.wait().expect("a status");
+        assert_eq!(count, 1, "it did not end within {DEADLINE:?}:\n{}", self.said());
+        assert!(!status.success(), "it ended as if all were well:\n{}", self.said());
+    }
+
+    /// Waits until it has said something so many times, over all its lives.
+    #[track_caller]
+    pub(crate) fn until_said(&self, times: usize, what: &str) {
+        let said = self.said.lock().expect("no panic while it is held");
+        let (said, wait) = self
+            .news
+            .wait_timeout_while(said, DEADLINE, |said| said.iter().filter(|line| line.contains(what)).count() < times)
+            .expect("no panic while it is held");
+        assert!(!wait.timed_out(), "it did not say {what:?} {times} times within {DEADLINE:?}:\n{}", said.join("\n"));
+    }
+
+    /// How many files the program may have open from its next start on.
+    pub(crate) fn limit_files(&mut self, files: Option<u32>) {
+        self.files = files;
+    }
+
+    /// The processor time that it has used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its statistics");
+        // After the name in brackets: state is field 3, utime and stime are 14 and 15 (proc(5)).
+        let fields = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11);
+        let ticks: u64 = fields.take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+        // /proc counts in hundredths of a second on every Linux (USER_HZ).
+        Duration::from_millis(ticks * 10)
     }
 
     /// Everything that the gateway said on standard error.
