@@ -22,7 +22,7 @@ use crate::machine::Machine;
 use crate::real::Beside;
 
 /// How many histories a default run holds against the model.
-const CASES: u64 = 160;
+const CASES: u64 = 240;
 
 /// Which cells of the conflict table were met in this process.
 static MET: Mutex<BTreeSet<(OperationKind, OperationKind)>> = Mutex::new(BTreeSet::new());
