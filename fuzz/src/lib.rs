@@ -21,3 +21,9 @@ pub mod run;
 pub mod targets;
 
 pub use targets::{TARGETS, Target, target};
+
+/// Runs one input of the target of that name.
+pub fn run_named(name: &str, data: &[u8]) {
+    let target = target(name).unwrap_or_else(|| panic!("there is no target {name:?}"));
+    (target.run)(data);
+}

@@ -2,9 +2,9 @@
 //! OCSF event a line (<https://schema.ocsf.io>, class Entity Management, 3004).
 //!
 //! The store's records are the trail; the file is written from them, in their order, each once, and is made durable
-//! before the next. What a crash kept from the file is written at the next start. A file that does not go on where the
-//! store's records do (it was cut, changed, or the store was restored from a backup) is set aside and written anew,
-//! whole: removing or rotating it loses nothing.
+//! before the next. What a crash kept from the file is written at the next start. A file that then does not end where the
+//! store's records do (it was changed, or the store was restored from a backup) is set aside and written anew, whole, and
+//! so is one that is not there. It is opened for each append, so moving it away rotates it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};

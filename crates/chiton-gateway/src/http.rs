@@ -5,12 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use chiton_client::{from_status, to_detail, to_status};
 use chiton_lifecycle::Engine;
 use chiton_lifecycle::journal::ObligationStatus;
 use chiton_model::Error;
 use chiton_proto::v1::gateway_server::GatewayServer;
+use prost::Message as _;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 
 use crate::api::Api;
 
@@ -56,8 +62,8 @@ pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> 
                 }
             }),
         )
-        .route("/metrics", get(move || async move { metrics.text(&scraped) }));
-    Ok(grpc.prepare().into_axum_router().merge(plain))
+        .route("/metrics", get(move || async move { metrics_answer(metrics.text(&scraped)) }));
+    Ok(grpc.prepare().into_axum_router().layer(map_response(explain)).merge(plain))
 }
 
 /// The first line is for programs; what follows is there only when somebody should look.
@@ -72,8 +78,35 @@ fn readiness(engine: &Engine) -> String {
         (held, "held sandboxes (chiton sandbox list --all)"),
     ] {
         if count > 0 {
-            text.push_str(&format!("{count} {what}\n"));
+            text.extend([count.to_string().as_str(), " ", what, "\n"]);
         }
     }
     text
 }
+
+/// Gives a failure of the RPC library's own (a message that is too large or no message, a call that is not known) the details
+/// that every error of this API has.
+async fn explain(response: Response) -> Response {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok && status.details().is_empty() => explained(&status).into_http(),
+        _ => response,
+    }
+}
+
+/// The same failure with details.
+pub(crate) fn explained(status: &Status) -> Status {
+    let error = from_status(status);
+    match status.code() {
+        // None of ours: it is what the table in `gateway.proto` has for a request that is wrong.
+        Code::OutOfRange => to_status(&error),
+        code => Status::with_details(code, status.message(), to_detail(&error).encode_to_vec().into()),
+    }
+}
+
+/// Metrics with the media type of their form (`OpenMetrics` 1.0).
+pub(crate) fn metrics_answer(text: String) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+#[cfg(test)]
+mod tests;

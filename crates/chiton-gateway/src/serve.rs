@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::api::Peer;
 use crate::compose::compose;
 use crate::config::{Config, Listener, LogFormat, MetricsListen};
-use crate::http::{Readiness, routes};
+use crate::http::{Readiness, metrics_answer, routes};
 use crate::listen::PeerListener;
 use crate::plugin::Plugins;
 
@@ -69,7 +69,7 @@ pub async fn serve(
     }
     if let Some(listen) = &config.metrics {
         let (metrics, engine) = (Arc::clone(&gateway.api.metrics), gateway.engine.clone());
-        let text = move || async move { metrics.text(&engine) };
+        let text = move || async move { metrics_answer(metrics.text(&engine)) };
         let router = axum::Router::new().route("/metrics", axum::routing::get(text));
         metrics_server(listen, router, &allowed, closing.clone(), &mut servers).await.map_err(one)?;
     }

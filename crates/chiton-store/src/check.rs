@@ -54,7 +54,7 @@ pub(crate) fn look(folder: &Path) -> Result<bool, StoreError> {
 }
 
 /// `SQLite` reads a database whose header names a format to come, and only then finds that it cannot write to it.
-fn header(file: &Path) -> Result<(), StoreError> {
+pub(crate) fn header(file: &Path) -> Result<(), StoreError> {
     let mut head = [0; 20];
     let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut head));
     match read {

@@ -20,6 +20,7 @@
 mod backup;
 mod check;
 mod error;
+mod examine;
 mod expire;
 mod folder;
 #[cfg(feature = "fuzzing")]
@@ -38,6 +39,7 @@ mod writer;
 
 pub use backup::{BackupFile, Manifest, Restored, Snapshot, restore, save_offline};
 pub use error::StoreError;
+pub use examine::{Level, StoreFinding, examine};
 pub use machine::MachineFacts;
 pub use schema::SCHEMA_VERSION;
 pub use store::{SqliteStore, StoreOptions};

@@ -108,7 +108,7 @@ pub(crate) fn fill(connection: &Connection) -> rusqlite::Result<()> {
         };
         let keys = key.matches('?').count();
         // The audit's key is no part of its sum: it comes from a column further.
-        let first = if *name == "audit" { 1 } else { 0 };
+        let first = usize::from(*name == "audit");
         let mut query =
             connection.prepare(&format!("SELECT {columns}{} FROM {name}", if first == 1 { ", number" } else { "" }))?;
         let sums: Vec<(Vec<rusqlite::types::Value>, u32)> = query

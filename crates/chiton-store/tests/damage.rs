@@ -188,8 +188,8 @@ fn a_changed_value_is_found_in_every_table() {
     for (table, change) in changes {
         let folder = tempfile::tempdir().unwrap();
         fill(&open(folder.path()));
-        let changed = Connection::open(folder.path().join("chiton.db")).unwrap().execute(change, []).unwrap();
-        assert_ne!(changed, 0, "{change}");
+        let rows = Connection::open(folder.path().join("chiton.db")).unwrap().execute(change, []).unwrap();
+        assert_ne!(rows, 0, "{change}");
         match SqliteStore::open(options(folder.path(), machine())) {
             Err(StoreError::Damaged { what, .. }) => assert!(what.contains(&format!("of table {table}")), "{what}"),
             other => panic!("{change}: {:?}", other.map(drop)),

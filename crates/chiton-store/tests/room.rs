@@ -176,7 +176,9 @@ fn a_log_that_cannot_be_rotated_refuses_marks_and_goes_on_when_there_is_room() {
         store_all(&store, vec![put_operation(&operation), put(sandbox("s-one", "web", 1))]);
         // Up to a segment's size: the next mark begins a segment.
         let mut taken: Vec<Mark> = (0..9).map(|number| mark(number, 500_000)).collect();
-        taken.iter().for_each(|mark| store.mark(mark).unwrap());
+        for mark in &taken {
+            store.mark(mark).unwrap();
+        }
         small.fill();
         for _ in 0..3 {
             let refused = store.mark(&mark(100, 10));

@@ -401,7 +401,10 @@ pub(crate) struct RestoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The configuration file to look at, too.
+    /// The gateway's configuration file: it is checked, and it names the data folder to look at.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// The data folder to look at. Default: that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }

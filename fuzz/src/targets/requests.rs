@@ -190,11 +190,11 @@ fn create(request: wire::CreateSandboxRequest) {
     assert_eq!(spec.env, wire.env.into_iter().collect::<BTreeMap<_, _>>());
     assert_eq!(spec.command, wire.command);
     assert_eq!(spec.driver_config.len(), wire.driver_config.len());
+    if let Err(error) = spec.check() {
+        return explained(&error);
+    }
     // What is taken is stored in a row, some levels deep, and must be read from there for as long as the sandbox lives.
     let row = serde_json::json!({ "row": [spec] });
     round_trip(&row);
     round_trip(spec);
-    if let Err(error) = spec.check() {
-        explained(&error);
-    }
 }

@@ -286,3 +286,22 @@ fn a_watch_tells_every_change_and_json_and_table_agree() {
     watch.wait().expect("a status");
     assert_eq!(phases, ["Provisioning", "Ready", "Deleting"]);
 }
+
+#[test]
+fn exec_and_copy_find_a_sandbox_by_its_id() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start("");
+    gateway.chiton(&["sandbox", "create", "box"]).ok();
+    let sandbox = gateway.get("box");
+    let id = id(&sandbox);
+    fs::write(gateway.path("file"), "content").expect("a file");
+    gateway.chiton(&["sandbox", "cp", "--id", "file", &format!("{id}:/tmp/file")]).ok();
+    assert_eq!(gateway.chiton(&["sandbox", "exec", "--id", id, "--", "cat", "/tmp/file"]).ok(), "content");
+    gateway.chiton(&["sandbox", "cp", "--id", &format!("{id}:/tmp/file"), "back"]).ok();
+    assert_eq!(fs::read_to_string(gateway.path("back")).expect("a file"), "content");
+    // A name is no id, and an id is no name.
+    assert_eq!(gateway.chiton(&["sandbox", "exec", "--id", "box", "--", "true"]).code, 125);
+    assert_eq!(gateway.chiton(&["sandbox", "exec", id, "--", "true"]).code, 125);
+}

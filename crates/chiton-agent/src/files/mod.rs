@@ -4,7 +4,7 @@
 //! caller's intent: a write goes to the named place and nowhere else, readers see whole files only, and an archive stays
 //! in its folder.
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod pack;
 mod plain;
@@ -148,3 +148,6 @@ async fn receive<M, T>(
 fn unfinished() -> Status {
     Status::invalid_argument("the upload ended without `finish`; nothing was kept, send it again")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What goes to the agent inside a sandbox: exec and files. And the main process's output, which comes from the driver.
 
+use std::sync::{Arc, OnceLock};
+
 use chiton_driver::LogOptions;
 use chiton_model::spec::{check_command, check_env};
 use chiton_model::{Error, Principal, SandboxPhase};
@@ -55,15 +57,28 @@ async fn soon<T>(input: &mut Streaming<T>) -> Result<T, Error> {
     message.map_err(broken)?.ok_or_else(|| Error::invalid("stream", "the stream ended before its first messages"))
 }
 
+/// How the caller's stream broke, if it did. The agent sees only that it ended.
+type Broken = Arc<OnceLock<Status>>;
+
 /// The rest of a stream, as long as it keeps to its form. A broken input ends the agent's stream without its end mark, which
 /// the agent takes as a client that went away.
-fn rest<M: Selecting>(input: Streaming<M>) -> impl futures::Stream<Item = M::Rest> + Send + 'static {
-    stream::unfold(input, |mut input| async move {
+fn rest<M: Selecting>(input: Streaming<M>, broken: &Broken) -> impl futures::Stream<Item = M::Rest> + Send + 'static {
+    stream::unfold((input, Arc::clone(broken)), |(mut input, broken)| async move {
         match input.message().await {
-            Ok(Some(message)) => message.split().err().flatten().map(|rest| (rest, input)),
-            Ok(None) | Err(_) => None,
+            Ok(Some(message)) => message.split().err().flatten().map(|rest| (rest, (input, broken))),
+            Ok(None) => None,
+            Err(status) => {
+                // It breaks once.
+                drop(broken.set(status));
+                None
+            }
         }
     })
+}
+
+/// Why an upload failed: what was wrong with the caller's stream, else what the agent says.
+fn upload_error(broken: &Broken, status: &Status) -> Error {
+    broken.get().map_or_else(|| agent_error(status), chiton_client::from_status)
 }
 
 /// An agent's failure as the caller's: its text is its own, the condition is kept.
@@ -140,9 +155,13 @@ impl Api {
     ) -> Result<BoxStream<'static, Result<agent::ExecOutput, Status>>, Error> {
         let (mut client, first) = self.open(&mut input).await?;
         check_exec(&first)?;
-        let output =
-            client.exec(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
-        Ok(output.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
+        let broken = Broken::default();
+        let input = stream::iter([first]).chain(rest(input, &broken));
+        let output = client.exec(input).await.map_err(|status| upload_error(&broken, &status))?;
+        Ok(output
+            .into_inner()
+            .map(move |item| item.map_err(|status| to_status(&upload_error(&broken, &status))))
+            .boxed())
     }
 
     pub(super) async fn read_file(
@@ -177,8 +196,9 @@ impl Api {
         mut input: Streaming<wire::WriteFileRequest>,
     ) -> Result<agent::WriteFileResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        let written =
-            client.write_file(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
+        let broken = Broken::default();
+        let input = stream::iter([first]).chain(rest(input, &broken));
+        let written = client.write_file(input).await.map_err(|status| upload_error(&broken, &status))?;
         Ok(written.into_inner())
     }
 
@@ -188,8 +208,9 @@ impl Api {
         mut input: Streaming<wire::WriteTarRequest>,
     ) -> Result<agent::WriteTarResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        let written =
-            client.write_tar(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
+        let broken = Broken::default();
+        let input = stream::iter([first]).chain(rest(input, &broken));
+        let written = client.write_tar(input).await.map_err(|status| upload_error(&broken, &status))?;
         Ok(written.into_inner())
     }
 

@@ -7,7 +7,7 @@ use chiton_model::ExtensionName;
 use parking_lot::Mutex;
 
 use super::cleanup::Why;
-use super::obligations::{ABANDON, LONGEST, given_up_because};
+use super::obligations::{ABANDON, LONGEST, POLICY, given_up_because};
 use crate::journal::{Obligation, ObligationReason, ObligationStatus, Subject};
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
@@ -92,25 +92,28 @@ impl Book {
 
     /// Takes in what a commit stored.
     pub(super) fn settle(&self, paid: &[String], owed: &[Obligation], world: &World) {
+        self.settle_by(POLICY, paid, owed, world);
+    }
+
+    /// The same; `by` is who gave up what was given up.
+    pub(super) fn settle_by(&self, by: &str, paid: &[String], owed: &[Obligation], world: &World) {
         let mut open = self.open.lock();
         for id in paid {
             if let Some(gone) = open.remove(id) {
-                let (extension, message) = (gone.obligation.debt.extension, "no longer listed".to_owned());
-                world.audience.tell(LifecycleEvent::Obligation { id: id.clone(), extension, open: false, message });
+                let (id, extension, message) =
+                    (id.clone(), gone.obligation.debt.extension, "no longer listed".to_owned());
+                world.audience.tell(LifecycleEvent::Obligation { id, extension, open: false, message });
             }
         }
         for obligation in owed {
-            let (id, extension) = (obligation.id.clone(), obligation.debt.extension.clone());
-            let message = obligation.last_error.clone();
-            world.audience.tell(LifecycleEvent::Obligation { id, extension, open: true, message });
-            if obligation.status == ObligationStatus::Abandoned {
-                world.audience.tell(LifecycleEvent::Audit {
-                    action: ABANDON,
-                    subject: obligation.id.clone(),
-                    by: "policy".to_owned(),
-                    message: given_up_because(obligation),
-                });
-            }
+            let id = obligation.id.clone();
+            world.audience.tell(if obligation.status == ObligationStatus::Abandoned {
+                let message = given_up_because(obligation);
+                LifecycleEvent::Audit { action: ABANDON, subject: id, by: by.to_owned(), message }
+            } else {
+                let (extension, message) = (obligation.debt.extension.clone(), obligation.last_error.clone());
+                LifecycleEvent::Obligation { id, extension, open: true, message }
+            });
             open.insert(obligation.id.clone(), Open::new(obligation.clone(), Duration::MAX, world));
         }
         drop(open);

@@ -62,7 +62,8 @@ impl Inner {
             obligation.status == ObligationStatus::Abandoned && obligation.expires_at.is_some_and(|at| at <= now)
         };
         for obligation in self.book.list().into_iter().filter(past) {
-            if self.table.running(&obligation.subject).is_some() {
+            let held = self.held.lock().contains_key(&obligation.subject);
+            if held || self.table.running(&obligation.subject).is_some() {
                 // Looked at again with the next round.
                 continue;
             }

@@ -52,7 +52,7 @@ impl Inner {
             writes.push(self.take_over(old, &mut sandbox));
         }
         let spent = is_spent(&sandbox);
-        let message = self.left(&sandbox);
+        let message = left(&sandbox);
         let given_up: Vec<Obligation> = sandbox
             .debts
             .iter()
@@ -80,7 +80,9 @@ impl Inner {
                 )
             })
             .collect();
-        writes.extend(given_up.iter().filter_map(|obligation| abandonment(obligation, &self.world)));
+        writes.extend(
+            given_up.iter().filter_map(|obligation| abandonment(obligation, &request.principal.subject, &self.world)),
+        );
         writes.extend(given_up.iter().map(|obligation| Write::PutObligation(Box::new(obligation.clone()))));
         if !spent {
             writes.push(Write::Audit(Box::new(AuditRecord {
@@ -99,7 +101,7 @@ impl Inner {
         crash_point!(self.world.points, Before, None, Deed::AgentClosed);
         self.world.agents.close(&sandbox.id).await;
         crash_point!(self.world.points, After, None, Deed::AgentClosed);
-        self.book.settle(&[], &given_up, &self.world);
+        self.book.settle_by(&request.principal.subject, &[], &given_up, &self.world);
         self.world.audience.tell(LifecycleEvent::Removed(sandbox.id.clone()));
         sandbox.phase = SandboxPhase::Deleted;
         sandbox.name_held = false;
@@ -111,35 +113,6 @@ impl Inner {
             condition::set(&mut sandbox.conditions, left);
         }
         Ok(Accepted { sandbox, operation: Some(op.id) })
-    }
-
-    /// What may be left, for people.
-    fn left(&self, sandbox: &SandboxRecord) -> String {
-        let (driver, backend) = (sandbox.driver.as_str(), &sandbox.backend);
-        let absent = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
-        let object = if absent {
-            "its object was gone before".to_owned()
-        } else {
-            format!(
-                "its object {} may still be there and run on {backend}: end it there by hand, or configure the driver again and the sweep deletes it",
-                sandbox.id
-            )
-        };
-        let mut names: Vec<&str> = sandbox.debts.iter().map(|debt| debt.extension.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let owed = if names.is_empty() {
-            String::new()
-        } else {
-            format!(
-                "; what these extensions hold for it was not released and is listed as given up: {}",
-                names.join(", ")
-            )
-        };
-        format!(
-            "sandbox {:?} was removed from the store only, because driver {driver:?} is not configured: {object}{owed}",
-            sandbox.name.as_str()
-        )
     }
 
     /// What a create that never ended may owe: whoever takes part in it may have acted.
@@ -162,4 +135,30 @@ impl Inner {
 /// A row that stands for nothing any more.
 fn is_spent(sandbox: &SandboxRecord) -> bool {
     matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted) && sandbox.debts.is_empty()
+}
+
+/// What may be left, for people.
+fn left(sandbox: &SandboxRecord) -> String {
+    let (driver, backend) = (sandbox.driver.as_str(), &sandbox.backend);
+    let absent = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
+    let object = if absent {
+        "its object was gone before".to_owned()
+    } else {
+        format!(
+            "its object {} may still be there and run on {backend}: end it there by hand, or configure the driver again and the sweep deletes it",
+            sandbox.id
+        )
+    };
+    let mut names: Vec<&str> = sandbox.debts.iter().map(|debt| debt.extension.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let owed = if names.is_empty() {
+        String::new()
+    } else {
+        format!("; what these extensions hold for it was not released and is listed as given up: {}", names.join(", "))
+    };
+    format!(
+        "sandbox {:?} was removed from the store only, because driver {driver:?} is not configured: {object}{owed}",
+        sandbox.name.as_str()
+    )
 }

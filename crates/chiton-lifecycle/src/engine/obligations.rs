@@ -37,21 +37,25 @@ const KEEP_ABANDONED: Duration = Duration::from_hours(30 * 24);
 
 pub(super) const ABANDON: &str = "obligation.abandon";
 
-/// The audit record of an obligation that the operator's policy gave up.
-pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Write> {
+/// Who gives up the debts of an extension that is gone.
+pub(super) const POLICY: &str = "policy";
+
+/// The audit record of an obligation that was given up, by the operator's policy or by somebody's word.
+pub(super) fn abandonment(obligation: &Obligation, by: &str, world: &World) -> Option<Write> {
     (obligation.status == ObligationStatus::Abandoned).then(|| {
         Write::Audit(Box::new(AuditRecord {
             at: world.clock.now(),
             action: ABANDON.to_owned(),
             subject: obligation.id.clone(),
-            by: "policy".to_owned(),
+            by: by.to_owned(),
             message: given_up_because(obligation),
         }))
     })
 }
 
 pub(super) fn given_up_because(obligation: &Obligation) -> String {
-    format!("extension {:?} is gone and its policy says abandon", obligation.debt.extension.as_str())
+    let Debt { extension, phase, .. } = &obligation.debt;
+    format!("extension {:?} owed {phase}, and it was given up: {}", extension.as_str(), obligation.last_error)
 }
 
 /// An obligation that nobody will pay: it stays listed for a while and holds nothing.
@@ -190,7 +194,7 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(still.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
-        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
+        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, POLICY, &self.inner.world)));
         let operation = Some(OperationKind::Cleanup);
         self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();

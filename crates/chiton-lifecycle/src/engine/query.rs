@@ -161,7 +161,7 @@ impl Engine {
 
     /// How many sandboxes are held: nothing may touch them until something is back.
     pub fn held(&self) -> usize {
-        self.inner.held.lock().len()
+        self.inner.held.lock().keys().filter(|subject| subject.sandbox().is_some()).count()
     }
 
     /// All workspaces.

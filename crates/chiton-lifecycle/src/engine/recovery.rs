@@ -17,7 +17,7 @@ use super::{Engine, Missing, StartupError};
 use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
     AuditRecord, DriverCall, Mark, MarkEvent, Obligation, ObligationStatus, OpenOperation, OperationOutcome,
-    OperationRecord, SandboxQuery, SandboxRecord, StepKey, StepStatus, Subject, Write,
+    OperationRecord, SandboxQuery, SandboxRecord, StepKey, StepStatus, Subject, WorkspaceRecord, Write,
 };
 
 /// Why something of an earlier life of the store is held.
@@ -145,7 +145,7 @@ impl Inner {
     /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
     fn missing_for(&self, obligation: &Obligation) -> Option<Error> {
         let Subject::Workspace(key) = &obligation.subject else { return None };
-        if obligation.status != ObligationStatus::Open {
+        if obligation.status != ObligationStatus::Open || self.held.lock().contains_key(&obligation.subject) {
             return None;
         }
         let name = &obligation.debt.extension;
@@ -302,8 +302,9 @@ impl Inner {
             .await
             .map_err(store_error)?;
         let epoch = self.journal.info().epoch;
-        if !all.iter().any(|sandbox| sandbox.epoch == *old) {
-            return self.nothing_to_adopt(old, &all).await;
+        let workspaces = self.journal.workspaces().await.map_err(store_error)?;
+        if !all.iter().any(|sandbox| sandbox.epoch == *old) && !workspaces.iter().any(|row| row.epoch == *old) {
+            return self.nothing_to_adopt(old, &all, &workspaces).await;
         }
         let mut writes = Vec::new();
         for mut sandbox in all.into_iter().filter(|sandbox| sandbox.epoch == *old) {
@@ -311,7 +312,6 @@ impl Inner {
             writes.push(Write::PutSandbox(Box::new(sandbox)));
         }
         let sandboxes = writes.len();
-        let workspaces = self.journal.workspaces().await.map_err(store_error)?;
         for mut row in workspaces.into_iter().filter(|row| row.epoch == *old) {
             row.epoch = epoch.clone();
             writes.push(Write::PutWorkspace(Box::new(row)));
@@ -329,22 +329,33 @@ impl Inner {
 }
 
 impl Inner {
-    /// An epoch without sandboxes. One that ended here was adopted before, or had none: the flag may stay where it is. Any
+    /// An epoch without subjects. One that ended here was adopted before, or had none: the flag may stay where it is. Any
     /// other is a slip that would leave held what the operator means to free.
-    async fn nothing_to_adopt(&self, wanted: &StoreEpoch, all: &[SandboxRecord]) -> Result<(), Error> {
+    async fn nothing_to_adopt(
+        &self,
+        wanted: &StoreEpoch,
+        all: &[SandboxRecord],
+        workspaces: &[WorkspaceRecord],
+    ) -> Result<(), Error> {
         let present = self.journal.info().epoch;
         let earlier = self.journal.epochs().await.map_err(store_error)?;
         if *wanted == present || earlier.contains(wanted) {
-            tracing::info!(epoch = %wanted, "no sandbox of this epoch is held: there is nothing to take over");
+            tracing::info!(epoch = %wanted, "nothing of this epoch is held: there is nothing to take over");
             return Ok(());
         }
-        let mut held: BTreeMap<&StoreEpoch, usize> = BTreeMap::new();
+        let mut held: BTreeMap<&StoreEpoch, (usize, usize)> = BTreeMap::new();
         for sandbox in all.iter().filter(|sandbox| sandbox.epoch != present) {
-            *held.entry(&sandbox.epoch).or_default() += 1;
+            held.entry(&sandbox.epoch).or_default().0 += 1;
         }
-        let held: Vec<String> = held.iter().map(|(epoch, count)| format!("{epoch} ({count} sandboxes)")).collect();
+        for row in workspaces.iter().filter(|row| row.epoch != present) {
+            held.entry(&row.epoch).or_default().1 += 1;
+        }
+        let named = |(epoch, (sandboxes, workspaces)): (&&StoreEpoch, &(usize, usize))| {
+            format!("{epoch} ({sandboxes} sandboxes, {workspaces} workspaces)")
+        };
+        let held: Vec<String> = held.iter().map(named).collect();
         let (there, cure) = if held.is_empty() {
-            ("no sandbox is held".to_owned(), "start without --adopt-epoch".to_owned())
+            ("nothing is held".to_owned(), "start without --adopt-epoch".to_owned())
         } else {
             (format!("held are those of {}", held.join(", ")), "name one of these with --adopt-epoch".to_owned())
         };

@@ -18,3 +18,4 @@ mod trust;
 mod tests;
 
 pub(crate) use log::MarkLog;
+pub(crate) use trust::damaged_segments;

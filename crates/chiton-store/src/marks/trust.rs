@@ -96,6 +96,14 @@ pub(super) fn parse(index: u64, bytes: &[u8], synced: bool) -> Segment {
     Segment { index, header: Some(header), first, next, marks, follower, sound }
 }
 
+/// How many segments there are, and the names of those in which something is not as it was written.
+pub(crate) fn damaged_segments(folder: &Path) -> io::Result<(usize, Vec<String>)> {
+    let files = list(folder)?;
+    let damaged = files.iter().filter(|(index, path)| !read_segment(*index, path).sound);
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((files.len(), damaged.map(|(_, path)| name(path)).collect()))
+}
+
 /// The marks from a position to the end, if every rule of trust holds.
 pub(crate) fn trusted(segments: &[Segment], position: &MarkPosition, boot: &str, epoch: &str) -> Option<Vec<Mark>> {
     let begin = segments.iter().position(|segment| segment.is(position))?;

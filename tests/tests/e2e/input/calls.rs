@@ -1,12 +1,14 @@
 //! What a client of its own may send and no command line does.
 
+use std::fmt::Write as _;
+
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
-use serde_json::json;
 use tokio_stream::iter;
 
 use super::nothing_is_stored;
 use crate::harness::{Gateway, root};
+use crate::life::CHAIN;
 
 /// A tar of one file, whose name nobody checked.
 fn tar(name: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {
@@ -149,7 +151,7 @@ fn calls_that_no_command_line_makes_are_refused() {
     no sandbox is named: InvalidArgument: no sandbox is selected
     a variable with a NUL: InvalidArgument: the value of environment variable "A" contains a NUL byte
     a variable too long: InvalidArgument: the environment has 1048579 bytes, the limit is 131072
-    a message too long: OutOfRange: Error, decoded message length too large: found 67108887 bytes, the limit is: 4194304 bytes
+    a message too long: InvalidArgument: a message of the request is too large: Error, decoded message length too large: found 67108887 bytes, the limit is: 4194304 bytes
     a request id too long: InvalidArgument: request id "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" is not valid
     a request id with a NUL: InvalidArgument: request id "a\0b" is not valid
     an operation that is not there: NotFound: there is no operation op-none
