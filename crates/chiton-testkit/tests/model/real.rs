@@ -193,6 +193,9 @@ impl Real {
                         self.lab.lose_marks();
                     }
                 }
+                // Every life has another config: cleanups get the one that was frozen.
+                let tag = format!("life-{}", self.lab.ledger().len());
+                self.lab.reconfigure("ext", serde_json::json!({ "tag": tag }));
                 self.lab.start();
                 // Whoever waited died with the gateway, and asks again.
                 let open: Vec<OperationId> = {
