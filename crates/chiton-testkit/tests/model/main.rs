@@ -44,9 +44,10 @@ fn replay(seed: u64) -> Result<(), String> {
     });
     run.map_err(|error| match error {
         TestError::Fail(why, (initial, transitions, _)) => {
-            let history: String = transitions.iter().map(|transition| format!("\n  {transition:?}")).collect();
+            let history: Vec<String> = transitions.iter().map(|transition| format!("  {transition:?}")).collect();
+            let history = history.join("\n");
             let closed = initial.closed;
-            format!("CHITON_SEED={seed}: {why}\nthe shortest history, doors closed at first: {closed}:{history}")
+            format!("CHITON_SEED={seed}: {why}\nthe shortest history, doors closed at first: {closed}:\n{history}")
         }
         TestError::Abort(why) => format!("CHITON_SEED={seed}: {why}"),
     })

@@ -316,7 +316,7 @@ impl Real {
             for number in 0..2 {
                 let of_name = |sandbox: &&crate::reference::Sandbox| sandbox.name == Some(number) && !sandbox.gone;
                 let named = || model.sandboxes.iter().enumerate().filter(|(_, sandbox)| of_name(sandbox));
-                let found = named().find(|(_, sandbox)| sandbox.holds).or_else(|| named().last());
+                let found = named().find(|(_, sandbox)| sandbox.holds).or_else(|| named().next_back());
                 let found = found.filter(|(_, sandbox)| all || sandbox.shown()).map(|(index, _)| &self.ids[&index]);
                 let engine = self.lab.engine();
                 let selector = Selector::Name(WorkspaceName::default(), name(number));

@@ -456,9 +456,8 @@ impl Model {
                     self.serve(id);
                 }
                 Step::Approve if self.vetoes => return self.refuse(id, Answer::Refused),
-                Step::Approve => {}
                 Step::DriverCreate | Step::DriverStart if fails => return self.unwind(id),
-                Step::DriverCreate => {}
+                Step::Approve | Step::DriverCreate => {}
                 Step::DriverStart => (sandbox.runs, sandbox.exited) = (true, false),
                 Step::Halt => sandbox.runs = false,
                 Step::Absent => (sandbox.holds, sandbox.absent, sandbox.runs) = (false, true, false),
@@ -643,10 +642,9 @@ impl Model {
         }
         busy.cancelled = false;
         let steps: VecDeque<Step> = match busy.kind {
-            K::Create => return self.unwind(id),
             // Its agent calls again only where it runs.
             K::Start if sandbox.runs => [Step::Door(Phase::AfterReady), Step::End(SandboxPhase::Ready, true)].into(),
-            K::Start => return self.unwind(id),
+            K::Create | K::Start => return self.unwind(id),
             K::Stop | K::Delete => {
                 let (stopping, deleting) = (done(busy, Phase::BeforeStop), done(busy, Phase::BeforeDelete));
                 let kept = busy.clone();

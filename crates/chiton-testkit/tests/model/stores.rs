@@ -45,7 +45,7 @@ impl Play {
             .driver(spec)
             .extension_with(authoritative("lease").saves(), |policy| policy.authoritative = true)
             .extension(ExtensionScript::everywhere("second"))
-            .configure(move |config| config.adopt_epoch = taken.lock().clone());
+            .configure(move |config| config.adopt_epoch.clone_from(&taken.lock()));
         let (others, backups) = (Vec::new(), Vec::new());
         let mut play = Self { lab, rng, others, backups, adopt, adopted: 0, restored: 0 };
         play.lab.start();
