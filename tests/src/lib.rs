@@ -5,8 +5,14 @@
 //! part is not of the product: an extension that misbehaves on demand. It is compiled into a distribution of its own,
 //! `chiton-test`, in the same way in which any derived build adds an extension.
 //!
-//! - [`fault`]: the extension
+//! - [`fault`]: an extension that misbehaves on demand
+//! - [`netns`]: an extension with an effect in the kernel
+//! - [`links`]: a driver with real effects at next to no cost
+//! - [`crash`]: a gateway that is killed over and over, and the look at the machine between
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod crash;
 pub mod fault;
+pub mod links;
+pub mod netns;

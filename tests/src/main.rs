@@ -9,9 +9,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let distribution = chiton::Distribution::new()
         .driver(chiton::oci())
+        .driver(chiton_tests::links::kind())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
-        .extension(chiton_extension_noop::extension());
+        .extension(chiton_extension_noop::extension())
+        .extension(chiton_tests::netns::extension());
     if std::env::var("TEST_WITHOUT").is_ok_and(|name| name == "fault") {
         return distribution.main();
     }

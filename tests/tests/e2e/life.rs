@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use chiton_tests::crash::leftovers;
 use serde_json::{Value, json};
 
 use crate::harness::terminal::Terminal;
-use crate::harness::{Gateway, leftovers, root};
+use crate::harness::{Gateway, root};
 
 /// Extensions that ship, and the one that notes what it was called for.
 pub(crate) const CHAIN: &str = r#"

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason, StoreEpoch,
+    CreateFailure, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StartReason,
+    StopReason, StoreEpoch,
 };
 
 use super::admit::{Admission, Ticket};
@@ -244,6 +245,9 @@ impl Inner {
         }
         let mut run = self.run(ticket, operation, sandbox, String::new()).await?;
         run.steps.recovered = true;
+        let step = marks.as_deref().and_then(|marks| last_begun(marks, &run.op.id));
+        let step = step.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        tracing::info!(operation = %run.op.id, kind = %run.op.kind, sandbox = %id, step, "an interrupted operation goes on");
         run.replay(marks);
         self.world.executor.spawn(Box::pin(run.resume()));
         Ok(())
@@ -364,6 +368,14 @@ impl Inner {
     }
 }
 
+/// The step that an operation began last, as far as its marks tell.
+fn last_begun<'a>(marks: &'a [Mark], operation: &OperationId) -> Option<&'a StepKey> {
+    marks.iter().rev().filter(|mark| mark.operation == *operation).find_map(|mark| match &mark.event {
+        MarkEvent::Step { step, .. } => Some(step),
+        _ => None,
+    })
+}
+
 impl Run {
     /// Takes in what is known of the interrupted operation's steps.
     pub(super) fn replay(&mut self, marks: Option<Vec<Mark>>) {
@@ -406,7 +418,6 @@ impl Run {
 
     /// Goes on with an interrupted operation.
     pub(super) async fn resume(self) {
-        tracing::info!(operation = %self.op.id, kind = %self.op.kind, sandbox = %self.sandbox.id, "an interrupted operation goes on");
         let interrupted = CreateFailure {
             step: "interrupted".to_owned(),
             extension: None,

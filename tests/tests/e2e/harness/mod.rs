@@ -2,7 +2,6 @@
 //! started again at will. When it is dropped everything of it is deleted, and the machine is looked at: what is left of
 //! it is a failure of the test.
 
-pub(crate) mod leftovers;
 pub(crate) mod terminal;
 
 use std::collections::BTreeSet;
@@ -16,6 +15,7 @@ use std::time::Duration;
 
 use chiton_client::Client;
 use chiton_proto::v1 as wire;
+use chiton_tests::crash::leftovers;
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -255,7 +255,8 @@ impl Monitor {
         }
         if ended {
             self.launch = None;
-            if self.state != State::Running && self.kill_at.is_none() {
+            // Without an init nobody is left whose end could be waited for, whether this end was asked for or not.
+            if self.init.is_none() || (self.state != State::Running && self.kill_at.is_none()) {
                 let source = io::Error::other("the launch child ended before the main process ran");
                 return Err(MonitorError::Step { step: "launch", source });
             }
@@ -304,7 +305,11 @@ impl Monitor {
                 self.stop(SHUTDOWN_GRACE);
             }
         }
-        self.reap(Some(WaitPidFlag::WNOHANG))?;
+        let nobody = !self.reap(Some(WaitPidFlag::WNOHANG))?;
+        if nobody && self.init_status.is_none() {
+            let source = io::Error::other("no process of the sandbox is left, and none was seen to end as its init");
+            return Err(MonitorError::Step { step: "watch over the sandbox", source });
+        }
         Ok(())
     }
 

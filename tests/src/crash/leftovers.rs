@@ -1,0 +1,105 @@
+//! What a gateway could have left on this machine, looked for without asking it.
+
+use std::fs;
+use std::path::Path;
+
+/// Everything that carries the gateway's id, that its folder is mounted or used by, and what its folder holds.
+/// Empty when nothing is left.
+pub fn look(gateway: &str, folder: &Path) -> Vec<String> {
+    let mut found: Vec<String> =
+        pids(gateway, folder).into_iter().map(|(pid, what)| format!("process {pid} {what}")).collect();
+    found.extend(cgroups(gateway).into_iter().map(|group| format!("control group {group}")));
+    found.extend(mounts(folder).into_iter().map(|mount| format!("mount {mount}")));
+    for part in [
+        "data/drivers/oci/sandboxes",
+        "data/run/drivers/oci/monitors",
+        "data/run/drivers/oci/agent",
+        "leases",
+        "effects",
+        "netns",
+    ] {
+        let Ok(listing) = fs::read_dir(folder.join(part)) else { continue };
+        found.extend(listing.flatten().map(|entry| entry.path().display().to_string()));
+    }
+    found
+}
+
+/// The lines of this process's mount table that name the folder.
+pub fn mounts(folder: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let place = folder.to_string_lossy();
+    table.lines().filter(|line| line.contains(&*place)).map(ToOwned::to_owned).collect()
+}
+
+/// Processes that are in one of the gateway's groups, that were started with its id or folder, or whose view of the
+/// file system shows its folder in a way in which this process's does not: also a process that left every group is found
+/// by what is mounted for it.
+pub fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
+    let place = folder.to_string_lossy().into_owned();
+    let own_mounts = fs::read_link("/proc/self/ns/mnt").ok();
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let mut found = Vec::new();
+    let Ok(processes) = fs::read_dir("/proc") else { return found };
+    for entry in processes.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid == own {
+            continue;
+        }
+        let text = |name: &str| {
+            let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        // What is mounted for everybody says nothing about one of them.
+        let other_mounts = || fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|link| Some(link) != own_mounts);
+        let (command, groups) = (text("cmdline"), text("cgroup"));
+        let why = if !gateway.is_empty() && groups.contains(gateway) {
+            "in a control group of the gateway"
+        } else if command.contains(&place) || (!gateway.is_empty() && command.contains(gateway)) {
+            "started with the gateway's id or folder"
+        } else if other_mounts() && text("mountinfo").contains(&place) {
+            "sees a mount of the gateway's folder"
+        } else {
+            continue;
+        };
+        let group = groups.lines().find(|line| line.contains(gateway)).unwrap_or_default().to_owned();
+        found.push((pid, format!("{why} ({group}): {}", command.trim())));
+    }
+    found
+}
+
+/// The control groups of a gateway, in every hierarchy, parents first.
+pub fn cgroups(gateway: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), gateway, &mut found);
+    found.sort();
+    found
+}
+
+fn walk(root: &Path, gateway: &str, found: &mut Vec<String>) {
+    let Ok(listing) = fs::read_dir(root) else { return };
+    for entry in listing.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        walk(&entry.path(), gateway, found);
+        if entry.path().to_string_lossy().contains(gateway) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+}
+
+/// After a test that failed: ends what is left, so that the next test does not stumble over it.
+pub fn sweep(gateway: &str, folder: &Path) {
+    use rustix::mount::{UnmountFlags, unmount};
+    use rustix::process::{Pid, Signal, kill_process};
+    for (pid, _) in pids(gateway, folder) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    for group in cgroups(gateway).iter().rev() {
+        drop(fs::remove_dir(group));
+    }
+    for mount in mounts(folder) {
+        if let Some(place) = mount.split(' ').nth(4) {
+            _ = unmount(place, UnmountFlags::DETACH);
+        }
+    }
+}
