@@ -1,4 +1,4 @@
-//! Risk (c): an object disappears only by a committed delete or unwind of its id, or by a sweep in its epoch.
+//! What only its owner may do. Risk (c): an object disappears only by a committed delete or unwind of its id, or by a sweep in its epoch.
 //!
 //! The check follows every store through its commits, copies and restored ones too, because what a store says of an object
 //! is no excuse when the object is another store's.
@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{OperationOutcome, Subject, Write};
-use chiton_model::{GatewayId, OperationKind, SandboxId, SandboxPhase, StoreEpoch};
+use chiton_model::{ExtensionName, GatewayId, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StoreEpoch};
 
 use super::{Effect, Ledger, Opened, What};
 use crate::driver::Call;
@@ -76,6 +76,38 @@ impl Store {
 }
 
 impl Ledger {
+    /// After an operation's outcome only what that outcome lists is tried again: a cleanup outside of an operation of its
+    /// subject is one of an obligation that is listed at that moment.
+    pub fn only_the_listed_is_retried(&self) -> Result<(), String> {
+        let mut intended: BTreeSet<OperationId> = BTreeSet::new();
+        let mut listed: BTreeMap<String, (Subject, ExtensionName, Phase)> = BTreeMap::new();
+        for entry in self.entries() {
+            match &entry.what {
+                What::Commit(commit) => {
+                    for write in &commit.writes {
+                        match write {
+                            Write::PutOperation(operation) => drop(intended.insert(operation.id.clone())),
+                            Write::PutObligation(owed) => {
+                                let debt = (owed.subject.clone(), owed.debt.extension.clone(), owed.debt.phase);
+                                listed.insert(owed.id.clone(), debt);
+                            }
+                            Write::RemoveObligation(id) => drop(listed.remove(id)),
+                            _ => {}
+                        }
+                    }
+                }
+                What::HookBegin(hook) if hook.phase.is_cleanup() && !intended.contains(&hook.operation) => {
+                    let debt = (hook.subject.clone(), hook.extension.clone(), hook.phase);
+                    if !listed.values().any(|other| *other == debt) {
+                        return Err(format!("a cleanup is retried that no obligation lists: {entry}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// An object disappears only by a committed delete or unwind of its id, or by a sweep of the life of the store that
     /// made it; and never by a sweep while another store has it as its own.
     pub fn only_owners_remove(&self) -> Result<(), String> {
