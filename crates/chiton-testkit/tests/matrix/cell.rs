@@ -77,9 +77,15 @@ impl Act {
     /// The driver calls whose failure changes its course.
     fn calls(self) -> &'static [Call] {
         match self {
-            Self::Create => {
-                &[Call::EnsureWorkspace, Call::Prepare, Call::Create, Call::Start, Call::Stop, Call::Delete]
-            }
+            Self::Create => &[
+                Call::EnsureWorkspace,
+                Call::Prepare,
+                Call::Create,
+                Call::Start,
+                Call::Stop,
+                Call::Delete,
+                Call::ReleaseWorkspace,
+            ],
             Self::Start | Self::Shutdown => &[Call::Start, Call::Stop],
             Self::Stop | Self::Exit => &[Call::Stop],
             Self::Delete | Self::Cleanup => &[Call::Stop, Call::Delete],
