@@ -67,6 +67,24 @@ pub fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
     found
 }
 
+/// The gateway's processes and what each is waiting for, for whoever has to find out what happened.
+pub fn describe(gateway: &str, folder: &Path) -> String {
+    let mut text = String::new();
+    for (pid, what) in pids(gateway, folder) {
+        text.push_str(&format!("\n== {pid} {what}\n"));
+        for name in ["status", "stack", "net/unix"] {
+            let said = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            text.push_str(&String::from_utf8_lossy(&said));
+        }
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            let target = fs::read_link(descriptor.path()).unwrap_or_default();
+            text.push_str(&format!("{} -> {}\n", descriptor.path().display(), target.display()));
+        }
+    }
+    text
+}
+
 /// The control groups of a gateway, in every hierarchy, parents first.
 pub fn cgroups(gateway: &str) -> Vec<String> {
     let mut found = Vec::new();

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use super::audit::audit;
-use super::load::{Caller, Load, a_moment};
+use super::load::{Caller, Load, a_moment, by_id};
 use super::platform::{Platform, platform};
 use super::process::{Process, rows, settled};
 use super::report::{Kills, Report, Times};
@@ -67,6 +67,8 @@ pub fn run(options: &Options) -> Result<Report, String> {
     }
     let failed = !run.leaks.is_empty();
     if failed {
+        let processes = leftovers::describe(&run.gateway_id, folder.path());
+        drop(fs::write(folder.path().join("processes.txt"), processes));
         // Whatever happens now is not of the run any more.
         drop(runtime.block_on(run.process.kill()));
         run.platform.sweep(&run.gateway_id, folder.path());
@@ -153,7 +155,7 @@ impl Run<'_> {
     /// One life of the gateway: sometimes a look, much asked at once, perhaps a helper killed, then the gateway.
     async fn round(&mut self, kill: u64) -> Result<(), String> {
         self.serve().await?;
-        if kill > 0 && kill % self.options.audit_every == 0 {
+        if kill > 0 && kill.is_multiple_of(self.options.audit_every) {
             self.audit(kill).await?;
             if !self.leaks.is_empty() {
                 return Ok(());
@@ -192,8 +194,8 @@ impl Run<'_> {
             process.kill().await
         };
         // The clients end because the gateway does.
-        let (_, killed) = tokio::join!(callers, killer);
-        killed.map_err(|error| format!("the gateway cannot be killed: {error}"))?;
+        let (_, death) = tokio::join!(callers, killer);
+        death.map_err(|error| format!("the gateway cannot be killed: {error}"))?;
         self.kills.gateway += 1;
         self.kills.serving += 1;
         if self.options.verbose {
@@ -295,8 +297,7 @@ impl Run<'_> {
                 return Err(format!("sandboxes cannot be deleted: {}", rows.join(", ")));
             }
             for row in rows.iter().filter(|row| row.phase != "Deleted" && row.phase != "Deleting") {
-                let by = wire::sandbox_selector::By::Id(row.id.clone());
-                let sandbox = Some(wire::SandboxSelector { by: Some(by), ..Default::default() });
+                let sandbox = Some(by_id(&row.id));
                 let request = wire::DeleteSandboxRequest { sandbox, ..Default::default() };
                 // One that is gone meanwhile is as good.
                 drop(client.delete_sandbox(request).await);

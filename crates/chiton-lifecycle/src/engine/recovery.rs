@@ -1,12 +1,13 @@
 //! After a crash: the journal alone decides how each open operation goes on (rules 2, 12 and 15).
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StartReason,
-    StopReason,
+    BackendId, CreateFailure, DriverId, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase,
+    StartReason, StopReason,
 };
 
 use super::admit::{Admission, Ticket};
@@ -43,8 +44,9 @@ impl Engine {
         for sandbox in &live {
             inner.reopen(sandbox).await;
         }
+        let rows: HashMap<&SandboxId, &SandboxRecord> = live.iter().map(|row| (&row.id, row)).collect();
         for operation in open {
-            inner.resume(operation).await.map_err(one)?;
+            inner.resume(operation, &rows).await.map_err(one)?;
         }
         for sandbox in live {
             inner.restart_again(sandbox);
@@ -52,6 +54,20 @@ impl Engine {
         inner.begin_background();
         Ok(())
     }
+}
+
+/// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does not
+/// answer says nothing.
+fn other_backend(backends: &HashMap<DriverId, BackendId>, sandbox: &SandboxRecord) -> Option<String> {
+    let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
+    let now = backends.get(&sandbox.driver)?;
+    (!done && *now != sandbox.backend).then(|| {
+        format!(
+            "driver {:?} now talks to {now}, the sandbox was made on {}; point the driver at that installation again",
+            sandbox.driver.as_str(),
+            sandbox.backend
+        )
+    })
 }
 
 impl Inner {
@@ -84,14 +100,16 @@ impl Inner {
     async fn check_pieces(&self, live: &[SandboxRecord]) -> Result<(), StartupError> {
         let epoch = self.journal.info().epoch;
         let mut missing = Vec::new();
+        // Asked once each, not once for every sandbox: there may be a hundred thousand, and a driver may not answer.
+        let (backends, unread) = (self.backends_now(live).await, self.unread_states().await);
         for sandbox in live {
-            if let Some(why) = self.other_backend(sandbox).await {
+            if let Some(why) = other_backend(&backends, sandbox) {
                 // Not a missing piece either: held until the driver talks to that installation again.
                 self.held.lock().insert(sandbox.id.clone(), why);
                 continue;
             }
             let why = if sandbox.epoch == epoch {
-                self.missing_piece(sandbox).await
+                self.missing_piece(sandbox, &unread).await
             } else {
                 // Not a missing piece but an unsure identity: held in any case, never served and never refused.
                 let why = format!(
@@ -117,21 +135,42 @@ impl Inner {
         if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
     }
 
-    /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does
-    /// not answer says nothing.
-    async fn other_backend(&self, sandbox: &SandboxRecord) -> Option<String> {
-        let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
-        let now = self.backend(&sandbox.driver).await.ok()?;
-        (!done && now != sandbox.backend).then(|| {
-            format!(
-                "driver {:?} now talks to {now}, the sandbox was made on {}; point the driver at that installation again",
-                sandbox.driver.as_str(),
-                sandbox.backend
-            )
-        })
+    /// The installations that the drivers of these sandboxes talk to. A driver that does not answer is not among them.
+    async fn backends_now(&self, live: &[SandboxRecord]) -> HashMap<DriverId, BackendId> {
+        let mut found = HashMap::new();
+        let drivers: BTreeSet<&DriverId> = live.iter().map(|sandbox| &sandbox.driver).collect();
+        for driver in drivers {
+            if let Ok(backend) = self.backend(driver).await {
+                found.insert(driver.clone(), backend);
+            }
+        }
+        found
     }
 
-    async fn missing_piece(&self, sandbox: &SandboxRecord) -> Option<Error> {
+    /// States of a version that their extension does not read, by subject. States that the store cannot give say nothing
+    /// here: whoever needs them will hear of it.
+    async fn unread_states(&self) -> HashMap<Subject, Error> {
+        let mut unread = HashMap::new();
+        for kind in self.registry.iter() {
+            let descriptor = kind.descriptor();
+            let Ok(states) = self.journal.states_by(&descriptor.name).await else { continue };
+            for (subject, state) in states {
+                if !descriptor.reads(state.schema_version) {
+                    let why = format!(
+                        "extension {:?} reads state version {}, the saved one is {}",
+                        descriptor.name.as_str(),
+                        descriptor.state_schema,
+                        state.schema_version
+                    );
+                    let error = Error::new(ErrorKind::Unavailable { what: descriptor.name.to_string() }, why);
+                    unread.insert(subject, error.cure("run a build whose extension reads it"));
+                }
+            }
+        }
+        unread
+    }
+
+    async fn missing_piece(&self, sandbox: &SandboxRecord, unread: &HashMap<Subject, Error>) -> Option<Error> {
         let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted) && sandbox.debts.is_empty();
         if done {
             return None;
@@ -142,33 +181,22 @@ impl Inner {
         if let Err(error) = self.links_or_abandoned(&sandbox.chain).await {
             return Some(error);
         }
-        let states = self.journal.states_of(&sandbox.subject()).await.ok()?;
-        states.into_iter().find_map(|(name, state)| {
-            let kind = self.registry.get(&name)?;
-            (!kind.descriptor().reads(state.schema_version)).then(|| {
-                Error::new(
-                    ErrorKind::Unavailable { what: name.to_string() },
-                    format!(
-                        "extension {:?} reads state version {}, the saved one is {}",
-                        name.as_str(),
-                        kind.descriptor().state_schema,
-                        state.schema_version
-                    ),
-                )
-                .cure("run a build whose extension reads it")
-            })
-        })
+        unread.get(&sandbox.subject()).cloned()
     }
 
     /// Puts an interrupted operation back on its subject.
-    async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
+    async fn resume(
+        self: &Arc<Self>,
+        open: OpenOperation,
+        rows: &HashMap<&SandboxId, &SandboxRecord>,
+    ) -> Result<(), Error> {
         let OpenOperation { operation, marks } = open;
         let admitted = self.table.admit(&operation.subject, operation.kind, operation.id.clone()).await?;
         let Admission::Go(ticket) = admitted else {
             return Err(Error::internal(format!("two operations are open on {}", operation.subject)));
         };
         match operation.subject.clone() {
-            Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, &id).await,
+            Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, rows.get(&id).copied()).await,
             Subject::Workspace(key) => {
                 let inner = Arc::clone(self);
                 self.world
@@ -184,13 +212,13 @@ impl Inner {
         ticket: Ticket,
         operation: OperationRecord,
         marks: Option<Vec<Mark>>,
-        id: &SandboxId,
+        row: Option<&SandboxRecord>,
     ) -> Result<(), Error> {
-        let held = self.held.lock().contains_key(id);
-        let record = self.journal.sandbox(id).await.map_err(store_error)?;
-        let Some(sandbox) = record else {
+        let Some(sandbox) = row.cloned() else {
             return self.close(operation).await;
         };
+        let id = sandbox.id.clone();
+        let held = self.held.lock().contains_key(&id);
         if held {
             // Nothing touches it until its operator decides; the operation stays open.
             drop(ticket);

@@ -75,6 +75,17 @@ pub(crate) enum Share {
     Whole,
 }
 
+/// Waits for a share of the machine; it is held until the file is dropped.
+pub(crate) fn share(share: Share) -> File {
+    let lock = File::create(Path::new(PROGRAM).with_extension("lock")).expect("a lock file");
+    let mode = match share {
+        Share::Part => FlockOperation::LockShared,
+        Share::Whole => FlockOperation::LockExclusive,
+    };
+    rustix::fs::flock(&lock, mode).expect("a share of the machine");
+    lock
+}
+
 /// A gateway of a test's own.
 pub(crate) struct Gateway {
     folder: TempDir,
@@ -93,12 +104,7 @@ impl Gateway {
     }
 
     pub(crate) fn sharing(config: &str, share: Share) -> Self {
-        let lock = File::create(Path::new(PROGRAM).with_extension("lock")).expect("a lock file");
-        let mode = match share {
-            Share::Part => FlockOperation::LockShared,
-            Share::Whole => FlockOperation::LockExclusive,
-        };
-        rustix::fs::flock(&lock, mode).expect("a share of the machine");
+        let lock = self::share(share);
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
