@@ -58,6 +58,7 @@ fn lint() -> Result<(), String> {
 
 fn bench(rest: &[String]) -> Result<(), String> {
     cargo(&["build", "--release", "--package", "chiton", "--locked"])?;
+    cargo(&["build", "--release", "--package", "chiton-tests", "--bin", "chiton-test", "--locked"])?;
     let mut arguments = vec!["run", "--release", "--package", "chiton-bench", "--locked", "--"];
     arguments.extend(rest.iter().map(String::as_str));
     cargo(&arguments)
