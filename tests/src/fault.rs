@@ -72,10 +72,19 @@ pub struct Fault {
 /// # Errors
 /// None in practice: the name is a constant of the right form.
 pub fn extension() -> Result<ExtensionKind, Error> {
+    extension_of(1)
+}
+
+/// The same, with state of another schema version.
+///
+/// # Errors
+/// None in practice, either.
+pub fn extension_of(state_schema: u32) -> Result<ExtensionKind, Error> {
     let phases = Phase::ALL.iter().copied().filter(|phase| *phase != Phase::Sweep);
     let mut descriptor = Descriptor::new("fault", env!("CARGO_PKG_VERSION"), "Misbehaves on demand", phases)?;
     // Files are written by this process: after a crash none can still be on its way.
     descriptor.local_effects = true;
+    descriptor.state_schema = state_schema;
     Ok(ExtensionKind::new(descriptor, |_: &Config| Vec::new(), |config| Ok(Fault { config })))
 }
 

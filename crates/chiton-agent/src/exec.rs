@@ -113,7 +113,7 @@ impl Execs {
         Ok(ReceiverStream::new(outputs))
     }
 
-    fn check(start: &ExecStart) -> Result<(), Status> {
+    pub(crate) fn check(start: &ExecStart) -> Result<(), Status> {
         if start.request_id.len() > REQUEST_ID {
             let text = format!("the request id has {} bytes; use at most {REQUEST_ID}", start.request_id.len());
             return Err(Status::invalid_argument(text));

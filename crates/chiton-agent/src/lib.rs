@@ -21,6 +21,9 @@ pub mod config;
 pub mod dial;
 pub mod exec;
 pub mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod output;
 pub mod processes;
 mod pty;

@@ -65,13 +65,16 @@ pub fn from_status(status: &Status) -> Error {
     {
         return error;
     }
-    let text = status.message();
+    let text = if status.message().trim().is_empty() { "it gives no reason" } else { status.message() };
     if let Some(cause) = status.source() {
         return Error::unavailable("gateway", format!("the connection to the gateway broke: {}", innermost(cause)))
             .cure("see whether the gateway still runs, then repeat the command");
     }
     match status.code() {
-        Code::InvalidArgument | Code::OutOfRange => Error::invalid("request", text),
+        // The library's own, for a message that is larger than it takes.
+        Code::OutOfRange => Error::invalid("request", format!("a message of the request is too large: {text}"))
+            .cure("send less at once; put large data into a file and copy it (chiton cp)"),
+        Code::InvalidArgument => Error::invalid("request", text),
         Code::NotFound => Error::not_found(text),
         Code::AlreadyExists => Error::already_exists(text),
         Code::Aborted => Error::conflict(text),
@@ -108,8 +111,9 @@ pub fn from_detail(detail: &ErrorDetail) -> Option<Error> {
         "internal" => ErrorKind::Internal,
         _ => return None,
     };
+    let message = if detail.message.trim().is_empty() { "it gives no reason" } else { &detail.message };
     let cure = Some(detail.cure.clone()).filter(|cure| !cure.is_empty());
-    Some(Error { kind, message: detail.message.clone(), cure })
+    Some(Error { kind, message: message.to_owned(), cure })
 }
 
 fn innermost<'a>(mut cause: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {

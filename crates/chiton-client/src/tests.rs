@@ -180,3 +180,15 @@ async fn calls_arrive_at_the_server_behind_the_socket() {
     }
     server.abort();
 }
+
+#[test]
+fn a_status_without_a_text_says_at_least_that() {
+    let error = crate::from_status(&tonic::Status::new(tonic::Code::InvalidArgument, ""));
+    assert_eq!(error.message, "it gives no reason");
+}
+
+#[test]
+fn a_message_that_is_too_large_is_told_with_a_cure() {
+    let error = crate::from_status(&tonic::Status::out_of_range("found 5 bytes, the limit is: 4 bytes"));
+    assert!(error.message.contains("too large: found 5 bytes") && error.cure.is_some(), "{error:?}");
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiton_driver::ComputeDriver;
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use crate::api::Api;
+use crate::audit::AuditFile;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, Plugins, context};
@@ -29,6 +30,7 @@ use crate::world::{
 pub struct Gateway {
     pub(crate) api: Api,
     pub(crate) engine: Engine,
+    pub(crate) audit: AuditFile,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -48,10 +50,12 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let one = |error: Error| vec![error];
     folder(&config.gateway.data_dir).map_err(one)?;
     folder(&config.gateway.run_dir).map_err(one)?;
-    let options = StoreOptions::new(config.gateway.data_dir.join("store"))
+    let options = StoreOptions::new(store_folder(&config.gateway.data_dir))
         .map_err(|error| one(Error::unavailable("store", format!("the kernel's boot id cannot be read: {error}"))))?;
-    let journal: Arc<dyn Journal> = Arc::new(SqliteStore::open(options).map_err(|error| one(error.into()))?);
+    let store = Arc::new(SqliteStore::open(options).map_err(|error| one(error.into()))?);
+    let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
+    let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(config, plugins, &*journal)?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
@@ -74,19 +78,27 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
+    let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
-    metrics.set_obligations(engine.obligations().len());
+    audit.open().await.map_err(one)?;
+    tokio::spawn(audit.clone().follow(events));
 
     let shown = config.origins().iter().map(|shown| (shown.key.clone(), shown.value.clone(), shown.origin.to_string()));
     let api = Api {
         engine: engine.clone(),
+        store,
         sessions,
         hub,
         metrics,
         started_at: Timestamp::now(),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, _hooks: hooks })
+    Ok(Gateway { api, engine, audit, _hooks: hooks })
+}
+
+/// Where the store is in a data folder.
+pub fn store_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
 }
 
 type Drivers = (Vec<Arc<dyn ComputeDriver>>, BTreeMap<DriverId, Arc<AgentFolder>>);

@@ -6,12 +6,16 @@
 //! - [`plugin`]: what a distribution plugs in; no kind of driver or extension is named in this crate
 //! - [`api`], `http`, `listen`: what callers reach
 //! - [`sessions`]: the agents inside sandboxes
-//! - [`world`], [`metrics`]: the engine's world, and what it tells
+//! - [`world`], [`metrics`], `audit`: the engine's world, and what it tells
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod audit;
 pub mod compose;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod listen;
 pub mod metrics;

@@ -1,8 +1,11 @@
 //! Metrics, in the `OpenMetrics` text form.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use chiton_lifecycle::journal::StepKey;
+use chiton_lifecycle::Engine;
+use chiton_lifecycle::journal::{ObligationStatus, StepKey};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -17,12 +20,25 @@ struct StepLabels {
     extension: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExtensionLabels {
+    extension: String,
+}
+
 /// What is counted.
 pub struct Metrics {
     registry: Mutex<Registry>,
     seconds: Family<StepLabels, Histogram>,
     failures: Family<StepLabels, Counter>,
-    obligations: Gauge,
+    obligations: Family<StatusLabels, Gauge>,
+    oldest: Gauge<f64, AtomicU64>,
+    attempts: Family<ExtensionLabels, Counter>,
+    held: Gauge,
     requests: Counter,
 }
 
@@ -37,12 +53,29 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("chiton");
         let seconds = Family::<StepLabels, Histogram>::new_with_constructor(buckets);
-        let (failures, obligations, requests) = (Family::default(), Gauge::default(), Counter::default());
+        let (failures, obligations, oldest) =
+            (Family::default(), Family::default(), Gauge::<f64, AtomicU64>::default());
+        let (attempts, held, requests) = (Family::default(), Gauge::default(), Counter::default());
         registry.register("step_seconds", "Duration of lifecycle steps by phase and extension", seconds.clone());
         registry.register("step_failures", "Lifecycle steps that failed", failures.clone());
-        registry.register("obligations", "Cleanups that are owed and could not be paid", obligations.clone());
+        registry.register(
+            "obligations",
+            "Cleanups that could not be paid, by what becomes of them",
+            obligations.clone(),
+        );
+        registry.register(
+            "obligations_oldest_seconds",
+            "Age of the oldest open obligation; 0 without one",
+            oldest.clone(),
+        );
+        registry.register(
+            "obligation_attempts",
+            "Cleanups that were tried and left something owed, since the gateway started",
+            attempts.clone(),
+        );
+        registry.register("held_sandboxes", "Sandboxes that wait for something that is missing", held.clone());
         registry.register("requests", "API requests", requests.clone());
-        Self { registry: Mutex::new(registry), seconds, failures, obligations, requests }
+        Self { registry: Mutex::new(registry), seconds, failures, obligations, oldest, attempts, held, requests }
     }
 }
 
@@ -62,25 +95,32 @@ impl Metrics {
         self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn obligation(&self, open: bool) {
-        if open {
-            self.obligations.inc()
-        } else {
-            self.obligations.dec()
-        };
+    /// A cleanup was tried and left something owed.
+    pub(crate) fn obligation_attempt(&self, extension: &str) {
+        self.attempts.get_or_create(&ExtensionLabels { extension: extension.to_owned() }).inc();
     }
 
-    /// The obligations that were open at start-up.
-    pub(crate) fn set_obligations(&self, count: usize) {
-        self.obligations.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Takes in what the engine knows at this moment.
+    fn look(&self, engine: &Engine, now: Timestamp) {
+        let obligations = engine.obligations();
+        let of = |status| obligations.iter().filter(move |obligation| obligation.status == status);
+        for (label, status) in [("open", ObligationStatus::Open), ("abandoned", ObligationStatus::Abandoned)] {
+            let count = i64::try_from(of(status).count()).unwrap_or(i64::MAX);
+            self.obligations.get_or_create(&StatusLabels { status: label }).set(count);
+        }
+        let oldest = of(ObligationStatus::Open).map(|obligation| obligation.opened_at).min();
+        // The wall clock may have been set back since.
+        self.oldest.set(oldest.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0)));
+        self.held.set(i64::try_from(engine.held()).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn request(&self) {
         self.requests.inc();
     }
 
-    /// All of it, as text.
-    pub fn text(&self) -> String {
+    /// All of it as of now, as text.
+    pub(crate) fn text(&self, engine: &Engine) -> String {
+        self.look(engine, Timestamp::now());
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry.lock()) {
             Ok(()) => text,

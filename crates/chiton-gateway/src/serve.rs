@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::api::Peer;
 use crate::compose::compose;
 use crate::config::{Config, Listener, LogFormat, MetricsListen};
-use crate::http::{Readiness, routes};
+use crate::http::{Readiness, metrics_answer, routes};
 use crate::listen::PeerListener;
 use crate::plugin::Plugins;
 
@@ -68,8 +68,9 @@ pub async fn serve(
         servers.spawn(server.into_future());
     }
     if let Some(listen) = &config.metrics {
-        let metrics = Arc::clone(&gateway.api.metrics);
-        let router = axum::Router::new().route("/metrics", axum::routing::get(move || async move { metrics.text() }));
+        let (metrics, engine) = (Arc::clone(&gateway.api.metrics), gateway.engine.clone());
+        let text = move || async move { metrics_answer(metrics.text(&engine)) };
+        let router = axum::Router::new().route("/metrics", axum::routing::get(text));
         metrics_server(listen, router, &allowed, closing.clone(), &mut servers).await.map_err(one)?;
     }
     readiness.set(true);
@@ -84,6 +85,10 @@ pub async fn serve(
     readiness.set(false);
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     gateway.engine.shutdown().await;
+    if let Err(error) = gateway.audit.open().await {
+        // The next start writes what is missing.
+        tracing::error!(%error, "the audit file is behind the store");
+    }
     close.send_replace(true);
     // A client that watches for ever does not keep the process.
     drop(tokio::time::timeout(CLOSE, async { while servers.join_next().await.is_some() {} }).await);

@@ -231,7 +231,7 @@ const SEQUENCES: [Sequence; 10] = {
             calls: &[D::Delete],
             slots: false,
             opens: true,
-            closes: false,
+            closes: true,
         },
     ]
 };

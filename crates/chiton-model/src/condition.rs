@@ -16,6 +16,7 @@ pub enum ConditionStatus {
 
 /// One notable fact about a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Condition {
     /// Its kind, in camel case: `Ready`, `ExtensionDegraded`, `CleanupPending`.
     #[serde(rename = "type")]

@@ -7,7 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of thing went wrong. Each kind has one stable code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ErrorKind {
     /// The request itself is malformed; `field` is the path of the part that is.
     Invalid {
@@ -68,6 +68,7 @@ impl ErrorKind {
 
 /// An error condition with the text that people need: what happened and why, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields)]
 #[error("{message}")]
 pub struct Error {
     /// The condition.

@@ -22,4 +22,4 @@ pub use name::{SandboxName, WorkspaceName};
 pub use phase::{CreateFailure, ExitStatus, OperationKind, Phase, Ran, SandboxPhase, StartReason, StopReason};
 pub use quantity::{CpuQuantity, MemoryQuantity};
 pub use spec::{Principal, Resources, SandboxSpec};
-pub use suggest::nearest;
+pub use suggest::{nearest, printable};

@@ -187,6 +187,7 @@ words!(
 
 /// Why a create was undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreateFailure {
     /// The step that failed: a phase, or `driver create`, `driver start`, `ready`, `interrupted`, `deleted`.
     pub step: String,
@@ -208,6 +209,7 @@ impl fmt::Display for CreateFailure {
 
 /// How a main process ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ExitStatus {
     /// Its exit code (128 + signal when a signal ended it); absent when nobody saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

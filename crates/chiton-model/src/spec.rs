@@ -12,6 +12,7 @@ use crate::quantity::{CpuQuantity, MemoryQuantity};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Principal {
     /// A stable name: `uid:0`, or a token's subject.
     pub subject: String,
@@ -22,6 +23,7 @@ pub struct Principal {
 
 /// Limits. An absent one is not applied; a present one is applied or the create is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Resources {
     /// Processor time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +38,7 @@ pub struct Resources {
 
 /// The request for a sandbox: what the record keeps and hooks see. It holds no secret, only references.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SandboxSpec {
     /// `host`, `dir:PATH`, … ; empty means the driver's default.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -82,6 +85,28 @@ const COMMAND_BYTES: usize = 128 * 1024;
 /// no part of it can be the one that it refuses.
 const ENV_BYTES: usize = 128 * 1024;
 
+/// How deep documents of drivers and extensions may be nested. They are stored some levels deep in rows, and JSON is read
+/// back to 128 levels only: one that is deeper could be stored and never read again.
+pub const DEEPEST: usize = 64;
+
+/// Whether a document is nested at most [`DEEPEST`] levels.
+pub fn is_shallow(document: &serde_value::Value) -> bool {
+    use serde_value::Value;
+    let mut open = vec![(document, 1)];
+    while let Some((value, level)) = open.pop() {
+        let inner: Box<dyn Iterator<Item = &Value>> = match value {
+            Value::Array(items) => Box::new(items.iter()),
+            Value::Object(entries) => Box::new(entries.values()),
+            _ => continue,
+        };
+        if level > DEEPEST {
+            return false;
+        }
+        open.extend(inner.map(|value| (value, level + 1)));
+    }
+    true
+}
+
 impl SandboxSpec {
     /// Checks all that can be checked without knowing the driver.
     pub fn check(&self) -> Result<(), Error> {
@@ -102,6 +127,13 @@ impl SandboxSpec {
                 return Err(Error::invalid("secrets", format!("variable {name:?} is set by both env and secrets"))
                     .cure("set it in one of the two"));
             }
+        }
+        if let Some((driver, _)) = self.driver_config.iter().find(|(_, options)| !is_shallow(options)) {
+            return Err(Error::invalid(
+                format!("driver_config.{driver}"),
+                format!("the options of driver {driver:?} are nested more than {DEEPEST} levels deep"),
+            )
+            .cure("write them flatter"));
         }
         if self.resources.pids == Some(0) {
             return Err(Error::invalid("resources.pids", "a pids limit of 0 leaves no process to run")

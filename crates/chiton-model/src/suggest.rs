@@ -9,3 +9,17 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
         .min()
         .map(|(_, candidate)| candidate)
 }
+
+/// Text from outside for a message: control characters, also line breaks, are written as escapes, so that a message is one
+/// line and does nothing to a terminal.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_debug());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}

@@ -13,7 +13,8 @@ pub(crate) fn expire(connection: &Connection, now: i64) -> rusqlite::Result<Vec<
     let gone: Vec<String> = transaction
         .prepare_cached(
             "SELECT id FROM sandbox WHERE expires_at <= ?1
-             AND NOT EXISTS (SELECT 1 FROM obligation WHERE obligation.subject = sandbox.id)
+             AND NOT EXISTS (SELECT 1 FROM obligation WHERE obligation.subject = sandbox.id
+                             AND json_extract(obligation.doc, '$.status') = 'open')
              AND NOT EXISTS (SELECT 1 FROM operation WHERE operation.subject = sandbox.id AND operation.open = 1)",
         )?
         .query_map([now], |row| row.get(0))?
@@ -26,7 +27,7 @@ pub(crate) fn expire(connection: &Connection, now: i64) -> rusqlite::Result<Vec<
     // A repeated request is answered with its operation, so that one stays as long as the request.
     transaction.execute(
         "DELETE FROM operation WHERE open = 0
-         AND id NOT IN (SELECT json_extract(doc, '$.operation') FROM request)
+         AND id NOT IN (SELECT json_extract(doc, '$.operation') FROM request WHERE json_extract(doc, '$.operation') IS NOT NULL)
          AND (ended_at <= ?1 AND sandbox IS NOT NULL AND sandbox NOT IN (SELECT id FROM sandbox)
              OR id IN (
                  SELECT id FROM (

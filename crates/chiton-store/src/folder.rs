@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -24,6 +24,7 @@ impl DataFolder {
     /// Makes the folder if it is not there, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         make(path)?;
+        ours(path)?;
         make(&path.join("marks"))?;
         let lock = path.join("lock");
         let mut file = OpenOptions::new()
@@ -43,16 +44,50 @@ impl DataFolder {
             drop(file.read_to_string(&mut holder));
             return Err(StoreError::Locked { folder: path.to_owned(), holder: holder.trim().parse().ok() });
         }
+        remove_leftovers(path);
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)).map(drop)).map_err(io(&lock))?;
         file.write_all(std::process::id().to_string().as_bytes()).map_err(io(&lock))?;
         Ok(Self { path: path.to_owned(), _lock: file })
     }
 }
 
+/// Copies that a process was making when it was killed.
+fn remove_leftovers(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(COPY) {
+            // One that stays takes room, and is tried again next time.
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// How the names of copies begin that are being made.
+pub(crate) const COPY: &str = "copy-";
+
 /// Makes a file that nobody else can read, whatever the umask and the folder allow. `SQLite` gives its other files the
 /// same mode.
 pub(crate) fn private(path: &Path) -> Result<(), StoreError> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop).map_err(io(path))
+}
+
+/// Whose it is, and who may change it: a folder that others can write to can make a gateway delete anything, and nobody
+/// knows what was written so far. That others may look into it can be mended, and is.
+fn ours(path: &Path) -> Result<(), StoreError> {
+    let found = fs::metadata(path).map_err(io(path))?;
+    let user = rustix::process::geteuid().as_raw();
+    if found.uid() != user {
+        return Err(StoreError::Foreign { folder: path.to_owned(), owner: found.uid(), user });
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(StoreError::Exposed { folder: path.to_owned(), mode });
+    }
+    if mode & 0o077 != 0 {
+        tracing::warn!(folder = %path.display(), mode = %format_args!("{mode:04o}"), "the data folder was open to others: its mode is 0700 now");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io(path))?;
+    }
+    Ok(())
 }
 
 fn make(path: &Path) -> Result<(), StoreError> {

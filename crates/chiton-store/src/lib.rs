@@ -10,14 +10,22 @@
 //! - `schema`: tables and migrations
 //! - `rows`, `writer`: commits
 //! - `reader`: look-ups
+//! - `check`, `sum`, `witness`: whether what is stored is what was stored
 //! - `marks`: the mark log
+//! - `backup`: a store as one file, and back
 //! - [`SqliteStore`]: all of it as the engine's [`chiton_lifecycle::journal::Journal`]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod backup;
+mod check;
 mod error;
+mod examine;
 mod expire;
 mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod machine;
 mod marks;
@@ -25,9 +33,13 @@ mod reader;
 mod rows;
 mod schema;
 mod store;
+mod sum;
+mod witness;
 mod writer;
 
+pub use backup::{BackupFile, Manifest, Restored, Snapshot, restore, save_offline};
 pub use error::StoreError;
+pub use examine::{Level, StoreFinding, examine};
 pub use machine::MachineFacts;
 pub use schema::SCHEMA_VERSION;
 pub use store::{SqliteStore, StoreOptions};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chiton_lifecycle::journal::JournalError;
+use chiton_model::printable;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Params, Row};
 use serde::de::DeserializeOwned;
@@ -28,12 +29,7 @@ impl Readers {
         let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => Connection::open_with_flags(
-                &self.file,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )
-            .and_then(|connection| configure(&connection).map(|()| connection))
-            .map_err(|error| failed(&error))?,
+            None => self.open()?,
         };
         let found = look(&connection).map_err(|error| failed(&error));
         let mut idle = self.idle.lock();
@@ -41,6 +37,26 @@ impl Readers {
             idle.push(connection);
         }
         found
+    }
+
+    /// Another connection. It cannot write, whatever it is told; it is opened for writing all the same, because only then
+    /// does `SQLite` keep the shared memory of the write-ahead log in order.
+    fn open(&self) -> Result<Connection, JournalError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(&self.file, flags)
+            .and_then(|connection| {
+                configure(&connection)?;
+                connection.pragma_update(None, "query_only", "ON")?;
+                Ok(connection)
+            })
+            .map_err(|error| match error.sqlite_error_code() {
+                // It does not say why. As a rule no descriptor is left, and then another file cannot be opened either.
+                Some(rusqlite::ErrorCode::CannotOpen) => match std::fs::File::open(&self.file) {
+                    Err(why) => JournalError::Failed(format!("the database cannot be opened for reading: {why}")),
+                    Ok(_) => failed(&error),
+                },
+                _ => failed(&error),
+            })
     }
 
     /// All rows of a query.
@@ -80,5 +96,7 @@ pub(crate) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
 
 /// A document as its record. One that does not fit is named, not skipped.
 pub(crate) fn decode<T: DeserializeOwned>(name: &str, doc: &[u8]) -> Result<T, JournalError> {
-    serde_json::from_slice(doc).map_err(|error| JournalError::Unreadable(format!("{name}: {error}")))
+    // The library quotes names of unknown fields as they are.
+    serde_json::from_slice(doc)
+        .map_err(|error| JournalError::Unreadable(format!("{name}: {}", printable(&error.to_string()))))
 }

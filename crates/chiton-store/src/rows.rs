@@ -4,6 +4,8 @@ use chiton_lifecycle::journal::{Check, Commit, JournalError, Subject, Write};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
+use crate::sum;
+
 /// A change, encoded.
 pub(crate) enum Row {
     Sandbox {
@@ -81,7 +83,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn doc<T: Serialize>(value: &T) -> Result<String, JournalError> {
+pub(crate) fn doc<T: Serialize>(value: &T) -> Result<String, JournalError> {
     serde_json::to_string(value)
         .map_err(|error| JournalError::Failed(format!("a record could not be encoded: {error}")))
 }
@@ -155,6 +157,9 @@ fn row(write: &Write) -> Result<Row, JournalError> {
 
 /// A failure of `SQLite` as the journal's.
 pub(crate) fn failed(error: &rusqlite::Error) -> JournalError {
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+        return JournalError::Full(error.to_string());
+    }
     JournalError::Failed(error.to_string())
 }
 
@@ -237,22 +242,31 @@ fn verify(connection: &Connection, check: &Check) -> Result<(), Refusal> {
 
 /// The row's column and its document let go of the name together.
 fn release_name(connection: &Connection, id: &str) -> rusqlite::Result<()> {
-    connection
+    let sum = connection
         .prepare_cached(
-            "UPDATE sandbox SET name_held = 0, doc = json_set(doc, '$.name_held', json('false')) WHERE id = ?1",
+            "UPDATE sandbox SET name_held = 0, doc = json_set(doc, '$.name_held', json('false')) WHERE id = ?1
+             RETURNING id, workspace, name, name_held, number, expires_at, doc",
         )?
-        .execute([id])
-        .map(drop)
+        .query_row([id], |row| sum::of_row(row, 7))
+        .optional()?;
+    let Some(sum) = sum else { return Ok(()) };
+    connection.prepare_cached("UPDATE sandbox SET sum = ?1 WHERE id = ?2")?.execute(params![sum, id]).map(drop)
 }
 
 fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(drop);
+    // With its checksum as the last value.
+    let insert = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
+        let sum = sum::of(values)?;
+        let values: Vec<&dyn rusqlite::ToSql> = values.iter().copied().chain([&sum as &dyn rusqlite::ToSql]).collect();
+        run(sql, &values)
+    };
     match row {
-        Row::Sandbox { id, workspace, name, held, number, expires_at, doc } => run(
+        Row::Sandbox { id, workspace, name, held, number, expires_at, doc } => insert(
             // Not INSERT OR REPLACE: that would remove the row that holds the name.
-            "INSERT INTO sandbox (id, workspace, name, name_held, number, expires_at, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO sandbox (id, workspace, name, name_held, number, expires_at, doc, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, name = excluded.name, name_held = excluded.name_held,
-                 number = excluded.number, expires_at = excluded.expires_at, doc = excluded.doc",
+                 number = excluded.number, expires_at = excluded.expires_at, doc = excluded.doc, sum = excluded.sum",
             params![id, workspace, name, held, number, expires_at, doc],
         ),
         Row::NoSandbox { id, subject } => {
@@ -262,35 +276,35 @@ fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
         // Applied before the checks.
         Row::ReleaseName { .. } => Ok(()),
         Row::Config { digest, doc } => {
-            run("INSERT OR IGNORE INTO config (digest, doc) VALUES (?1, ?2)", params![digest, doc])
+            insert("INSERT OR IGNORE INTO config (digest, doc, sum) VALUES (?1, ?2, ?3)", params![digest, doc])
         }
-        Row::Operation { id, subject, sandbox, open, number, ended_at, doc } => run(
-            "INSERT OR REPLACE INTO operation (id, subject, sandbox, open, number, ended_at, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        Row::Operation { id, subject, sandbox, open, number, ended_at, doc } => insert(
+            "INSERT OR REPLACE INTO operation (id, subject, sandbox, open, number, ended_at, doc, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![id, subject, sandbox, open, number, ended_at, doc],
         ),
-        Row::State { subject, extension, key, doc } => run(
-            "INSERT OR REPLACE INTO state (subject, extension, key, doc) VALUES (?1, ?2, ?3, ?4)",
+        Row::State { subject, extension, key, doc } => insert(
+            "INSERT OR REPLACE INTO state (subject, extension, key, doc, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![subject, extension, key, doc],
         ),
         Row::NoState { subject, extension } => {
             run("DELETE FROM state WHERE subject = ?1 AND extension = ?2", params![subject, extension])
         }
-        Row::Obligation { id, subject, opened_at, doc } => run(
-            "INSERT OR REPLACE INTO obligation (id, subject, opened_at, doc) VALUES (?1, ?2, ?3, ?4)",
+        Row::Obligation { id, subject, opened_at, doc } => insert(
+            "INSERT OR REPLACE INTO obligation (id, subject, opened_at, doc, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![id, subject, opened_at, doc],
         ),
         Row::NoObligation { id } => run("DELETE FROM obligation WHERE id = ?1", params![id]),
-        Row::Workspace { workspace, driver, ready, doc } => run(
-            "INSERT OR REPLACE INTO workspace (workspace, driver, ready, doc) VALUES (?1, ?2, ?3, ?4)",
+        Row::Workspace { workspace, driver, ready, doc } => insert(
+            "INSERT OR REPLACE INTO workspace (workspace, driver, ready, doc, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![workspace, driver, ready, doc],
         ),
         Row::NoWorkspace { workspace, driver } => {
             run("DELETE FROM workspace WHERE workspace = ?1 AND driver = ?2", params![workspace, driver])
         }
-        Row::Request { principal, method, request_id, expires_at, doc } => run(
-            "INSERT OR REPLACE INTO request (principal, method, request_id, expires_at, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
+        Row::Request { principal, method, request_id, expires_at, doc } => insert(
+            "INSERT OR REPLACE INTO request (principal, method, request_id, expires_at, doc, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![principal, method, request_id, expires_at, doc],
         ),
-        Row::Audit { doc } => run("INSERT INTO audit (doc) VALUES (?1)", params![doc]),
+        Row::Audit { doc } => insert("INSERT INTO audit (doc, sum) VALUES (?1, ?2)", params![doc]),
     }
 }

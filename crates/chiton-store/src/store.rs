@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use chiton_lifecycle::journal::{
-    Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation, OperationRecord,
-    RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord, Write,
+    AuditRecord, Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation,
+    OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord,
+    Write,
 };
 use chiton_model::{ExtensionName, GatewayId, OperationId, SandboxId, SandboxName, StoreEpoch, WorkspaceName};
 use futures::channel::oneshot;
@@ -15,12 +16,15 @@ use parking_lot::RwLock;
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
+use crate::check::{self, database_of, place_of};
+use crate::error::sql;
 use crate::folder::{DataFolder, io, private};
 use crate::identity::{self, Identity};
 use crate::marks::MarkLog;
 use crate::reader::{Readers, bytes, decode};
 use crate::rows::encode;
 use crate::schema::{configure, migrate};
+use crate::witness::{Note, Witness};
 use crate::writer::{Fatal, Job, Pending, Writer};
 use crate::{MachineFacts, StoreError};
 
@@ -68,21 +72,21 @@ impl SqliteStore {
     /// [`StoreError`] says why and names the folder.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let folder = DataFolder::open(&options.folder)?;
-        let file = folder.path.join("chiton.db");
-        let database = |error: rusqlite::Error| StoreError::Database {
-            folder: options.folder.clone(),
-            message: error.to_string(),
-        };
+        let file = database_of(&folder.path);
+        check::look(&folder.path)?;
         private(&file)?;
-        let mut connection = Connection::open(&file).map_err(database)?;
-        configure(&connection).map_err(database)?;
-        migrate(&mut connection, &folder.path)?;
+        let mut connection = Connection::open(&file).map_err(sql(&file))?;
+        configure(&connection).map_err(sql(&file))?;
+        migrate(&mut connection, &file)?;
         let Identity { gateway, epoch, last_commit, given } =
-            identity::establish(&mut connection, &folder.path, &file, &options.machine)?;
+            identity::establish(&mut connection, &file, &options.machine)?;
+        let note = Note { file: place_of(&file)?, epoch: epoch.clone(), last_commit };
+        let witness = Witness::open(&folder.path, note)?;
         let marks = Arc::new(MarkLog::open(&folder.path.join("marks"), &options.machine.boot, epoch.as_str())?);
         let last = Arc::new(AtomicU64::new(last_commit));
         let fatal: Fatal = options.fatal;
-        let writer = Writer::start(connection, Arc::clone(&last), given + identity::BLOCK, Arc::clone(&marks), fatal)
+        let reserved = given + identity::BLOCK;
+        let writer = Writer::start(connection, Arc::clone(&last), reserved, Arc::clone(&marks), witness, fatal)
             .map_err(io(&file))?;
         Ok(Self {
             writer,
@@ -156,7 +160,7 @@ impl Journal for SqliteStore {
 
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError> {
         let epoch = identity::fresh_epoch();
-        self.ask(|answer| Job::Epoch(epoch.to_string(), answer)).await?;
+        self.ask(|answer| Job::Epoch(epoch.clone(), answer)).await?;
         self.marks.renew(epoch.as_str())?;
         self.epoch.write().clone_from(&epoch);
         Ok(epoch)
@@ -247,6 +251,21 @@ impl Journal for SqliteStore {
         rows.into_iter().map(|row| Ok((row.subject()?, row.extension()?))).collect()
     }
 
+    async fn audits(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, JournalError> {
+        let rows = self.readers.rows(
+            "SELECT number, doc FROM audit WHERE number > ?1 ORDER BY number LIMIT ?2",
+            params![i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX)],
+            |row| Ok((row.get::<_, i64>(0)?, bytes(row, 1)?)),
+        )?;
+        let read = |(number, doc): (i64, Vec<u8>)| {
+            let record = decode(&format!("audit record {number}"), &doc)?;
+            let number = u64::try_from(number)
+                .map_err(|_| JournalError::Unreadable(format!("audit record {number}: its number is negative")))?;
+            Ok((number, record))
+        };
+        rows.into_iter().map(read).collect()
+    }
+
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError> {
         self.readers.documents("SELECT 'obligation ' || id, doc FROM obligation ORDER BY opened_at, id", [])
     }
@@ -260,6 +279,14 @@ impl Journal for SqliteStore {
             "SELECT 'workspace ' || workspace || '/' || driver, doc FROM workspace ORDER BY workspace, driver",
             [],
         )
+    }
+
+    async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError> {
+        let found = self
+            .readers
+            .rows("SELECT value FROM meta WHERE key = 'earlier_epochs'", [], |row| row.get::<_, String>(0))?;
+        let epochs = found.iter().flat_map(|text| text.split_whitespace());
+        epochs.map(|text| StoreEpoch::new(text).map_err(|error| JournalError::Unreadable(error.message))).collect()
     }
 
     async fn expire(&self, now: jiff::Timestamp) -> Result<Vec<SandboxId>, JournalError> {

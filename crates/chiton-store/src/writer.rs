@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use chiton_lifecycle::journal::{Check, JournalError};
-use chiton_model::SandboxId;
+use chiton_model::{SandboxId, StoreEpoch};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -18,6 +18,7 @@ use crate::expire::expire;
 use crate::identity::{self, BLOCK};
 use crate::marks::MarkLog;
 use crate::rows::{Refusal, Row, apply, failed};
+use crate::witness::Witness;
 
 /// The most commits that share one fsync: bounds how long the first of them waits.
 const BATCH: usize = 256;
@@ -38,7 +39,7 @@ pub(crate) struct Pending {
 pub(crate) enum Job {
     Commit(Pending),
     Expire(i64, oneshot::Sender<Result<Vec<SandboxId>, JournalError>>),
-    Epoch(String, oneshot::Sender<Result<(), JournalError>>),
+    Epoch(StoreEpoch, oneshot::Sender<Result<(), JournalError>>),
     /// Reserve commit numbers up to this one and a block further.
     Reserve(u64, Sender<()>),
 }
@@ -62,6 +63,7 @@ impl Writer {
         last: Arc<AtomicU64>,
         reserved: u64,
         marks: Arc<MarkLog>,
+        witness: Witness,
         fatal: Fatal,
     ) -> std::io::Result<Self> {
         let (jobs, inbox) = channel();
@@ -73,6 +75,7 @@ impl Writer {
             transactions: Arc::clone(&transactions),
             reserved: Arc::clone(&reserved),
             marks,
+            witness,
             fatal,
             lost: None,
         };
@@ -111,6 +114,7 @@ struct Work {
     transactions: Arc<AtomicU64>,
     reserved: Arc<AtomicU64>,
     marks: Arc<MarkLog>,
+    witness: Witness,
     fatal: Fatal,
     /// Why nothing is stored any more, once the store cannot be trusted and the hook has let the process live.
     lost: Option<String>,
@@ -138,7 +142,15 @@ impl Work {
                     drop(answer.send(gone.and_then(|ids| ids.into_iter().map(sandbox_id).collect())));
                 }
                 Job::Epoch(epoch, answer) => {
-                    drop(answer.send(self.guarded(|work| identity::write(&work.connection, "epoch", &epoch))));
+                    let renewed = self.guarded(|work| {
+                        let transaction = work.connection.unchecked_transaction()?;
+                        identity::renew(&transaction, epoch.as_str())?;
+                        transaction.commit()
+                    });
+                    if renewed.is_ok() {
+                        self.witness.renewed(epoch);
+                    }
+                    drop(answer.send(renewed));
                 }
                 Job::Reserve(number, answer) => {
                     drop(self.guarded(|work| work.reserve(number)));
@@ -154,6 +166,7 @@ impl Work {
         let stored = self.guarded(|work| work.transaction(&batch, highest));
         if stored.is_ok() {
             self.transactions.fetch_add(1, Ordering::Relaxed);
+            self.witness.committed(highest);
             self.last.store(highest, Ordering::Release);
         }
         let results = stored.unwrap_or_else(|error| vec![Err(error); batch.len()]);

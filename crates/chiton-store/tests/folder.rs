@@ -225,7 +225,7 @@ fn damaged_number_is_refused_instead_of_giving_numbers_again() {
     store_all(&open(folder.path()), Vec::new());
     database(folder.path()).execute("UPDATE meta SET value = 'many' WHERE key = 'last_commit'", []).unwrap();
     let text = refusal(folder.path()).to_string();
-    assert!(text.contains("last_commit") && text.contains("many"), "{text}");
+    assert!(text.contains("last_commit") && text.contains("not as it was written"), "{text}");
 }
 
 #[test]
@@ -234,6 +234,67 @@ fn file_that_is_no_database_is_refused_and_kept() {
     let file = folder.path().join("chiton.db");
     let garbage = vec![0x5a; 8192];
     fs::write(&file, &garbage).unwrap();
-    assert!(matches!(refusal(folder.path()), StoreError::Database { .. }));
+    assert!(matches!(refusal(folder.path()), StoreError::Damaged { file: named, .. } if named == file));
     assert_eq!(fs::read(file).unwrap(), garbage);
+}
+
+#[test]
+fn folder_that_others_can_read_is_narrowed_and_one_that_they_can_write_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+    let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
+    set(0o755);
+    drop(open(folder.path()));
+    assert_eq!(mode(), 0o700);
+    set(0o770);
+    let refused = refusal(folder.path());
+    assert!(matches!(refused, StoreError::Exposed { mode: 0o770, .. }), "{refused:?}");
+    assert!(refused.cure().contains(&format!("chmod 700 {}", folder.path().display())), "{}", refused.cure());
+    assert_eq!(mode(), 0o770, "what is refused is not changed");
+}
+
+#[test]
+fn folder_of_another_user_is_refused_naming_both() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: giving a folder away needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(12_345), None).unwrap();
+    let refused = refusal(folder.path());
+    assert!(matches!(refused, StoreError::Foreign { owner: 12_345, user: 0, .. }), "{refused:?}");
+    assert!(refused.cure().contains("chown"), "{}", refused.cure());
+}
+
+#[test]
+fn store_of_before_checksums_is_brought_up_to_date_with_every_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let operation = begun(&store, "op-one", "s-one");
+    store_all(&store, vec![put_operation(&operation), common::put(common::sandbox("s-one", "web", 1))]);
+    drop(store);
+    let connection = database(folder.path());
+    connection.execute_batch("DROP INDEX obligation_subject").unwrap();
+    for table in ["meta", "sandbox", "operation", "state", "config", "obligation", "workspace", "request", "audit"] {
+        connection.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN sum")).unwrap();
+    }
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(connection);
+    drop(open(folder.path()));
+    let again = open(folder.path());
+    assert_eq!(block_on(again.open_operations()).unwrap()[0].operation, operation);
+    assert!(block_on(again.sandbox(&common::sandbox_id("s-one"))).unwrap().is_some());
+    let version: u32 = database(folder.path()).query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, SCHEMA_VERSION);
+}
+
+#[test]
+fn lives_that_ended_are_kept_oldest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let first = store.info().epoch;
+    let second = block_on(store.renew_epoch()).unwrap();
+    block_on(store.renew_epoch()).unwrap();
+    drop(store);
+    assert_eq!(block_on(open(folder.path()).epochs()).unwrap(), [first, second]);
 }

@@ -159,3 +159,17 @@ fn unreadable_row_is_named_with_its_table() {
     let what = spoilt("UPDATE workspace SET doc = '[]'", |store| block_on(store.workspaces()).map(drop));
     assert!(what.starts_with("workspace team/oci"), "{what}");
 }
+
+#[test]
+fn floats_come_back_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let subject = Subject::Sandbox(sandbox_id("s-one"));
+    let floats = [6.934_698_245_112_694e276, 8.383_658_838_626_809e-78, 0.1, f64::MIN_POSITIVE];
+    let state = ExtensionState { schema_version: 1, payload: json!(floats) };
+    store_all(
+        &store,
+        vec![put(sandbox("s-one", "web", 1)), Write::PutState(subject.clone(), extension("lease"), state.clone())],
+    );
+    assert_eq!(block_on(store.states_of(&subject)).unwrap(), [(extension("lease"), state)]);
+}

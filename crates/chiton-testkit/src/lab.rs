@@ -276,6 +276,19 @@ impl Lab {
         self.journal.lose_marks(MarkLoss::Lost);
     }
 
+    /// Of the mark log only so many records are left, and the next is torn. Between a crash and the next start.
+    pub fn tear_marks(&mut self, records: usize) {
+        self.marks_kept = false;
+        self.journal.lose_marks(MarkLoss::Prefix(records));
+    }
+
+    /// Another store in place of this one, which is given back: another gateway, or a copy. Between a crash and the next
+    /// start.
+    pub fn swap_store(&mut self, journal: MemoryJournal) -> MemoryJournal {
+        assert!(self.running.is_none(), "a running gateway keeps its store");
+        std::mem::replace(&mut self.journal, journal)
+    }
+
     /// A new process.
     pub fn restart(&mut self) {
         if self.running.is_some() {
@@ -314,24 +327,20 @@ impl Lab {
     /// placed crash came first, or when it is not so within the limit.
     pub fn quiesce(&self, limit: Duration) -> bool {
         let end = self.world.elapsed().saturating_add(limit);
+        let mut pause = Duration::from_secs(5);
         loop {
             if self.is_quiet() && self.advance(Duration::from_secs(5)) && self.is_quiet() {
                 return true;
             }
-            if self.world.is_killed() || self.world.elapsed() >= end || !self.advance(Duration::from_secs(5)) {
+            if self.world.is_killed() || self.world.elapsed() >= end || !self.advance(pause) {
                 return false;
             }
+            pause = (pause * 2).min(Duration::from_mins(5));
         }
     }
 
     fn is_quiet(&self) -> bool {
-        let open = self.journal.operations().values().any(|operation| operation.outcome.is_none());
-        let owed = self
-            .journal
-            .obligations()
-            .iter()
-            .any(|obligation| obligation.status == chiton_lifecycle::journal::ObligationStatus::Open);
-        !open && !owed && self.platforms.iter().all(|platform| platform.in_flight() == 0)
+        self.journal.is_quiet() && self.platforms.iter().all(|platform| platform.in_flight() == 0)
     }
 
     /// What the store and the platforms say now.

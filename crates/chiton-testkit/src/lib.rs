@@ -33,10 +33,10 @@ pub use driver::{
     Behaviour, Call, DriverSpec, ObjectView, ScriptedDevice, ScriptedDriver, ScriptedMount, ScriptedNetwork,
     ScriptedPlan, ScriptedPlatform, ScriptedResources, ScriptedSealed,
 };
-pub use extension::{Act, ExtensionScript, ScriptedConfig, ScriptedExtension};
+pub use extension::{Act, ExtensionScript, Gate, ScriptedConfig, ScriptedExtension};
 pub use journal::{Backup, JournalHandle, MarkLoss, MemoryJournal};
 pub use lab::Lab;
-pub use ledger::{Effect, End, Entry, Hook, Ledger, Truth, What};
+pub use ledger::{Effect, End, Entry, Hook, Ledger, Opened, Truth, What};
 pub use rng::Rng;
 pub use secrets::ScriptedSecrets;
 pub use signal::Signal;

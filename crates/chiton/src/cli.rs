@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::parse::{Side, duration, key_value, remote_or_local};
+use jiff::Timestamp;
+
+use crate::parse::{Side, duration, key_value, remote_or_local, since_now};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    failed; standard error says what, why and the cure
-  2    wrong usage
+  2    wrong usage, of exec too: nothing ran
   141  whoever read standard output went away
 Of sandbox exec: the command's own (128 + signal when a signal ended it), 124 when --timeout ended it, 126 when it cannot
 be executed, 127 when it is not there, 125 for a failure of chiton's own. Signals are passed on to
@@ -67,6 +69,10 @@ pub(crate) enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Save the store: through the running gateway, or from a folder that no gateway holds.
+    Backup(BackupArgs),
+    /// Put a backup back as a data folder's store. No gateway may hold it.
+    Restore(RestoreArgs),
     /// Look at what this machine offers and what is missing.
     Doctor(DoctorArgs),
     /// Print a completion script.
@@ -219,7 +225,10 @@ pub(crate) struct ExecArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
-    /// The sandbox.
+    /// The sandbox is given by its id.
+    #[arg(long)]
+    pub(crate) id: bool,
+    /// The sandbox: its name, or its id with --id.
     pub(crate) name: String,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -231,6 +240,9 @@ pub(crate) struct CopyArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
+    /// The sandbox is given by its id: <ID:/path>.
+    #[arg(long)]
+    pub(crate) id: bool,
     /// From: a path here, or <NAME:/path>.
     #[arg(value_parser = remote_or_local)]
     pub(crate) source: Side,
@@ -250,8 +262,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) tail: Option<u64>,
     /// Only since then: an RFC 3339 time, or how long ago: 10m.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = since_now)]
+    pub(crate) since: Option<Timestamp>,
 }
 
 #[derive(Debug, Args)]
@@ -357,9 +369,42 @@ pub(crate) enum ConfigCommand {
     },
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    /// The configuration file to look at, too.
+/// Which data folder, where a command works on one without a gateway.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FolderArgs {
+    /// The gateway's configuration file, which names its data folder.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// The data folder. Default: that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The file to write, or a folder to write one into.
+    pub(crate) target: PathBuf,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    /// Replace the store that is there, and keep it beside the new one.
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The gateway's configuration file: it is checked, and it names the data folder to look at.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder to look at. Default: that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }

@@ -18,6 +18,9 @@ mod builtin;
 mod cli;
 mod commands;
 mod distribution;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod output;
 mod parse;
 mod progress;

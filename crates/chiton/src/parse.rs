@@ -29,9 +29,14 @@ pub(crate) fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let ago = duration(text).map_err(|_| format!("{text:?} is neither an RFC 3339 time nor a duration such as 10m"))?;
+    let ago = duration(text).map_err(|_| "write an RFC 3339 time, or how long ago: 10m".to_owned())?;
     let ago = SignedDuration::try_from(ago).map_err(|error| error.to_string())?;
     now.checked_sub(ago).map_err(|error| error.to_string())
+}
+
+/// The same, as of now.
+pub(crate) fn since_now(text: &str) -> Result<Timestamp, String> {
+    since(text, Timestamp::now())
 }
 
 /// One side of a copy.

@@ -29,10 +29,13 @@ pub(crate) async fn outcome(client: &mut Client, operation: &str) -> Result<wire
 /// standard error: they are worth knowing and are not a failure.
 pub(crate) fn settle(outcome: wire::OperationOutcome) -> Result<Option<wire::Sandbox>, Error> {
     for obligation in &outcome.obligations {
+        let owes = match obligation.status.as_str() {
+            "abandoned" => format!("owed {}, which was given up", obligation.phase),
+            _ => format!("still owes {}", obligation.phase),
+        };
         output::note(&format!(
-            "extension {:?} still owes {} ({}): {}",
+            "extension {:?} {owes} ({}): {}",
             obligation.extension,
-            obligation.phase,
             obligation.id,
             one_line(&obligation.last_error)
         ));

@@ -17,6 +17,9 @@ mod check;
 mod connection;
 mod doctor;
 mod driver;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 pub mod launch;
 mod logs;

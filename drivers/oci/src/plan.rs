@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chiton_driver::{FieldRule, PortableWrite, Rule};
-use chiton_model::{CpuQuantity, Error, MemoryQuantity};
+use chiton_model::{CpuQuantity, Error, MemoryQuantity, printable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -191,8 +191,11 @@ impl Default for SecurityPlan {
 impl OciPlan {
     /// Reads a plan strictly.
     pub fn decode(plan: &Value) -> Result<Self, Error> {
-        serde_json::from_value(plan.clone())
-            .map_err(|error| Error::invalid("plan", format!("the plan is not one of the oci driver: {error}")))
+        serde_json::from_value(plan.clone()).map_err(|error| {
+            let why = printable(&error.to_string());
+            Error::invalid("plan", format!("the plan is not one of the oci driver: {why}"))
+                .cure("give each field the form that the driver's schema says (chiton drivers --json)")
+        })
     }
 }
 

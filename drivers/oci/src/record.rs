@@ -65,17 +65,21 @@ impl Record {
         files::replace(dir, FILE, &serde_json::to_vec(self)?, false)
     }
 
+    /// Reads a record's bytes.
+    pub(crate) fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let record: Self = serde_json::from_slice(bytes)?;
+        if record.version == Self::VERSION {
+            return Ok(record);
+        }
+        let (found, known) = (record.version, Self::VERSION);
+        Err(io::Error::other(format!("it has version {found}, known is {known}")))
+    }
+
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
         match fs::read(dir.join(FILE)) {
-            Ok(bytes) => {
-                let record: Self = serde_json::from_slice(&bytes)?;
-                if record.version == Self::VERSION {
-                    Ok(Some(record))
-                } else {
-                    let (found, known) = (record.version, Self::VERSION);
-                    Err(io::Error::other(format!("{} has version {found}, known is {known}", dir.display())))
-                }
-            }
+            Ok(bytes) => Self::decode(&bytes).map(Some).map_err(|error| {
+                io::Error::new(error.kind(), format!("{} cannot be read: {error}", dir.join(FILE).display()))
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

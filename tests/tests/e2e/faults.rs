@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::harness::{Gateway, root};
 use crate::life::CHAIN;
@@ -89,7 +89,12 @@ fn stories(gateway: &Gateway, kind: &str) -> String {
 }
 
 fn filters() -> Vec<(&'static str, &'static str)> {
-    vec![("(s|op|ob)-[0-9a-z]{26}", "[$1]")]
+    vec![
+        ("(s|op|ob)-[0-9a-z]{26}", "[$1]"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "[time]"),
+        // It is tried again by itself; how often it was by now is not the same every time.
+        (r"attempt \d+ failed", "attempt [n] failed"),
+    ]
 }
 
 #[test]
@@ -139,7 +144,7 @@ fn a_phase_that_fails() {
         # on_create_failed
         create: note: extension "fault" still owes on_create_failed ([s]/fault/on_create_failed): on_create_failed was told to fail
           error: extension "fault" failed in after_create: after_create was told to fail [refused]
-        row: "Error" owes 1 "CleanupPending"="True" "extension \"fault\" owes on_create_failed: on_create_failed was told to fail"
+        row: "Error" owes 1 "CleanupPending"="True" "extension \"fault\" owes on_create_failed since [time]: attempt [n] failed: on_create_failed was told to fail; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/on_create_failed --force"
         failure: "extension \"fault\" failed in after_create: after_create was told to fail"
         calls: before_create after_create on_create_failed/failed
         held: .after_create .before_create, 0 leases
@@ -162,8 +167,8 @@ fn a_phase_that_fails() {
         create: done
         stop: done note: extension "fault" still owes after_stop ([s]/fault/after_stop): after_stop was told to fail
         start: error: extension "fault" still owes after_stop from the last stop (obligation [s]/fault/after_stop): after_stop was told to fail [conflict]
-            cure: wait for its retry, or close it by hand: chiton obligations discharge --force
-        row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop: after_stop was told to fail"
+            cure: wait for its retry, or close it by hand: chiton obligations discharge [s]/fault/after_stop --force
+        row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop since [time]: attempt [n] failed: after_stop was told to fail; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/after_stop --force"
         failure: null
         calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed
         held: .after_create .after_ready .before_create .before_start, 1 leases
@@ -175,7 +180,7 @@ fn a_phase_that_fails() {
         # after_delete
         create: done
         delete: done note: extension "fault" still owes after_delete ([s]/fault/after_delete): after_delete was told to fail
-        row: "Deleted" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_delete: after_delete was told to fail"
+        row: "Deleted" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_delete since [time]: attempt [n] failed: after_delete was told to fail; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/after_delete --force"
         failure: null
         calls: before_create after_create before_start after_ready before_stop after_stop/completed before_delete after_delete/completed
         held: .after_create .before_create, 0 leases
@@ -236,7 +241,7 @@ fn a_phase_that_hangs() {
         # on_create_failed
         create: note: extension "fault" still owes on_create_failed ([s]/fault/on_create_failed): its deadline of 1s passed
           error: extension "fault" failed in after_create: after_create was told to fail [refused]
-        row: "Error" owes 1 "CleanupPending"="True" "extension \"fault\" owes on_create_failed: its deadline of 1s passed"
+        row: "Error" owes 1 "CleanupPending"="True" "extension \"fault\" owes on_create_failed since [time]: attempt [n] failed: its deadline of 1s passed; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/on_create_failed --force"
         failure: "extension \"fault\" failed in after_create: after_create was told to fail"
         calls: before_create after_create on_create_failed/failed
         held: .after_create .before_create, 0 leases
@@ -259,8 +264,8 @@ fn a_phase_that_hangs() {
         create: done
         stop: done note: extension "fault" still owes after_stop ([s]/fault/after_stop): its deadline of 1s passed
         start: error: extension "fault" still owes after_stop from the last stop (obligation [s]/fault/after_stop): its deadline of 1s passed [conflict]
-            cure: wait for its retry, or close it by hand: chiton obligations discharge --force
-        row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop: its deadline of 1s passed"
+            cure: wait for its retry, or close it by hand: chiton obligations discharge [s]/fault/after_stop --force
+        row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop since [time]: attempt [n] failed: its deadline of 1s passed; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/after_stop --force"
         failure: null
         calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed
         held: .after_create .after_ready .before_create .before_start, 1 leases
@@ -272,7 +277,7 @@ fn a_phase_that_hangs() {
         # after_delete
         create: done
         delete: done note: extension "fault" still owes after_delete ([s]/fault/after_delete): its deadline of 1s passed
-        row: "Deleted" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_delete: its deadline of 1s passed"
+        row: "Deleted" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_delete since [time]: attempt [n] failed: its deadline of 1s passed; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/after_delete --force"
         failure: null
         calls: before_create after_create before_start after_ready before_stop after_stop/completed before_delete after_delete/completed
         held: .after_create .before_create, 0 leases
@@ -333,7 +338,7 @@ fn a_phase_that_panics() {
         # on_create_failed
         create: note: extension "fault" still owes on_create_failed ([s]/fault/on_create_failed): it panicked: on_create_failed was told to panic
           error: extension "fault" failed in after_create: after_create was told to fail [refused]
-        row: "Error" owes 1 "CleanupPending"="True" "extension \"fault\" owes on_create_failed: it panicked: on_create_failed was told to panic"
+        row: "Error" owes 1 "CleanupPending"="True" "extension \"fault\" owes on_create_failed since [time]: attempt [n] failed: it panicked: on_create_failed was told to panic; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/on_create_failed --force"
         failure: "extension \"fault\" failed in after_create: after_create was told to fail"
         calls: before_create after_create on_create_failed/failed
         held: .after_create .before_create, 0 leases
@@ -356,8 +361,8 @@ fn a_phase_that_panics() {
         create: done
         stop: done note: extension "fault" still owes after_stop ([s]/fault/after_stop): it panicked: after_stop was told to panic
         start: error: extension "fault" still owes after_stop from the last stop (obligation [s]/fault/after_stop): it panicked: after_stop was told to panic [conflict]
-            cure: wait for its retry, or close it by hand: chiton obligations discharge --force
-        row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop: it panicked: after_stop was told to panic"
+            cure: wait for its retry, or close it by hand: chiton obligations discharge [s]/fault/after_stop --force
+        row: "Stopped" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_stop since [time]: attempt [n] failed: it panicked: after_stop was told to panic; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/after_stop --force"
         failure: null
         calls: before_create after_create before_start after_ready approve_stop before_stop after_stop/completed
         held: .after_create .after_ready .before_create .before_start, 1 leases
@@ -369,7 +374,7 @@ fn a_phase_that_panics() {
         # after_delete
         create: done
         delete: done note: extension "fault" still owes after_delete ([s]/fault/after_delete): it panicked: after_delete was told to panic
-        row: "Deleted" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_delete: it panicked: after_delete was told to panic"
+        row: "Deleted" owes 1 "CleanupPending"="True" "extension \"fault\" owes after_delete since [time]: attempt [n] failed: it panicked: after_delete was told to panic; next attempt at [time]; if what it cleans up is certainly gone: chiton obligations discharge [s]/fault/after_delete --force"
         failure: null
         calls: before_create after_create before_start after_ready before_stop after_stop/completed before_delete after_delete/completed
         held: .after_create .before_create, 0 leases
@@ -402,68 +407,6 @@ fn an_action_that_fails_once_is_tried_again() {
         .map(|call| call["attempt"].clone())
         .collect();
     assert_eq!(attempts, [1, 2, 1, 2, 1, 2, 1, 2]);
-}
-
-#[test]
-fn a_cleanup_that_fails_is_owed_over_restarts_until_it_is_paid() {
-    if !root() {
-        return;
-    }
-    let mut gateway = Gateway::start(&config());
-    let sandbox = gateway.json(&["sandbox", "create", "box", "--label", "fault/after_delete=fail"]);
-    let id = sandbox["id"].as_str().expect("an id");
-    let deleted = gateway.chiton(&["sandbox", "delete", "box"]);
-    assert_eq!((deleted.code, deleted.stdout.as_str()), (0, "box Deleted\n"));
-    assert_eq!(gateway.json(&["sandbox", "list"]), json!([]));
-    assert_eq!(gateway.leases(id), 0, "the others were paid");
-    gateway.chiton(&["sandbox", "create", "box"]).ok();
-    for crash in [true, false] {
-        if crash {
-            gateway.kill();
-        } else {
-            gateway.terminate();
-        }
-        gateway.begin();
-        let owed = gateway.json(&["obligations", "list"]);
-        assert_eq!((&owed[0]["subject"], &owed[0]["phase"]), (&json!(id), &json!("after_delete")), "{owed:#}");
-        assert_eq!(gateway.entries("effects").iter().filter(|name| name.starts_with(id)).count(), 2);
-    }
-    std::fs::write(gateway.path("cured"), "").expect("a file");
-    gateway.until(id, |sandbox| sandbox.is_none());
-    assert_eq!(gateway.json(&["obligations", "list"]), json!([]));
-    assert_eq!(gateway.entries("effects").iter().filter(|name| name.starts_with(id)).count(), 0);
-}
-
-#[test]
-fn an_obligation_is_closed_by_hand_only_by_force() {
-    if !root() {
-        return;
-    }
-    let gateway = Gateway::start(&config());
-    let sandbox = gateway.json(&["sandbox", "create", "box", "--label", "fault/after_delete=fail"]);
-    let id = sandbox["id"].as_str().expect("an id");
-    gateway.chiton(&["sandbox", "delete", "box"]).ok();
-    let owed = gateway.json(&["obligations", "list"]);
-    let obligation = owed[0]["id"].as_str().expect("an id");
-    let refused = gateway.chiton(&["obligations", "discharge", obligation]).refused();
-    insta::with_settings!({filters => filters()}, {
-        insta::assert_snapshot!(refused, @r#"
-        error: obligation "[s]/fault/after_delete" is not paid: after_delete was told to fail [refused]
-          cure: if what it would clean up is certainly gone, close it with --force; that is audited
-        "#);
-        insta::assert_snapshot!(gateway.chiton(&["obligations", "discharge", "nope", "--force"]).refused(), @r#"
-        error: there is no obligation "nope" [not_found]
-          cure: chiton obligations list shows them
-        "#);
-    });
-    assert_eq!(gateway.json(&["obligations", "list"]).as_array().map(Vec::len), Some(1));
-    gateway.chiton(&["obligations", "discharge", obligation, "--force"]).ok();
-    assert_eq!(gateway.json(&["obligations", "list"]), json!([]));
-    gateway.until(id, |sandbox| sandbox.is_none());
-    // Nobody paid: what was held is the operator's now.
-    for effect in gateway.entries("effects").iter().filter(|name| name.starts_with(id)) {
-        std::fs::remove_file(gateway.path("effects").join(effect)).expect("a file");
-    }
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use chiton_tests::crash::leftovers;
 use serde_json::{Value, json};
 
 use crate::harness::terminal::Terminal;
-use crate::harness::{Gateway, leftovers, root};
+use crate::harness::{Gateway, root};
 
 /// Extensions that ship, and the one that notes what it was called for.
 pub(crate) const CHAIN: &str = r#"
@@ -285,4 +286,23 @@ fn a_watch_tells_every_change_and_json_and_table_agree() {
     watch.kill().expect("a signal");
     watch.wait().expect("a status");
     assert_eq!(phases, ["Provisioning", "Ready", "Deleting"]);
+}
+
+#[test]
+fn exec_and_copy_find_a_sandbox_by_its_id() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start("");
+    gateway.chiton(&["sandbox", "create", "box"]).ok();
+    let sandbox = gateway.get("box");
+    let id = id(&sandbox);
+    fs::write(gateway.path("file"), "content").expect("a file");
+    gateway.chiton(&["sandbox", "cp", "--id", "file", &format!("{id}:/tmp/file")]).ok();
+    assert_eq!(gateway.chiton(&["sandbox", "exec", "--id", id, "--", "cat", "/tmp/file"]).ok(), "content");
+    gateway.chiton(&["sandbox", "cp", "--id", &format!("{id}:/tmp/file"), "back"]).ok();
+    assert_eq!(fs::read_to_string(gateway.path("back")).expect("a file"), "content");
+    // A name is no id, and an id is no name.
+    assert_eq!(gateway.chiton(&["sandbox", "exec", "--id", "box", "--", "true"]).code, 125);
+    assert_eq!(gateway.chiton(&["sandbox", "exec", id, "--", "true"]).code, 125);
 }

@@ -1,19 +1,25 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
+//! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `faults`: an extension that fails, hangs or panics
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
+//! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
+//! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
 mod chains;
+mod damage;
 mod faults;
 mod harness;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
 mod input;
 mod kills;
 mod life;
+mod obligations;
+mod observe;
 mod secrets;

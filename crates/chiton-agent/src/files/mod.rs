@@ -4,6 +4,8 @@
 //! caller's intent: a write goes to the named place and nowhere else, readers see whole files only, and an archive stays
 //! in its folder.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod pack;
 mod plain;
 mod replace;
@@ -13,8 +15,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tonic::Status;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, Streaming};
 
 pub use pack::read_tar;
 pub use plain::{read_file, stat, write_file};
@@ -55,6 +57,8 @@ fn path(text: &str) -> Result<PathBuf, Status> {
 fn failed(what: &str, path: &Path, error: &io::Error) -> Status {
     let text = format!("{} could not be {what}: {error}", path.display());
     match error.kind() {
+        // The caller's stream ended without its end mark.
+        io::ErrorKind::ConnectionAborted => Status::cancelled(text),
         io::ErrorKind::NotFound => Status::not_found(text),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Status::permission_denied(text),
         io::ErrorKind::AlreadyExists => Status::already_exists(text),
@@ -113,7 +117,37 @@ impl io::Read for Pieces {
     }
 }
 
+/// Hands the pieces of an upload to the thread that was started for it, and gives that thread's result. `piece` says what a
+/// message after the start is; none when it has no place there.
+async fn receive<M, T>(
+    mut input: Streaming<M>,
+    to: mpsc::Sender<Piece>,
+    mut result: oneshot::Receiver<Result<T, Status>>,
+    piece: impl Fn(M) -> Option<Piece>,
+) -> Result<T, Status> {
+    let gone = |_| Status::internal("the agent's file thread ended without a result");
+    loop {
+        let message = tokio::select! {
+            // It ends early only when it failed.
+            early = &mut result => return early.map_err(gone)?,
+            message = input.message() => message?,
+        };
+        let Some(message) = message else { return Err(unfinished()) };
+        let Some(piece) = piece(message) else {
+            return Err(Status::invalid_argument("after its start an upload takes data, then finish = true"));
+        };
+        let last = matches!(piece, Piece::Finish);
+        // A thread that failed takes no more; its result says why.
+        if to.send(piece).await.is_err() || last {
+            return result.await.map_err(gone)?;
+        }
+    }
+}
+
 /// What a broken-off upload answers, if anybody still listens.
 fn unfinished() -> Status {
     Status::invalid_argument("the upload ended without `finish`; nothing was kept, send it again")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! Single files.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use chiton_agent_proto::v1::stat_response::Kind;
@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::replace::{Temporary, dress, existing, is_file, is_folder, open_folder};
-use super::{CHUNK, PIECES, Piece, Pieces, failed, path, unfinished};
+use super::{CHUNK, PIECES, Piece, Pieces, failed, path, receive, unfinished};
 use crate::blocking::Blocking;
 
 /// What is at a path.
@@ -110,36 +110,32 @@ pub async fn write_file(
     else {
         return Err(Status::invalid_argument("the first message of a file write must be its start"));
     };
-    let path = path(&text)?;
+    let path = file_path(&text)?;
     if mode & !0o7777 != 0 {
         return Err(Status::invalid_argument(format!("{mode:o} are no permission bits; use 0 to 7777, octal")));
     }
     let (sender, receiver) = mpsc::channel(PIECES);
-    let mut result = blocking.start(move || receive_file(&path, mode, Pieces::new(receiver))).await?;
-    let gone = |_| Status::internal("the agent's file thread ended without a result");
-    loop {
-        let message = tokio::select! {
-            // It ends early only when it failed.
-            early = &mut result => return early.map_err(gone)?,
-            message = input.message() => message?,
-        };
-        let piece = match message.map(|message| message.input) {
-            None => return Err(unfinished()),
-            Some(Some(Input::Data(bytes))) => Piece::Data(bytes),
-            Some(Some(Input::Finish(true))) => Piece::Finish,
-            Some(_) => {
-                return Err(Status::invalid_argument("after its start a file write takes data, then finish = true"));
-            }
-        };
-        let last = matches!(piece, Piece::Finish);
-        // A thread that failed takes no more; its result says why.
-        if sender.send(piece).await.is_err() || last {
-            return result.await.map_err(gone)?;
-        }
-    }
+    let result = blocking.start(move || receive_file(&path, mode, Pieces::new(receiver))).await?;
+    receive(input, sender, result, |message| match message.input {
+        Some(Input::Data(bytes)) => Some(Piece::Data(bytes)),
+        Some(Input::Finish(true)) => Some(Piece::Finish),
+        _ => None,
+    })
+    .await
 }
 
-fn receive_file(path: &Path, mode: u32, mut from: Pieces) -> Result<WriteFileResponse, Status> {
+/// A checked path that can be a file's. One that ends in a slash names a folder, or what a link there leads to.
+pub(super) fn file_path(text: &str) -> Result<PathBuf, Status> {
+    let checked = path(text)?;
+    if text.ends_with('/') || text.ends_with("/.") {
+        return Err(Status::invalid_argument(format!(
+            "{text:?} names a folder; name a file, without a slash at the end"
+        )));
+    }
+    Ok(checked)
+}
+
+pub(super) fn receive_file(path: &Path, mode: u32, mut from: Pieces) -> Result<WriteFileResponse, Status> {
     let broken = |error: io::Error| failed("written", path, &error);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().map(Path::new)) else {
         return Err(Status::invalid_argument("/ is a folder; name a file"));
@@ -166,7 +162,7 @@ fn receive_file(path: &Path, mode: u32, mut from: Pieces) -> Result<WriteFileRes
 }
 
 /// Copies with a buffer on the heap: these threads have a small stack.
-pub(super) fn copy(from: &mut impl io::Read, to: &mut File) -> io::Result<u64> {
+pub(super) fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<u64> {
     let mut buffer = vec![0; CHUNK];
     let mut size = 0;
     loop {

@@ -6,10 +6,11 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
+use chiton_agent_proto::headers::{Bounded, Gate};
 use chiton_agent_proto::v1::write_tar_request::Input;
 use chiton_agent_proto::v1::{WriteTarRequest, WriteTarResponse, WriteTarStart};
 use rustix::fs::{
@@ -22,8 +23,11 @@ use tonic::{Status, Streaming};
 
 use super::plain::copy;
 use super::replace::{Temporary, dress, existing, is_file, is_folder, open_folder};
-use super::{PATH_BYTES, PIECES, Piece, Pieces, failed, path, unfinished};
+use super::{PATH_BYTES, PIECES, Piece, Pieces, failed, path, receive, unfinished};
 use crate::blocking::Blocking;
+
+/// The largest sparse file, in bytes. An archive of a few bytes may hold one of any size, and reading its zeros takes time.
+const SPARSE: u64 = 256 << 30;
 
 /// Unpacks a tar stream below a folder.
 ///
@@ -39,64 +43,67 @@ pub async fn write_tar(blocking: &Blocking, mut input: Streaming<WriteTarRequest
     };
     let path = path(&text)?;
     let (sender, receiver) = mpsc::channel(PIECES);
-    let mut result = blocking.start(move || unpack(&path, outside_links, Pieces::new(receiver))).await?;
-    let gone = |_| Status::internal("the agent's file thread ended without a result");
-    loop {
-        let message = tokio::select! {
-            // It ends early only when it failed.
-            early = &mut result => return early.map_err(gone)?,
-            message = input.message() => message?,
-        };
-        let piece = match message.map(|message| message.input) {
-            None => return Err(unfinished()),
-            Some(Some(Input::Data(bytes))) => Piece::Data(bytes),
-            Some(Some(Input::Finish(true))) => Piece::Finish,
-            Some(_) => {
-                return Err(Status::invalid_argument("after its start a tar write takes data, then finish = true"));
-            }
-        };
-        let last = matches!(piece, Piece::Finish);
-        // A thread that failed takes no more; its result says why.
-        if sender.send(piece).await.is_err() || last {
-            return result.await.map_err(gone)?;
-        }
-    }
+    let result = blocking.start(move || unpack(&path, outside_links, Pieces::new(receiver), SPARSE)).await?;
+    receive(input, sender, result, |message| match message.input {
+        Some(Input::Data(bytes)) => Some(Piece::Data(bytes)),
+        Some(Input::Finish(true)) => Some(Piece::Finish),
+        _ => None,
+    })
+    .await
 }
 
-fn unpack(root: &Path, outside_links: bool, mut from: Pieces) -> Result<WriteTarResponse, Status> {
+pub(super) fn unpack(
+    root: &Path,
+    outside_links: bool,
+    mut from: Pieces,
+    sparse: u64,
+) -> Result<WriteTarResponse, Status> {
     match std::fs::create_dir(root) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("made", root, &error)),
     }
     let folder = open_folder(root).map_err(|error| failed("entered", root, &error))?;
-    let mut target = Target { root, folder, outside_links, modes: Vec::new() };
-    let mut entries = 0;
-    let mut archive = Archive::new(&mut from);
-    let malformed = |error: io::Error| Status::invalid_argument(format!("the tar stream is broken: {error}"));
-    for entry in archive.entries().map_err(malformed)? {
-        target.write(entry.map_err(malformed)?)?;
-        entries += 1;
+    let mut target = Target { root, folder, outside_links, sparse, modes: Vec::new() };
+    let mut written = 0;
+    let gate = Gate::default();
+    let mut archive = Archive::new(Bounded::new(&mut from, &gate));
+    let mut entries = archive.entries().map_err(malformed)?;
+    loop {
+        gate.headers();
+        let Some(entry) = entries.next() else { break };
+        let mut entry = entry.map_err(malformed)?;
+        gate.contents();
+        target.write(&mut entry)?;
+        // Contents that its kind does not have: skipped here, because between two entries only headers are taken.
+        copy(&mut entry, &mut io::sink()).map_err(malformed)?;
+        written += 1;
     }
     if !from.finish() {
         return Err(unfinished());
     }
     target.seal()?;
-    Ok(WriteTarResponse { entries })
+    Ok(WriteTarResponse { entries: written })
 }
+
+fn malformed(error: io::Error) -> Status {
+    Status::invalid_argument(format!("the tar stream is broken: {error}"))
+}
+
+type Upload<'a, 'b> = Bounded<'a, &'b mut Pieces>;
 
 struct Target<'a> {
     root: &'a Path,
     folder: OwnedFd,
     outside_links: bool,
+    sparse: u64,
     /// Folders that must not get their mode before their content is in them.
     modes: Vec<(PathBuf, u32)>,
 }
 
 impl Target<'_> {
-    fn write(&mut self, mut entry: Entry<'_, &mut Pieces>) -> Result<(), Status> {
-        let name =
-            entry.path().map_err(|error| Status::invalid_argument(format!("the tar stream is broken: {error}")))?;
+    fn write(&mut self, entry: &mut Entry<'_, Upload<'_, '_>>) -> Result<(), Status> {
+        let name = entry.path().map_err(malformed)?;
         let name = relative(&name)?;
         let kind = entry.header().entry_type();
         let mode = entry.header().mode().unwrap_or(0o644);
@@ -107,9 +114,14 @@ impl Target<'_> {
             return if kind == EntryType::Directory { Ok(()) } else { refused("has no name") };
         };
         match kind {
+            EntryType::GNUSparse if entry.size() > self.sparse => refused(&format!(
+                "is a sparse file of {} bytes, and one may have {}; send it packed",
+                entry.size(),
+                self.sparse
+            )),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let folder = self.folder(parent).map_err(broken)?;
-                write_file(&folder, file, mode & 0o777, &mut entry).map_err(broken)
+                write_file(&folder, file, mode & 0o777, entry).map_err(broken)
             }
             EntryType::Directory => {
                 self.folder(&name).map_err(broken)?;
@@ -126,9 +138,9 @@ impl Target<'_> {
                 if link.as_os_str().is_empty() {
                     return refused("is a symbolic link to nothing");
                 }
-                if !self.outside_links && !self.inside(parent, &link) {
+                if !self.outside_links && !self.inside(parent, &link).map_err(broken)? {
                     return refused(&format!(
-                        "is a symbolic link to {}, outside {}; leave it out or allow outside links",
+                        "is a symbolic link to {}, which leads or could lead out of {}; leave it out or allow outside links",
                         link.display(),
                         self.root.display()
                     ));
@@ -159,23 +171,29 @@ impl Target<'_> {
         }
     }
 
-    /// Whether a link's target, by its words alone, stays in the folder.
-    fn inside(&self, parent: &Path, link: &Path) -> bool {
-        let (start, link) = match link.strip_prefix(self.root) {
-            Ok(rest) if link.is_absolute() => (0, rest),
-            _ if link.is_absolute() => return false,
-            _ => (parent.components().count(), link),
-        };
-        let mut depth = start;
-        for part in link.components() {
-            match part {
-                Component::ParentDir if depth == 0 => return false,
-                Component::ParentDir => depth -= 1,
-                Component::Normal(_) => depth += 1,
-                _ => {}
-            }
+    /// Whether a link's target stays in the folder. It may go up only at its begin, and only from a place that was reached
+    /// without links: after a link "up" is somewhere else than the words say, and a chain of links would lead out.
+    fn inside(&self, parent: &Path, link: &Path) -> io::Result<bool> {
+        let climbs = |path: &Path| path.components().any(|part| part == Component::ParentDir);
+        if link.is_absolute() {
+            return Ok(link.strip_prefix(self.root).is_ok_and(|rest| !climbs(rest)));
         }
-        true
+        let up = link.components().take_while(|part| !matches!(part, Component::Normal(_)));
+        let depth = up.clone().filter(|part| *part == Component::ParentDir).count();
+        let down: PathBuf = link.components().skip(up.count()).collect();
+        if climbs(&down) || depth > parent.components().count() {
+            return Ok(false);
+        }
+        if depth == 0 || parent.as_os_str().is_empty() {
+            return Ok(true);
+        }
+        match self.open_plain(parent) {
+            Ok(_) => Ok(true),
+            // What is missing will be made as folders.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens an existing folder below the root.
@@ -186,12 +204,17 @@ impl Target<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         match openat2(&self.folder, name, flags, Mode::empty(), resolve) {
-            Err(Errno::NOSYS | Errno::PERM) => {}
-            result => return Ok(result?),
+            Err(Errno::NOSYS | Errno::PERM) => self.open_plain(name),
+            result => Ok(result?),
         }
+    }
+
+    /// The same where no part of the name is a link.
+    fn open_plain(&self, name: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut folder = self.folder.as_fd().try_clone_to_owned()?;
         for part in name {
-            folder = openat(&folder, part, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            folder = openat(&folder, part, flags, Mode::empty())?;
         }
         Ok(folder)
     }
@@ -241,6 +264,9 @@ impl Target<'_> {
             let text = format!("the tar entry {} leads out of {} through a link", name.display(), self.root.display());
             return Status::invalid_argument(text);
         }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Status::invalid_argument(format!("the tar entry {} is not whole: {error}", name.display()));
+        }
         failed("unpacked", &self.root.join(name), error)
     }
 }
@@ -275,11 +301,17 @@ fn make_room(folder: &OwnedFd, name: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_file(folder: &OwnedFd, name: &Path, mode: u32, entry: &mut Entry<'_, &mut Pieces>) -> io::Result<()> {
+fn write_file(folder: &OwnedFd, name: &Path, mode: u32, entry: &mut Entry<'_, Upload<'_, '_>>) -> io::Result<()> {
     make_room(folder, name)?;
-    let (temporary, mut file): (_, File) = Temporary::file(folder)?;
+    let (temporary, file): (_, File) = Temporary::file(folder)?;
     let size = entry.size();
-    if copy(&mut entry.take(size), &mut file)? != size {
+    let mut holey = Holey { file, sparse: entry.header().entry_type() == EntryType::GNUSparse };
+    let copied = copy(&mut entry.take(size), &mut holey)?;
+    let file = holey.file;
+    if holey.sparse {
+        file.set_len(copied)?;
+    }
+    if copied != size {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of it"));
     }
     dress(&file, mode, None)?;
@@ -289,4 +321,26 @@ fn write_file(folder: &OwnedFd, name: &Path, mode: u32, entry: &mut Entry<'_, &m
         let _ = futimens(&file, &Timestamps { last_access: time, last_modification: time });
     }
     temporary.publish(name)
+}
+
+/// A file whose zeros stay holes if it was sent as sparse: its size is the archive's word alone, and the disk need not pay
+/// for it.
+struct Holey {
+    file: File,
+    sparse: bool,
+}
+
+impl io::Write for Holey {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.sparse && bytes.iter().all(|byte| *byte == 0) {
+            let length = i64::try_from(bytes.len()).map_err(io::Error::other)?;
+            self.file.seek(SeekFrom::Current(length))?;
+            return Ok(bytes.len());
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }

@@ -42,8 +42,21 @@ pub(super) fn create(request: wire::CreateSandboxRequest) -> Result<CreateReques
         name: present(&request.name).map(SandboxName::new).transpose()?,
         workspace: workspace(&request.workspace)?,
         spec: spec(request.spec.unwrap_or_default())?,
-        expect_plan: present(&request.expect_plan).map(str::to_owned),
+        expect_plan: present(&request.expect_plan).map(digest).transpose()?,
     })
+}
+
+/// A plan's digest. One that has not even its form is a slip, which says nothing about the plan.
+fn digest(text: &str) -> Result<String, Error> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    match text.strip_prefix("sha256:") {
+        Some(digits) if digits.len() == 64 && digits.bytes().all(is_digit) => Ok(text.to_owned()),
+        _ => Err(Error::invalid(
+            "expect_plan",
+            format!("{text:?} is not a plan's digest: sha256: and 64 lower-case hexadecimal digits"),
+        )
+        .cure("pass the digest that chiton plan prints, whole")),
+    }
 }
 
 fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
@@ -53,6 +66,7 @@ fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
         let field = format!("driver_config.{driver}");
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
             Error::invalid(&field, format!("the options of driver {driver:?} are not JSON: {error}"))
+                .cure("write {\"option\": value}")
         })?;
         if !value.is_object() {
             return Err(Error::invalid(&field, format!("the options of driver {driver:?} are not a JSON object"))
@@ -85,7 +99,10 @@ pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
 }
 
 pub(super) fn timestamp(at: prost_types::Timestamp) -> Result<Timestamp, Error> {
-    Timestamp::new(at.seconds, at.nanos).map_err(|error| Error::invalid("since", error.to_string()))
+    Timestamp::new(at.seconds, at.nanos).map_err(|error| {
+        Error::invalid("since", format!("the time is none that there is: {error}"))
+            .cure("give seconds since 1970 and 0 to 999,999,999 nanoseconds")
+    })
 }
 
 fn spec_out(spec: &SandboxSpec) -> wire::SandboxSpec {
@@ -227,6 +244,7 @@ pub(super) fn obligation(obligation: &Obligation) -> wire::Obligation {
         last_error: obligation.last_error.clone(),
         next_attempt_at: Some(time(obligation.next_attempt_at)),
         operation: obligation.operation.to_string(),
+        expires_at: obligation.expires_at.map(time),
     }
 }
 

@@ -1,8 +1,10 @@
 //! What goes to the agent inside a sandbox: exec and files. And the main process's output, which comes from the driver.
 
+use std::sync::{Arc, OnceLock};
+
 use chiton_driver::LogOptions;
 use chiton_model::spec::{check_command, check_env};
-use chiton_model::{Error, Principal, SandboxId, SandboxPhase};
+use chiton_model::{Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use futures::stream::BoxStream;
@@ -55,15 +57,28 @@ async fn soon<T>(input: &mut Streaming<T>) -> Result<T, Error> {
     message.map_err(broken)?.ok_or_else(|| Error::invalid("stream", "the stream ended before its first messages"))
 }
 
+/// How the caller's stream broke, if it did. The agent sees only that it ended.
+type Broken = Arc<OnceLock<Status>>;
+
 /// The rest of a stream, as long as it keeps to its form. A broken input ends the agent's stream without its end mark, which
 /// the agent takes as a client that went away.
-fn rest<M: Selecting>(input: Streaming<M>) -> impl futures::Stream<Item = M::Rest> + Send + 'static {
-    stream::unfold(input, |mut input| async move {
+fn rest<M: Selecting>(input: Streaming<M>, broken: &Broken) -> impl futures::Stream<Item = M::Rest> + Send + 'static {
+    stream::unfold((input, Arc::clone(broken)), |(mut input, broken)| async move {
         match input.message().await {
-            Ok(Some(message)) => message.split().err().flatten().map(|rest| (rest, input)),
-            Ok(None) | Err(_) => None,
+            Ok(Some(message)) => message.split().err().flatten().map(|rest| (rest, (input, broken))),
+            Ok(None) => None,
+            Err(status) => {
+                // It breaks once.
+                drop(broken.set(status));
+                None
+            }
         }
     })
+}
+
+/// Why an upload failed: what was wrong with the caller's stream, else what the agent says.
+fn upload_error(broken: &Broken, status: &Status) -> Error {
+    broken.get().map_or_else(|| agent_error(status), chiton_client::from_status)
 }
 
 /// An agent's failure as the caller's: its text is its own, the condition is kept.
@@ -83,6 +98,18 @@ fn from_agent(status: &Status) -> Status {
     to_status(&Error::new(kind, status.message().to_owned()))
 }
 
+/// Checks an exec's first input as far as it can be checked without its agent.
+pub(super) fn check_exec(first: &agent::ExecInput) -> Result<(), Error> {
+    let Some(agent::exec_input::Input::Start(start)) = &first.input else { return Ok(()) };
+    if start.argv.is_empty() {
+        return Err(
+            Error::invalid("argv", "there is no program to run").cure("name one after --, for example: -- ls -l")
+        );
+    }
+    check_command("argv", &start.argv)?;
+    check_env("env", &start.env.clone().into_iter().collect())
+}
+
 fn agent_error(status: &Status) -> Error {
     // The detail was encoded a line ago; reading it back keeps one mapping.
     chiton_client::from_status(&from_agent(status))
@@ -90,7 +117,7 @@ fn agent_error(status: &Status) -> Error {
 
 impl Api {
     /// The agent of the sandbox that a request selects.
-    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<(AgentClient, SandboxId), Error> {
+    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<AgentClient, Error> {
         let view = self.select(selector, false).await?;
         let record = &view.record;
         if let Some(why) = view.held {
@@ -105,12 +132,10 @@ impl Api {
             return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase))
                 .cure(cure));
         }
-        let client = self
-            .sessions
+        self.sessions
             .client_within(&record.id, DIAL)
             .await
-            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))?;
-        Ok((client, record.id.clone()))
+            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))
     }
 
     /// Reads the two first messages of a stream: which sandbox, and what.
@@ -118,7 +143,7 @@ impl Api {
         let order =
             || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
         let selector = soon(input).await?.split().map_err(|_| order())?;
-        let (client, _) = self.agent(Some(selector)).await?;
+        let client = self.agent(Some(selector)).await?;
         let first = soon(input).await?.split().err().flatten().ok_or_else(order)?;
         Ok((client, first))
     }
@@ -129,17 +154,14 @@ impl Api {
         mut input: Streaming<wire::ExecSandboxRequest>,
     ) -> Result<BoxStream<'static, Result<agent::ExecOutput, Status>>, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        if let Some(agent::exec_input::Input::Start(start)) = &first.input {
-            if start.argv.is_empty() {
-                return Err(Error::invalid("argv", "there is no program to run")
-                    .cure("name one after --, for example: -- ls -l"));
-            }
-            check_command("argv", &start.argv)?;
-            check_env("env", &start.env.clone().into_iter().collect())?;
-        }
-        let output =
-            client.exec(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
-        Ok(output.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
+        check_exec(&first)?;
+        let broken = Broken::default();
+        let input = stream::iter([first]).chain(rest(input, &broken));
+        let output = client.exec(input).await.map_err(|status| upload_error(&broken, &status))?;
+        Ok(output
+            .into_inner()
+            .map(move |item| item.map_err(|status| to_status(&upload_error(&broken, &status))))
+            .boxed())
     }
 
     pub(super) async fn read_file(
@@ -147,7 +169,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let chunks = client
             .read_file(agent::ReadFileRequest { path: request.path })
             .await
@@ -160,7 +182,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let chunks = client
             .read_tar(agent::ReadTarRequest { path: request.path })
             .await
@@ -174,8 +196,9 @@ impl Api {
         mut input: Streaming<wire::WriteFileRequest>,
     ) -> Result<agent::WriteFileResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        let written =
-            client.write_file(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
+        let broken = Broken::default();
+        let input = stream::iter([first]).chain(rest(input, &broken));
+        let written = client.write_file(input).await.map_err(|status| upload_error(&broken, &status))?;
         Ok(written.into_inner())
     }
 
@@ -185,8 +208,9 @@ impl Api {
         mut input: Streaming<wire::WriteTarRequest>,
     ) -> Result<agent::WriteTarResponse, Error> {
         let (mut client, first) = self.open(&mut input).await?;
-        let written =
-            client.write_tar(stream::iter([first]).chain(rest(input))).await.map_err(|status| agent_error(&status))?;
+        let broken = Broken::default();
+        let input = stream::iter([first]).chain(rest(input, &broken));
+        let written = client.write_tar(input).await.map_err(|status| upload_error(&broken, &status))?;
         Ok(written.into_inner())
     }
 
@@ -195,7 +219,7 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<agent::StatResponse, Error> {
-        let (mut client, _) = self.agent(request.sandbox).await?;
+        let mut client = self.agent(request.sandbox).await?;
         let found =
             client.stat(agent::StatRequest { path: request.path }).await.map_err(|status| agent_error(&status))?;
         Ok(found.into_inner())

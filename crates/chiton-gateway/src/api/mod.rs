@@ -1,7 +1,10 @@
 //! The gateway's API over gRPC: authenticates, translates, and asks the engine. No decision is made here.
 
+mod backup;
 mod convert;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod operate;
 mod peer;
 mod sandboxes;

@@ -1,7 +1,7 @@
 //! Sandboxes: create, look, start, stop, delete.
 
 use chiton_lifecycle::journal::SandboxQuery;
-use chiton_lifecycle::{Accepted, Preview};
+use chiton_lifecycle::{Accepted, Preview, Selector};
 use chiton_model::{Error, Principal, SandboxId};
 use chiton_proto::v1 as wire;
 
@@ -10,6 +10,24 @@ use super::service::{Api, engine_request};
 
 const PAGE: u32 = 500;
 const LARGEST_PAGE: u32 = 1000;
+
+/// What a listing asks for, without its labels.
+pub(super) fn page(request: &wire::ListSandboxesRequest) -> Result<SandboxQuery, Error> {
+    if request.page_size > LARGEST_PAGE {
+        return Err(Error::invalid(
+            "page_size",
+            format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size),
+        )
+        .cure(format!("ask for {LARGEST_PAGE} and follow next_page_token")));
+    }
+    let size = if request.page_size == 0 { PAGE } else { request.page_size };
+    Ok(SandboxQuery {
+        workspace: if request.workspace.is_empty() { None } else { Some(convert::workspace(&request.workspace)?) },
+        all: request.all,
+        after: if request.page_token.is_empty() { None } else { Some(SandboxId::new(request.page_token.as_str())?) },
+        limit: usize::try_from(size).unwrap_or(usize::MAX),
+    })
+}
 
 impl Api {
     pub(super) async fn create_sandbox(
@@ -35,20 +53,8 @@ impl Api {
         _: Principal,
         request: wire::ListSandboxesRequest,
     ) -> Result<wire::ListSandboxesResponse, Error> {
-        if request.page_size > LARGEST_PAGE {
-            return Err(Error::invalid(
-                "page_size",
-                format!("a page has at most {LARGEST_PAGE} sandboxes, not {}", request.page_size),
-            ));
-        }
-        let size = if request.page_size == 0 { PAGE } else { request.page_size };
-        let limit = usize::try_from(size).unwrap_or(usize::MAX);
-        let mut query = SandboxQuery {
-            workspace: if request.workspace.is_empty() { None } else { Some(convert::workspace(&request.workspace)?) },
-            all: request.all,
-            after: if request.page_token.is_empty() { None } else { Some(SandboxId::new(request.page_token)?) },
-            limit,
-        };
+        let mut query = page(&request)?;
+        let limit = query.limit;
         let wanted = |labels: &std::collections::BTreeMap<String, String>| {
             request.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         };
@@ -82,8 +88,9 @@ impl Api {
         principal: Principal,
         request: wire::SandboxRequest,
     ) -> Result<wire::OperationResponse, Error> {
-        let id = self.select(request.sandbox, false).await?.record.id;
-        let accepted = self.engine.start(engine_request(principal, &request.request_id), id).await?;
+        let asked = engine_request(principal, &request.request_id);
+        let id = self.target(&asked, "start", request.sandbox).await?;
+        let accepted = self.engine.start(asked, id).await?;
         self.accepted(accepted).await
     }
 
@@ -92,8 +99,9 @@ impl Api {
         principal: Principal,
         request: wire::SandboxRequest,
     ) -> Result<wire::OperationResponse, Error> {
-        let id = self.select(request.sandbox, false).await?.record.id;
-        let accepted = self.engine.stop(engine_request(principal, &request.request_id), id).await?;
+        let asked = engine_request(principal, &request.request_id);
+        let id = self.target(&asked, "stop", request.sandbox).await?;
+        let accepted = self.engine.stop(asked, id).await?;
         self.accepted(accepted).await
     }
 
@@ -102,9 +110,30 @@ impl Api {
         principal: Principal,
         request: wire::DeleteSandboxRequest,
     ) -> Result<wire::OperationResponse, Error> {
-        let id = self.select(request.sandbox, false).await?.record.id;
-        let accepted = self.engine.delete(engine_request(principal, &request.request_id), id, request.force).await?;
+        let asked = engine_request(principal, &request.request_id);
+        let id = self.target(&asked, "delete", request.sandbox).await?;
+        let accepted = self.engine.delete(asked, id, request.force).await?;
         self.accepted(accepted).await
+    }
+
+    /// The sandbox that a request is about: of a repeated one the sandbox of the first, whoever has the name by now.
+    async fn target(
+        &self,
+        asked: &chiton_lifecycle::Request,
+        method: &str,
+        selector: Option<wire::SandboxSelector>,
+    ) -> Result<SandboxId, Error> {
+        let selector = convert::selector(selector)?;
+        if let Some(before) = self.engine.answered(asked, method).await? {
+            let same = match &selector {
+                Selector::Id(id) => *id == before.id,
+                Selector::Name(workspace, name) => *workspace == before.workspace && *name == before.name,
+            };
+            if same {
+                return Ok(before.id);
+            }
+        }
+        Ok(self.engine.get(&selector, false).await?.record.id)
     }
 
     /// The answer to a request that changes something.

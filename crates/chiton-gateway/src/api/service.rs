@@ -7,6 +7,7 @@ use chiton_model::{Error, Principal};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use chiton_proto::v1::gateway_server::Gateway;
+use chiton_store::SqliteStore;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use chiton_client::to_status;
 #[derive(Clone)]
 pub struct Api {
     pub(crate) engine: Engine,
+    pub(crate) store: Arc<SqliteStore>,
     pub(crate) sessions: Sessions,
     pub(crate) hub: Hub,
     pub(crate) metrics: Arc<Metrics>,
@@ -92,6 +94,7 @@ impl Gateway for Api {
     type ReadFileStream = Stream<agent::FileChunk>;
     type ReadTarStream = Stream<agent::FileChunk>;
     type GetLogsStream = Stream<wire::LogChunk>;
+    type BackupStream = Stream<wire::BackupPart>;
 
     methods! {
         get_info(wire::GetInfoRequest) -> wire::GetInfoResponse;
@@ -120,6 +123,7 @@ impl Gateway for Api {
         read_file(wire::ReadFileRequest) -> Stream<agent::FileChunk>;
         read_tar(wire::ReadFileRequest) -> Stream<agent::FileChunk>;
         get_logs(wire::GetLogsRequest) -> Stream<wire::LogChunk>;
+        backup(wire::BackupRequest) -> Stream<wire::BackupPart>;
         exec_sandbox(Streaming<wire::ExecSandboxRequest>) -> Stream<agent::ExecOutput>;
         write_file(Streaming<wire::WriteFileRequest>) -> agent::WriteFileResponse;
         write_tar(Streaming<wire::WriteTarRequest>) -> agent::WriteTarResponse;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use chiton_model::printable;
+
 /// Where a value was set. Ordered by precedence: a later one wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -39,7 +41,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
-            Self::Env(name) => write!(f, "env {name}"),
+            Self::Env(name) => write!(f, "env {}", printable(name)),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
     }

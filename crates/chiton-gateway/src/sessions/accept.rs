@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Why an agent was not taken.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("the handshake broke off: {0}")]
     Broken(#[from] io::Error),
     #[error("the handshake took too long")]
@@ -79,7 +79,7 @@ pub(super) async fn serve(listener: UnixListener, door: Arc<Door>, tokens: Arc<d
     }
 }
 
-async fn welcome(mut stream: UnixStream, door: &Arc<Door>, tokens: &dyn Tokens) -> Result<(), Refusal> {
+pub(super) async fn welcome(mut stream: UnixStream, door: &Arc<Door>, tokens: &dyn Tokens) -> Result<(), Refusal> {
     let hello: Hello = timeout(STEP, frame::read(&mut stream)).await.map_err(|_| Refusal::Late)??;
     let verdict = judge(&hello, door, tokens).await;
     let error = verdict.as_ref().err().map(ToString::to_string).unwrap_or_default();

@@ -190,6 +190,14 @@ impl Door {
         Self { sandbox, connected: watch::Sender::default(), state: Mutex::default() }
     }
 
+    /// One that waits for an agent of this start.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn awaiting(sandbox: SandboxId, attempt: &str) -> Self {
+        let door = Self::new(sandbox);
+        door.expect(attempt);
+        door
+    }
+
     fn expect(&self, attempt: &str) {
         self.state.lock().expected = Some(attempt.into());
     }

@@ -13,6 +13,8 @@
 //! - `link`: one accepted connection, idle until its first call
 
 mod accept;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod hub;
 mod link;
 mod socket;

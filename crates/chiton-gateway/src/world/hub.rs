@@ -43,9 +43,12 @@ impl Audience for Hub {
                     }
                 }
             }
-            LifecycleEvent::Obligation { id, open, message } => {
-                self.metrics.obligation(*open);
-                tracing::warn!(obligation = %id, open, %message, "obligation");
+            LifecycleEvent::Obligation { id, extension, open: true, message } => {
+                self.metrics.obligation_attempt(extension.as_str());
+                tracing::warn!(obligation = %id, %message, "a cleanup is owed");
+            }
+            LifecycleEvent::Obligation { id, open: false, message, .. } => {
+                tracing::info!(obligation = %id, %message, "a cleanup is not owed any more");
             }
             LifecycleEvent::Audit { action, subject, by, message } => {
                 tracing::warn!(action, %subject, %by, %message, "audit");

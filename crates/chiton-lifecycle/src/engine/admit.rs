@@ -1,6 +1,6 @@
 //! Who may run now: at most one operation per subject, and the conflict table (design, rule 9).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use async_lock::Mutex as AsyncMutex;
@@ -75,7 +75,8 @@ struct Busy {
     kind: OperationKind,
     operation: OperationId,
     cancel: Arc<OpCancel>,
-    done: CancelToken,
+    /// Set once the operation is durable: from then on it can be named to others.
+    intended: CancelToken,
     news: mpsc::UnboundedSender<(DriverId, Observed)>,
 }
 
@@ -100,6 +101,70 @@ impl Default for Table {
 struct Tables {
     subjects: HashMap<Subject, Busy>,
     operations: HashMap<OperationId, CancelToken>,
+    /// Who waits for a subject, in the order in which they came.
+    lines: HashMap<Subject, Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<u64>,
+    next: u64,
+    /// Set, and replaced, whenever those who wait must look again.
+    moved: CancelToken,
+}
+
+impl Tables {
+    fn moved(&mut self, subject: &Subject) {
+        if let Some(line) = self.lines.get_mut(subject) {
+            std::mem::take(&mut line.moved).cancel();
+        }
+    }
+
+    /// Whether somebody came earlier than this one; a newcomer without a place is the last.
+    fn is_first(&self, subject: &Subject, place: Option<u64>) -> bool {
+        let first = self.lines.get(subject).and_then(|line| line.waiting.front());
+        first.is_none() || first.copied() == place
+    }
+}
+
+/// A place in the line for a subject. Given up on drop, and everybody behind it looks again.
+struct Place<'a> {
+    tables: &'a Mutex<Tables>,
+    subject: &'a Subject,
+    number: Option<u64>,
+}
+
+impl Place<'_> {
+    /// Waits until the line has moved. The first time, this is where the caller lines up.
+    fn wait(&mut self, tables: &mut Tables) -> CancelToken {
+        let line = tables.lines.entry(self.subject.clone()).or_default();
+        if self.number.is_none() {
+            line.next += 1;
+            line.waiting.push_back(line.next);
+            self.number = Some(line.next);
+        }
+        line.moved.clone()
+    }
+
+    fn leave(&mut self, tables: &mut Tables) {
+        let Some(number) = self.number.take() else { return };
+        let Some(line) = tables.lines.get_mut(self.subject) else { return };
+        line.waiting.retain(|other| *other != number);
+        if line.waiting.is_empty() {
+            tables.lines.remove(self.subject);
+        } else {
+            tables.moved(self.subject);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.number.is_some() {
+            let tables = self.tables;
+            self.leave(&mut tables.lock());
+        }
+    }
 }
 
 /// The right to run on a subject. Given back on drop.
@@ -111,10 +176,17 @@ pub(super) struct Ticket {
     pub(super) news: mpsc::UnboundedReceiver<(DriverId, Observed)>,
     leftover: Leftover,
     table: Arc<Mutex<Tables>>,
+    intended: CancelToken,
     done: CancelToken,
 }
 
 impl Ticket {
+    /// The operation is durable: whoever asks for the same from now on is answered with it.
+    pub(super) fn intended(&self) {
+        self.intended.cancel();
+        self.table.lock().moved(&self.subject);
+    }
+
     /// Gives the right back. News that came before can still be read.
     pub(super) fn release(&mut self) {
         if self.done.is_cancelled() {
@@ -123,6 +195,7 @@ impl Ticket {
         let mut tables = self.table.lock();
         tables.subjects.remove(&self.subject);
         tables.operations.remove(&self.operation);
+        tables.moved(&self.subject);
         drop(tables);
         self.done.cancel();
     }
@@ -181,53 +254,84 @@ fn verdict(newcomer: OperationKind, running: OperationKind) -> Verdict {
 }
 
 impl Table {
-    /// Takes the subject, or says what stands in the way. May wait for another operation's end.
+    /// Takes the subject, or says what stands in the way. May wait for another operation's end; those who wait are served
+    /// in the order in which they came, and nobody overtakes them.
     pub(super) async fn admit(
         &self,
         subject: &Subject,
         kind: OperationKind,
         operation: OperationId,
     ) -> Result<Admission, Error> {
+        let mut place = Place { tables: &self.busy, subject, number: None };
         loop {
-            let done = {
+            let moved = {
                 let mut tables = self.busy.lock();
-                let Some(busy) = tables.subjects.get(subject) else {
-                    return Ok(Admission::Go(self.take(&mut tables, subject, kind, operation)));
-                };
-                match verdict(kind, busy.kind) {
-                    Verdict::Join => return Ok(Admission::Joined(busy.operation.clone())),
-                    Verdict::Conflict => {
-                        return Err(Error::conflict(format!(
-                            "a {} is running on {subject} ({})",
-                            busy.kind, busy.operation
-                        ))
-                        .cure("wait for it to end, then try again"));
+                match self.look(&mut tables, subject, kind, &operation, place.number) {
+                    Some(answer) => {
+                        place.leave(&mut tables);
+                        return answer;
                     }
-                    Verdict::Undo if busy.cancel.cancel(CancelCause::Deleted) => {
-                        return Ok(Admission::Unwinding(busy.operation.clone(), Arc::clone(&busy.cancel)));
-                    }
-                    Verdict::Cancel(cause) => {
-                        busy.cancel.cancel(cause);
-                        busy.done.clone()
-                    }
-                    Verdict::Wait | Verdict::Undo => busy.done.clone(),
+                    None => place.wait(&mut tables),
                 }
             };
-            done.cancelled().await;
+            moved.cancelled().await;
+        }
+    }
+
+    /// One look; none when the newcomer has to wait.
+    fn look(
+        &self,
+        tables: &mut Tables,
+        subject: &Subject,
+        kind: OperationKind,
+        operation: &OperationId,
+        place: Option<u64>,
+    ) -> Option<Result<Admission, Error>> {
+        let first = tables.is_first(subject, place);
+        let Some(busy) = tables.subjects.get(subject) else {
+            return if first {
+                Some(Ok(Admission::Go(self.take(tables, subject, kind, operation.clone()))))
+            } else if matches!(kind, OperationKind::Reconcile | OperationKind::Cleanup) {
+                Some(Err(Error::conflict(format!("others wait for {subject}")).cure("try again later")))
+            } else {
+                None
+            };
+        };
+        match verdict(kind, busy.kind) {
+            // What is not durable yet may still be refused, and then this one is asked for itself.
+            Verdict::Join if busy.intended.is_cancelled() => Some(Ok(Admission::Joined(busy.operation.clone()))),
+            Verdict::Conflict => {
+                Some(Err(Error::conflict(format!("a {} is running on {subject} ({})", busy.kind, busy.operation))
+                    .cure("wait for it to end, then try again")))
+            }
+            Verdict::Undo if busy.cancel.cancel(CancelCause::Deleted) => {
+                Some(Ok(Admission::Unwinding(busy.operation.clone(), Arc::clone(&busy.cancel))))
+            }
+            Verdict::Cancel(cause) => {
+                busy.cancel.cancel(cause);
+                None
+            }
+            Verdict::Join | Verdict::Wait | Verdict::Undo => None,
         }
     }
 
     fn take(&self, tables: &mut Tables, subject: &Subject, kind: OperationKind, operation: OperationId) -> Ticket {
         let cancel = Arc::new(OpCancel::default());
-        let done = CancelToken::new();
+        let (intended, done) = (CancelToken::new(), CancelToken::new());
         let (sender, news) = mpsc::unbounded();
         tables.operations.insert(operation.clone(), done.clone());
         tables.subjects.insert(
             subject.clone(),
-            Busy { kind, operation: operation.clone(), cancel: Arc::clone(&cancel), done: done.clone(), news: sender },
+            Busy {
+                kind,
+                operation: operation.clone(),
+                cancel: Arc::clone(&cancel),
+                intended: intended.clone(),
+                news: sender,
+            },
         );
         let (leftover, table) = (self.leftover.clone(), Arc::clone(&self.busy));
-        Ticket { subject: subject.clone(), operation, cancel, news, leftover, table, done }
+        Ticket { subject: subject.clone(), operation, cancel, news, leftover, table, intended, done }
     }
 
     /// The operation that runs on a subject.

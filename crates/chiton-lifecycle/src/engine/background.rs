@@ -67,6 +67,7 @@ impl Inner {
                 }
                 Err(error) => tracing::warn!(%error, "expired rows could not be removed"),
             }
+            self.forget_abandoned().await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chiton_model::{ConditionStatus, CreateFailure, Phase, Ran, StopReason};
 
 use super::chain::Link;
+use super::obligations::{give_up, show_pending};
 use super::run::{Call, Run};
 use crate::journal::{Debt, Obligation, ObligationReason, ObligationStatus, StepKey, StepStatus};
 
@@ -87,8 +88,7 @@ impl Run {
     fn must_confirm(&self, debt: &Debt) -> bool {
         let local = self.chain.iter().any(|link| *link.name() == debt.extension && link.descriptor.local_effects);
         let id = obligation_id(&self.sandbox.subject().to_string(), debt);
-        let now = self.inner.world.clock.now();
-        let waiting = self.inner.book.confirming_until(&id).is_some_and(|until| now < until);
+        let waiting = self.inner.book.confirming(&id, &self.inner.world).is_some_and(|left| !left.is_zero());
         waiting || (self.steps.recovered && debt.ran == Ran::Maybe && !local)
     }
 
@@ -116,33 +116,29 @@ impl Run {
         let now = self.inner.world.clock.now();
         let abandoned = self.is_abandoned(&debt);
         let id = obligation_id(&self.sandbox.subject().to_string(), &debt);
-        let next_attempt_at = match (reason, self.inner.book.confirming_until(&id)) {
+        let next_attempt_at = match (reason, self.inner.book.confirming(&id, &self.inner.world)) {
             // Paying early does not put the confirmation off.
-            (ObligationReason::Confirming, Some(until)) => until,
+            (ObligationReason::Confirming, Some(left)) => super::obligations::later(now, left),
             (ObligationReason::Confirming, None) => {
                 super::obligations::later(now, self.inner.policy(&debt.extension).deadline)
             }
             _ => super::obligations::later(now, super::obligations::backoff(&self.inner.world, 0)),
         };
-        self.condition(
-            "CleanupPending",
-            ConditionStatus::True,
-            if abandoned { "Abandoned" } else { "CleanupFailed" },
-            format!("extension {:?} owes {}: {error}", debt.extension.as_str(), debt.phase),
-        );
         if abandoned {
             // Listed and audited, but nothing waits for it any more.
             self.drop_debt(&debt);
         } else if !self.sandbox.debts.contains(&debt) {
             self.sandbox.debts.push(debt.clone());
         }
-        self.owed.push(Obligation {
+        // One that is listed already stays as old as it is, and this was one more attempt.
+        let listed = self.inner.book.get(&id).filter(|listed| listed.status == ObligationStatus::Open);
+        let obligation = Obligation {
             id,
             subject: self.sandbox.subject(),
             name: self.sandbox.name.to_string(),
             debt,
             reason,
-            status: if abandoned { ObligationStatus::Abandoned } else { ObligationStatus::Open },
+            status: ObligationStatus::Open,
             stop_reason: match why {
                 Why::Stopped(reason) => Some(*reason),
                 _ => None,
@@ -152,19 +148,23 @@ impl Run {
                 _ => None,
             },
             operation: self.op.id.clone(),
-            opened_at: now,
-            attempts: 1,
+            opened_at: listed.as_ref().map_or(now, |listed| listed.opened_at),
+            attempts: listed.map_or(0, |listed| listed.attempts).saturating_add(1),
             last_error: error,
             next_attempt_at,
-        });
+            expires_at: None,
+        };
+        self.owed.push(if abandoned { give_up(obligation, now) } else { obligation });
     }
 
-    /// The condition goes when nothing is listed any more. `more`: something will be.
-    pub(super) fn clear_pending(&mut self, more: bool) {
-        let listed = self.inner.book.of(&self.sandbox.subject());
-        if !more && self.owed.is_empty() && listed.iter().all(|obligation| self.paid.contains(&obligation.id)) {
-            self.sandbox.conditions.retain(|condition| condition.kind != "CleanupPending");
-        }
+    /// The condition says what is listed of this sandbox once this operation's outcome is stored. `still`: what a retry
+    /// leaves open.
+    pub(super) fn tell_pending(&mut self, still: Option<&Obligation>) {
+        let news: Vec<&Obligation> = self.owed.iter().chain(still).collect();
+        let mut listed = self.inner.book.of(&self.sandbox.subject());
+        listed.retain(|old| !self.paid.contains(&old.id) && !news.iter().any(|new| new.id == old.id));
+        listed.extend(news.into_iter().cloned());
+        show_pending(&mut self.sandbox.conditions, &listed, self.inner.world.clock.now());
     }
 
     /// The debts of one kind that are on the record, in chain order: a cleanup that failed put its debt at the end.

@@ -101,12 +101,13 @@ impl Inner {
             prepared.configs.into_iter().map(|(digest, document)| Write::PutConfig { digest, document }).collect();
         writes.push(Write::PutOperation(Box::new(op.clone())));
         writes.push(Write::PutSandbox(Box::new(sandbox.clone())));
-        writes.extend(claim.writes(self, &op.id, &ticket.subject));
+        writes.extend(claim.writes(self, Some(&op.id), &sandbox));
         let accepted = Accepted { sandbox: sandbox.clone(), operation: Some(op.id.clone()) };
         let commit = Commit { number: op.commit, checks: checks(&sandbox), writes };
         // Nothing may fail between C1 and the worker.
         let run = self.run(ticket, op, sandbox, token).await?;
         self.store_create(&accepted.sandbox, commit).await?;
+        run.ticket.intended();
         self.changed(&accepted.sandbox);
         self.world.executor.spawn(Box::pin(run.create()));
         Ok(accepted)

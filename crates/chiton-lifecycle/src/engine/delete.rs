@@ -27,7 +27,7 @@ impl Engine {
 impl Inner {
     async fn delete(self: &Arc<Self>, request: Request, id: SandboxId, force: bool) -> Result<Accepted, Error> {
         self.check_open()?;
-        let claim = match self.claim(&request, "delete", &json!({ "sandbox": id })).await? {
+        let claim = match self.claim(&request, "delete", &json!({ "sandbox": id, "force": force })).await? {
             Claimed::Fresh(claim) => claim,
             Claimed::Repeat(accepted) => return Ok(*accepted),
         };
@@ -37,14 +37,13 @@ impl Inner {
         let ticket = match self.table.admit(&subject, OperationKind::Delete, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Joined(operation) => {
-                self.remember(&claim, &operation, &subject).await?;
-                return Ok(Accepted { sandbox: known, operation: Some(operation) });
+                return self.answer(&claim, known, Some(operation)).await;
             }
             Admission::Unwinding(create, cancel) => {
                 // The create is being undone on our behalf; that must survive a crash too.
                 let _recording = cancel.record.lock().await;
                 let op = self.journal.operation(&create).await.map_err(store_error)?;
-                let mut writes = claim.writes(self, &create, &subject);
+                let mut writes = claim.writes(self, Some(&create), &known);
                 if let Some(mut op) = op.filter(|op| op.outcome.is_none()) {
                     op.deleted = true;
                     writes.push(Write::PutOperation(Box::new(op)));
@@ -60,6 +59,9 @@ impl Inner {
         if !force || sandbox.epoch != self.journal.info().epoch {
             // Not even by force: an object of another life of the store may be another store's.
             held.clone()?;
+        }
+        if self.can_only_forget(&sandbox, force) {
+            return self.forget(ticket, &request, sandbox, &claim).await;
         }
         let mut interrupted = None;
         if held.is_err() {
@@ -82,10 +84,11 @@ impl Inner {
         }
         sandbox.updated_at = self.world.clock.now();
         let mut run = self.run_with(ticket, op, sandbox.clone(), String::new(), held.is_err()).await?;
-        let mut writes = claim.writes(self, &run.op.id, &subject);
+        let mut writes = claim.writes(self, Some(&run.op.id), &sandbox);
         writes.extend(interrupted);
         self.intend(&run.op, &sandbox, writes).await?;
-        self.held.lock().remove(&id);
+        run.ticket.intended();
+        self.held.lock().remove(&subject);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.delete(absent)));
@@ -95,7 +98,7 @@ impl Inner {
 
 impl Inner {
     /// A forced delete of a held sandbox ends the operation that recovery could not go on with.
-    fn take_over(&self, mut old: OperationRecord, sandbox: &mut SandboxRecord) -> Write {
+    pub(super) fn take_over(&self, mut old: OperationRecord, sandbox: &mut SandboxRecord) -> Write {
         if old.kind == OperationKind::Start {
             // Whoever takes part in a start may have acted, and so may whoever is not there to say.
             let cleans = |name: &ExtensionName| {
@@ -126,13 +129,14 @@ impl Inner {
     ) -> Result<Accepted, Error> {
         op.deleted = true;
         let mut writes = vec![Write::PutOperation(Box::new(op.clone()))];
-        writes.extend(claim.writes(self, &op.id, &sandbox.subject()));
+        writes.extend(claim.writes(self, Some(&op.id), &sandbox));
         let accepted = Accepted { sandbox: sandbox.clone(), operation: Some(op.id.clone()) };
         let mut run = self.run_with(ticket, op, sandbox, String::new(), true).await?;
         run.steps.recovered = true;
         run.replay(None);
         self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
-        self.held.lock().remove(&accepted.sandbox.id);
+        run.ticket.intended();
+        self.held.lock().remove(&accepted.sandbox.subject());
         self.world.executor.spawn(Box::pin(run.resume()));
         Ok(accepted)
     }

@@ -48,6 +48,7 @@ impl Inner {
         sandbox.updated_at = self.world.clock.now();
         let run = self.run(ticket, op, sandbox, String::new()).await?;
         self.intend(&run.op, &run.sandbox, Vec::new()).await?;
+        run.ticket.intended();
         run.exit().await;
         Ok(())
     }

@@ -14,6 +14,7 @@ use futures::{FutureExt as _, pin_mut};
 use super::admit::OpCancel;
 use super::chain::Link;
 use super::inner::Inner;
+use super::permits::Permit;
 use super::states::States;
 use crate::crash::{Deed, crash_point};
 use crate::extension::{Alive, Descriptor, Extension, HookCore, StateSink, StepError, StepResult};
@@ -153,7 +154,7 @@ impl Steps {
         let deadline = self.inner.policy(link.name()).deadline;
         let clock = Arc::clone(&self.inner.world.clock);
         let permits = self.inner.permits_of(link.name(), link.descriptor.concurrency);
-        let Some(permit) = within(&*clock, deadline, permits.acquire_arc()).await else {
+        let Some(permit) = within(&*clock, deadline, permits.acquire()).await else {
             let name = link.name().as_str();
             return Err(HookFailure::NotStarted(format!(
                 "no hook of extension {name:?} became free within {deadline:?}"
@@ -226,7 +227,7 @@ impl Steps {
     }
 
     /// Remembers a hook that does not end; its permit stays taken and its cleanup waits until it does.
-    fn watch_stuck(&self, extension: &ExtensionName, over: CancelToken, permit: async_lock::SemaphoreGuardArc) {
+    fn watch_stuck(&self, extension: &ExtensionName, over: CancelToken, permit: Permit) {
         let key = (self.subject.clone(), extension.clone());
         self.inner.still_running.lock().insert(key.clone(), over.clone());
         let inner = Arc::clone(&self.inner);
@@ -380,7 +381,7 @@ impl Inner {
         let late =
             || Error::deadline(format!("extension {:?} did not answer {phase} within {deadline:?}", name.as_str()));
         let permits = self.permits_of(name, descriptor.concurrency);
-        let permit = within(clock, deadline, permits.acquire_arc()).await.ok_or_else(late)?;
+        let permit = within(clock, deadline, permits.acquire()).await.ok_or_else(late)?;
         let (cancel, over) = (CancelToken::new(), CancelToken::new());
         let (result, abort) = spawn_contained(self, make(cancel.clone()), Alive::new(over.clone()));
         let ended = within(clock, deadline, result).await;

@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use async_lock::Semaphore;
 use chiton_driver::ComputeDriver;
-use chiton_model::{BackendId, DriverId, Error, ExtensionName, Principal, SandboxId};
+use chiton_model::{BackendId, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::admit::Table;
+use super::book::Book;
 use super::chain::Instances;
 use super::durable::Durable;
-use super::obligations::Book;
+use super::permits::Permits;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
-use crate::journal::{JournalError, SandboxRecord, Subject};
+use crate::journal::{JournalError, OpenOperation, SandboxRecord, Subject, WorkspaceKey};
 use crate::policy::Policy;
 use crate::runtime::{CancelToken, LifecycleEvent, World};
 
@@ -32,15 +32,17 @@ pub(super) struct Inner {
     /// Extension instances by name and config digest.
     pub(super) instances: Instances,
     /// Permits for hooks, per extension.
-    pub(super) permits: Mutex<HashMap<ExtensionName, Arc<Semaphore>>>,
+    pub(super) permits: Mutex<HashMap<ExtensionName, Permits>>,
     /// Hooks that did not end when they should have, until they do.
     pub(super) still_running: Mutex<HashMap<(Subject, ExtensionName), CancelToken>>,
     /// Rows whose name is free although their row still holds it: their object is gone, or is being undone.
     pub(super) released: Mutex<HashSet<SandboxId>>,
     /// The installation that each driver talks to, once known.
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
-    /// Sandboxes that nothing may touch, and why.
-    pub(super) held: Mutex<HashMap<SandboxId, String>>,
+    /// Sandboxes and workspaces that nothing may touch, and why.
+    pub(super) held: Mutex<HashMap<Subject, String>>,
+    /// Interrupted operations of what is held: they go on when it is adopted.
+    pub(super) waiting: Mutex<BTreeMap<Subject, OpenOperation>>,
     /// Open obligations.
     pub(super) book: Book,
     /// Requests on their way to C1.
@@ -101,6 +103,7 @@ impl Engine {
             released: Mutex::default(),
             backends: Mutex::default(),
             held: Mutex::default(),
+            waiting: Mutex::default(),
             book: Book::default(),
             gates: Gates::default(),
             suspects: Mutex::default(),
@@ -157,10 +160,21 @@ impl Inner {
 
     /// Refuses to touch a sandbox that is held.
     pub(super) fn check_held(&self, record: &SandboxRecord) -> Result<(), Error> {
-        match self.held.lock().get(&record.id) {
+        match self.held.lock().get(&record.subject()) {
             Some(why) => {
                 Err(Error::unavailable("sandbox", format!("sandbox {:?} is held: {why}", record.name.as_str()))
                     .cure("restore what is missing, or delete the sandbox with --force"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to touch a workspace that is held.
+    pub(super) fn check_held_workspace(&self, key: &WorkspaceKey) -> Result<(), Error> {
+        match self.held.lock().get(&Subject::Workspace(key.clone())) {
+            Some(why) => {
+                Err(Error::unavailable("workspace", format!("workspace {:?} is held: {why}", key.workspace.as_str()))
+                    .cure("use another workspace until then"))
             }
             None => Ok(()),
         }
@@ -181,10 +195,10 @@ impl Inner {
     }
 
     /// A permit source for an extension's hooks.
-    pub(super) fn permits_of(&self, extension: &ExtensionName, declared: u32) -> Arc<Semaphore> {
+    pub(super) fn permits_of(&self, extension: &ExtensionName, declared: u32) -> Permits {
         let limit = self.policy(extension).concurrency.unwrap_or(declared).max(1);
         let permits = usize::try_from(limit).unwrap_or(usize::MAX);
-        Arc::clone(self.permits.lock().entry(extension.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+        self.permits.lock().entry(extension.clone()).or_insert_with(|| Permits::new(permits)).clone()
     }
 }
 
@@ -206,6 +220,11 @@ pub(super) fn store_error(error: JournalError) -> Error {
             Error::internal(format!("the store holds a record that cannot be read: {what}"))
                 .cure("run the version that wrote it, or restore a backup")
         }
+        JournalError::Full(what) => Error::new(
+            ErrorKind::Exhausted { what: "disk".to_owned() },
+            format!("no room is left for the store: {what}"),
+        )
+        .cure("make room on the data folder's file system and ask again; nothing was stored"),
         JournalError::Failed(what) => Error::unavailable("store", format!("the store failed: {what}"))
             .cure("look at disk space and the kernel log, then restart the gateway"),
     }

@@ -5,19 +5,23 @@
 
 mod admit;
 mod background;
+mod book;
 mod calls;
 mod chain;
 mod cleanup;
 mod create;
 mod delete;
+mod discharge;
 mod durable;
 mod exit;
+mod forget;
 mod hooks;
 mod inner;
 mod obligations;
 mod observe;
 mod orphans;
 mod parts;
+mod permits;
 mod prepare;
 mod query;
 mod reconcile;

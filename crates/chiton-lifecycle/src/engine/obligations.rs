@@ -1,13 +1,11 @@
 //! Open obligations: retried with backoff until they succeed, across restarts, visibly (rule 4).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_lock::Mutex as AsyncMutex;
-use chiton_model::{Error, OperationKind, Principal, SandboxPhase};
+use chiton_model::condition::set;
+use chiton_model::{Condition, ConditionStatus, Error, OperationKind, SandboxPhase};
 use jiff::{SignedDuration, Timestamp};
-use parking_lot::Mutex;
 
 use super::Engine;
 use super::admit::Admission;
@@ -16,11 +14,11 @@ use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::{Run, operation};
 use crate::crash::CommitKind;
-use crate::journal::{AuditRecord, Obligation, ObligationReason, ObligationStatus, Subject, Write};
-use crate::runtime::{CancelToken, LifecycleEvent, World};
+use crate::journal::{AuditRecord, Debt, Obligation, ObligationReason, ObligationStatus, Subject, Write};
+use crate::runtime::{LifecycleEvent, World};
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_mins(5);
+pub(super) const LONGEST: Duration = Duration::from_mins(5);
 
 /// 1 s doubling to 5 min, with up to a quarter of jitter so that a crowd spreads out.
 pub(super) fn backoff(world: &World, attempt: u32) -> Duration {
@@ -34,111 +32,81 @@ pub(super) fn later(now: Timestamp, pause: Duration) -> Timestamp {
     SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(Timestamp::MAX)
 }
 
-/// The audit record of an obligation that the operator's policy gave up.
-pub(super) fn abandonment(obligation: &Obligation, world: &World) -> Option<Write> {
+/// How long an obligation that was given up stays listed. Its audit record stays for good.
+const KEEP_ABANDONED: Duration = Duration::from_hours(30 * 24);
+
+pub(super) const ABANDON: &str = "obligation.abandon";
+
+/// Who gives up the debts of an extension that is gone.
+pub(super) const POLICY: &str = "policy";
+
+/// The audit record of an obligation that was given up, by the operator's policy or by somebody's word.
+pub(super) fn abandonment(obligation: &Obligation, by: &str, world: &World) -> Option<Write> {
     (obligation.status == ObligationStatus::Abandoned).then(|| {
         Write::Audit(Box::new(AuditRecord {
             at: world.clock.now(),
-            action: "obligation.abandon".to_owned(),
+            action: ABANDON.to_owned(),
             subject: obligation.id.clone(),
-            by: "policy".to_owned(),
-            message: format!("extension {:?} is gone and its policy says abandon", obligation.debt.extension.as_str()),
+            by: by.to_owned(),
+            message: given_up_because(obligation),
         }))
     })
 }
 
-/// The open obligations in memory: the store's table, kept in step with every commit.
-pub(super) struct Book {
-    open: Mutex<BTreeMap<String, Obligation>>,
-    wake: Mutex<CancelToken>,
-    /// One retry round at a time.
-    round: AsyncMutex<()>,
+pub(super) fn given_up_because(obligation: &Obligation) -> String {
+    let Debt { extension, phase, .. } = &obligation.debt;
+    format!("extension {:?} owed {phase}, and it was given up: {}", extension.as_str(), obligation.last_error)
 }
 
-impl Default for Book {
-    fn default() -> Self {
-        Self { open: Mutex::default(), wake: Mutex::new(CancelToken::new()), round: AsyncMutex::new(()) }
-    }
+/// An obligation that nobody will pay: it stays listed for a while and holds nothing.
+pub(super) fn give_up(obligation: Obligation, now: Timestamp) -> Obligation {
+    let expires_at = Some(later(now, KEEP_ABANDONED));
+    Obligation { status: ObligationStatus::Abandoned, expires_at, ..obligation }
 }
 
-impl Book {
-    pub(super) fn load(&self, obligations: Vec<Obligation>) {
-        *self.open.lock() = obligations.into_iter().map(|obligation| (obligation.id.clone(), obligation)).collect();
+/// An obligation as its sandbox's condition tells it: what, since when, why, what comes next, and the way out by its id.
+fn told(obligation: &Obligation) -> String {
+    let Debt { extension, phase, .. } = &obligation.debt;
+    let extension = extension.as_str();
+    let (since, attempts, error) = (obligation.opened_at, obligation.attempts, &obligation.last_error);
+    let cure = format!("chiton obligations discharge {} --force", obligation.id);
+    if obligation.status == ObligationStatus::Abandoned {
+        let until = obligation.expires_at.map(|at| format!(" until {at:.0}")).unwrap_or_default();
+        return format!(
+            "extension {extension:?} owed {phase} since {since:.0} and was given up: {error}; listed{until}, or until {cure}"
+        );
     }
-
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.open.lock().contains_key(id)
-    }
-
-    /// What the hook of an obligation is to be told.
-    pub(super) fn why(&self, id: &str) -> Option<Why> {
-        self.open.lock().get(id).map(Why::recall)
-    }
-
-    pub(super) fn list(&self) -> Vec<Obligation> {
-        self.open.lock().values().cloned().collect()
-    }
-
-    pub(super) fn of(&self, subject: &Subject) -> Vec<Obligation> {
-        self.open.lock().values().filter(|obligation| obligation.subject == *subject).cloned().collect()
-    }
-
-    /// Takes in what a commit stored.
-    pub(super) fn settle(&self, paid: &[String], owed: &[Obligation], world: &World) {
-        let mut open = self.open.lock();
-        for id in paid {
-            if open.remove(id).is_some() {
-                let message = "paid".to_owned();
-                world.audience.tell(LifecycleEvent::Obligation { id: id.clone(), open: false, message });
-            }
+    let why = match obligation.reason {
+        ObligationReason::CleanupFailed | ObligationReason::HookStillRunning => {
+            format!("attempt {attempts} failed: {error}")
         }
-        for obligation in owed {
-            let (id, message) = (obligation.id.clone(), obligation.last_error.clone());
-            world.audience.tell(LifecycleEvent::Obligation { id, open: true, message });
-            open.insert(obligation.id.clone(), obligation.clone());
+        ObligationReason::Confirming => {
+            "it succeeded and is called once more, because what it undoes may have been on its way".to_owned()
         }
-        drop(open);
-        if !owed.is_empty() {
-            self.wake();
-        }
-    }
+    };
+    format!(
+        "extension {extension:?} owes {phase} since {since:.0}: {why}; next attempt at {:.0}; if what it cleans up is certainly gone: {cure}",
+        obligation.next_attempt_at
+    )
+}
 
-    /// Makes the worker look again.
-    pub(super) fn wake(&self) {
-        self.wake.lock().cancel();
+/// Brings a sandbox's condition in line with what is listed of it. One that owes nothing has no such condition.
+pub(super) fn show_pending(conditions: &mut Vec<Condition>, listed: &[Obligation], now: Timestamp) {
+    const KIND: &str = "CleanupPending";
+    if listed.is_empty() {
+        conditions.retain(|condition| condition.kind != KIND);
+        return;
     }
-
-    fn armed(&self) -> CancelToken {
-        let mut wake = self.wake.lock();
-        if wake.is_cancelled() {
-            *wake = CancelToken::new();
-        }
-        wake.clone()
-    }
-
-    /// An obligation that is to be tried now.
-    fn due_now(&self, id: &str, now: Timestamp) -> Option<Obligation> {
-        let open = self.open.lock();
-        open.get(id)
-            .filter(|obligation| obligation.status == ObligationStatus::Open && obligation.next_attempt_at <= now)
-            .cloned()
-    }
-
-    /// Until when a cleanup that succeeded once must be called again, if so.
-    pub(super) fn confirming_until(&self, id: &str) -> Option<Timestamp> {
-        let open = self.open.lock();
-        open.get(id)
-            .filter(|obligation| obligation.reason == ObligationReason::Confirming)
-            .map(|obligation| obligation.next_attempt_at)
-    }
-
-    fn due(&self, now: Timestamp) -> (Vec<Obligation>, Option<Timestamp>) {
-        let open = self.open.lock();
-        let live = || open.values().filter(|obligation| obligation.status == ObligationStatus::Open);
-        let due = live().filter(|obligation| obligation.next_attempt_at <= now).cloned().collect();
-        let next = live().map(|obligation| obligation.next_attempt_at).filter(|at| *at > now).min();
-        (due, next)
-    }
+    let open = listed.iter().find(|obligation| obligation.status == ObligationStatus::Open);
+    let reason = match open.map(|obligation| obligation.reason) {
+        Some(ObligationReason::CleanupFailed) => "CleanupFailed",
+        Some(ObligationReason::HookStillRunning) => "HookStillRunning",
+        Some(ObligationReason::Confirming) => "Confirming",
+        None => "Abandoned",
+    };
+    let message = listed.iter().map(told).collect::<Vec<_>>().join("; ");
+    let (kind, reason) = (KIND.to_owned(), reason.to_owned());
+    set(conditions, Condition { kind, status: ConditionStatus::True, reason, message, last_transition: now });
 }
 
 impl Inner {
@@ -146,25 +114,26 @@ impl Inner {
     pub(super) async fn pay_obligations(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             let armed = self.book.armed();
-            let now = self.world.clock.now();
-            let (due, next) = self.book.due(now);
+            let (due, next) = self.book.due(&self.world, |subject| self.held.lock().contains_key(subject));
             if due.is_empty() {
-                // The wall clock may jump, so no sleep is longer than a minute.
-                let pause = next
-                    .map_or(Duration::from_mins(1), |at| at.duration_since(now).unsigned_abs())
-                    .min(Duration::from_mins(1));
+                let pause = next.unwrap_or(Duration::from_mins(1)).min(Duration::from_mins(1));
                 within(&*self.world.clock, pause, armed.cancelled()).await;
                 continue;
             }
-            let round = self.book.round.lock().await;
             for obligation in due {
-                if let Err(error) = self.retry(&obligation).await {
-                    tracing::debug!(obligation = %obligation.id, %error, "not retried now");
-                }
+                self.book.enter(&obligation);
+                let inner = Arc::clone(&self);
+                self.world.executor.spawn(Box::pin(async move {
+                    if let Err(error) = inner.retry(&obligation).await {
+                        tracing::debug!(obligation = %obligation.id, %error, "not retried now");
+                    }
+                    if inner.book.due_now(&obligation.id, &inner.world).is_some() {
+                        // A subject that is busy is looked at again soon, not at once.
+                        within(&*inner.world.clock, FIRST, inner.stop.cancelled()).await;
+                    }
+                    inner.book.leave(&obligation.id);
+                }));
             }
-            drop(round);
-            // A subject that is busy is looked at again soon, not at once.
-            within(&*self.world.clock, FIRST, self.stop.cancelled()).await;
         }
     }
 
@@ -177,7 +146,7 @@ impl Inner {
             return Ok(());
         };
         // It may have been paid, or come up anew, while this waited.
-        let Some(obligation) = &self.book.due_now(&obligation.id, self.world.clock.now()) else { return Ok(()) };
+        let Some(obligation) = &self.book.due_now(&obligation.id, &self.world) else { return Ok(()) };
         let sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         let op = operation(self, &ticket, OperationKind::Cleanup, &engine_principal());
@@ -190,7 +159,7 @@ impl Inner {
             }
             Paid::Owed(..) if run.is_abandoned(&obligation.debt) => {
                 run.drop_debt(&obligation.debt);
-                let given_up = Obligation { status: ObligationStatus::Abandoned, ..obligation.clone() };
+                let given_up = give_up(obligation.clone(), self.world.clock.now());
                 run.end_cleanup(Some(given_up)).await
             }
             Paid::Owed(reason, error) => {
@@ -214,7 +183,7 @@ impl Run {
     async fn end_cleanup(mut self, still: Option<Obligation>) -> Result<(), Error> {
         self.steps.cancel.seal();
         let mut writes = Vec::new();
-        self.clear_pending(still.is_some());
+        self.tell_pending(still.as_ref());
         let gone = self.sandbox.phase == SandboxPhase::Deleted && self.sandbox.debts.is_empty();
         if gone {
             writes.push(Write::RemoveSandbox(self.sandbox.id.clone()));
@@ -225,7 +194,7 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(still.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
-        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, &self.inner.world)));
+        writes.extend(still.iter().filter_map(|obligation| abandonment(obligation, POLICY, &self.inner.world)));
         let operation = Some(OperationKind::Cleanup);
         self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();
@@ -248,79 +217,5 @@ impl Engine {
     /// The obligations of one subject.
     pub fn obligations_of(&self, subject: &Subject) -> Vec<Obligation> {
         self.inner.book.of(subject)
-    }
-
-    /// Closes an obligation by hand, unpaid. Leaves an audit record.
-    pub async fn discharge(&self, principal: Principal, id: String, force: bool) -> Result<(), Error> {
-        let inner = Arc::clone(&self.inner);
-        self.inner.owned(async move { inner.discharge(&principal, &id, force).await }).await
-    }
-}
-
-impl Inner {
-    async fn discharge(self: &Arc<Self>, principal: &Principal, id: &str, force: bool) -> Result<(), Error> {
-        let unknown =
-            || Error::not_found(format!("there is no obligation {id:?}")).cure("chiton obligations list shows them");
-        let obligation = self.book.list().into_iter().find(|obligation| obligation.id == id).ok_or_else(unknown)?;
-        if !force {
-            return Err(Error::refused("policy", format!("obligation {id:?} is not paid: {}", obligation.last_error))
-                .cure("if what it would clean up is certainly gone, close it with --force; that is audited"));
-        }
-        let Admission::Go(_ticket) =
-            self.table.admit(&obligation.subject, OperationKind::Cleanup, self.world.operation_id()).await?
-        else {
-            return Err(Error::conflict(format!("an operation is running on {}", obligation.subject))
-                .cure("wait for it to end"));
-        };
-        let mut gone = None;
-        let mut writes = vec![
-            Write::RemoveObligation(id.to_owned()),
-            Write::Audit(Box::new(AuditRecord {
-                at: self.world.clock.now(),
-                action: "obligation.discharge".to_owned(),
-                subject: id.to_owned(),
-                by: principal.subject.clone(),
-                message: format!("closed unpaid; the last attempt said: {}", obligation.last_error),
-            })),
-        ];
-        if let Some(sandbox) = obligation.subject.sandbox()
-            && let Some(mut record) = self.journal.sandbox(sandbox).await.map_err(store_error)?
-        {
-            record
-                .debts
-                .retain(|debt| debt.extension != obligation.debt.extension || debt.phase != obligation.debt.phase);
-            if record.debts.is_empty() && record.phase == SandboxPhase::Error {
-                // A subject's last debt takes its states along.
-                let states = self.journal.states_of(&obligation.subject).await.map_err(store_error)?;
-                let remove = |(name, _)| Write::RemoveState(obligation.subject.clone(), name);
-                writes.extend(states.into_iter().map(remove));
-            }
-            if record.phase == SandboxPhase::Deleted && record.debts.is_empty() {
-                gone = Some(record.id.clone());
-                writes.push(Write::RemoveSandbox(record.id.clone()));
-            } else {
-                writes.push(Write::PutSandbox(Box::new(record)));
-            }
-        }
-        if let Subject::Workspace(key) = &obligation.subject
-            && let Some(mut row) = self.workspace(key).await?
-        {
-            row.debts.retain(|debt| debt.extension != obligation.debt.extension);
-            row.chain.retain(|entry| entry.name != obligation.debt.extension);
-            let done = !row.ready && row.debts.is_empty();
-            writes.push(if done { Write::RemoveWorkspace(key.clone()) } else { Write::PutWorkspace(Box::new(row)) });
-        }
-        self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
-        self.book.settle(&[id.to_owned()], &[], &self.world);
-        if let Some(sandbox) = gone {
-            self.world.audience.tell(LifecycleEvent::Removed(sandbox));
-        }
-        self.world.audience.tell(LifecycleEvent::Audit {
-            action: "obligation.discharge",
-            subject: id.to_owned(),
-            by: principal.subject.clone(),
-            message: "closed unpaid".to_owned(),
-        });
-        Ok(())
     }
 }

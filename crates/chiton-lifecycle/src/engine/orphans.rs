@@ -147,14 +147,16 @@ impl Inner {
             by: by.to_owned(),
             message: why.to_owned(),
         };
+        let subject = audit.subject.clone();
+        let writes = vec![Write::Audit(Box::new(audit))];
+        self.journal.write(CommitKind::Audit, None, writes).await.map_err(store_error)?;
         self.world.audience.tell(LifecycleEvent::Audit {
             action: "orphan.delete",
-            subject: audit.subject.clone(),
+            subject,
             by: by.to_owned(),
             message: why.to_owned(),
         });
-        let writes = vec![Write::Audit(Box::new(audit))];
-        self.journal.write(CommitKind::Audit, None, writes).await.map_err(store_error)
+        Ok(())
     }
 
     async fn adopt_orphan(self: &Arc<Self>, by: &str, id: &SandboxId) -> Result<(), Error> {
@@ -177,10 +179,17 @@ impl Inner {
             by: by.to_owned(),
             message: format!("taken over from epoch {old}"),
         };
+        let (subject, message) = (audit.subject.clone(), audit.message.clone());
         let writes = vec![Write::PutSandbox(Box::new(row.clone())), Write::Audit(Box::new(audit))];
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)?;
-        self.held.lock().remove(id);
+        self.world.audience.tell(LifecycleEvent::Audit { action: "orphan.adopt", subject, by: by.to_owned(), message });
+        self.held.lock().remove(&row.subject());
         self.changed(&row);
+        self.reopen(&row).await;
+        let waiting = self.waiting.lock().remove(&row.subject());
+        if let Some(open) = waiting {
+            self.resume(open).await?;
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, LogOptions, LogStream};
-use chiton_model::{Error, ErrorKind, OperationId, SandboxId, SandboxName, WorkspaceName};
+use chiton_model::{Error, ErrorKind, OperationId, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 
 use super::Engine;
 use super::inner::store_error;
@@ -81,7 +81,7 @@ impl Engine {
             Selector::Id(id) => self.inner.record(id).await?,
             Selector::Name(workspace, name) => {
                 let found = self.inner.journal.sandbox_by_name(workspace, name).await.map_err(store_error)?;
-                let visible = |record: &SandboxRecord| all || self.holds_name(record);
+                let visible = |record: &SandboxRecord| all || self.is_shown(record);
                 found.filter(visible).ok_or_else(|| {
                     Error::not_found(format!(
                         "there is no sandbox {:?} in workspace {:?}",
@@ -95,18 +95,20 @@ impl Engine {
         Ok(self.view(record))
     }
 
-    /// A failed create is found by its name until another takes it; a deleted sandbox is not.
-    fn holds_name(&self, record: &SandboxRecord) -> bool {
-        record.phase == chiton_model::SandboxPhase::Error
-            || (record.name_held
-                && !(record.phase == chiton_model::SandboxPhase::Deleting
-                    && self.inner.released.lock().contains(&record.id)))
+    /// Everything is shown but what is deleted: from confirmed absence on, even while cleanups are owed. A create that is
+    /// being undone is shown also when another has its name by now.
+    fn is_shown(&self, record: &SandboxRecord) -> bool {
+        match record.phase {
+            SandboxPhase::Deleted => false,
+            SandboxPhase::Deleting => record.name_held && !self.inner.released.lock().contains(&record.id),
+            _ => true,
+        }
     }
 
     fn view(&self, record: SandboxRecord) -> SandboxView {
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
-            held: self.inner.held.lock().get(&record.id).cloned(),
+            held: self.inner.held.lock().get(&record.subject()).cloned(),
             obligations: self.inner.book.of(&record.subject()).len(),
             record,
         }
@@ -119,8 +121,7 @@ impl Engine {
             self.inner.journal.sandboxes(&SandboxQuery { all: true, ..query.clone() }).await.map_err(store_error)?;
         let full = query.limit != 0 && rows.len() == query.limit;
         let next = rows.last().filter(|_| full).map(|row| row.id.clone());
-        let views =
-            rows.into_iter().filter(|row| query.all || self.holds_name(row)).map(|row| self.view(row)).collect();
+        let views = rows.into_iter().filter(|row| query.all || self.is_shown(row)).map(|row| self.view(row)).collect();
         Ok(SandboxPage { views, next })
     }
 
@@ -156,6 +157,11 @@ impl Engine {
     /// The hash of a sandbox's agent token, if its row exists.
     pub async fn token_hash(&self, id: &SandboxId) -> Option<String> {
         self.inner.journal.sandbox(id).await.ok().flatten().map(|record| record.token)
+    }
+
+    /// How many sandboxes are held: nothing may touch them until something is back.
+    pub fn held(&self) -> usize {
+        self.inner.held.lock().keys().filter(|subject| subject.sandbox().is_some()).count()
     }
 
     /// All workspaces.

@@ -1,13 +1,13 @@
 //! After a crash: the journal alone decides how each open operation goes on (rules 2, 12 and 15).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
 use chiton_model::{
     BackendId, CreateFailure, DriverId, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase,
-    StartReason, StopReason,
+    StartReason, StopReason, StoreEpoch,
 };
 
 use super::admit::{Admission, Ticket};
@@ -17,9 +17,16 @@ use super::run::Run;
 use super::{Engine, Missing, StartupError};
 use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{
-    AuditRecord, DriverCall, Mark, MarkEvent, OpenOperation, OperationOutcome, OperationRecord, SandboxQuery,
-    SandboxRecord, StepKey, StepStatus, Subject, Write,
+    AuditRecord, DriverCall, Mark, MarkEvent, Obligation, ObligationStatus, OpenOperation, OperationOutcome,
+    OperationRecord, SandboxQuery, SandboxRecord, StepKey, StepStatus, Subject, WorkspaceRecord, Write,
 };
+
+/// Why something of an earlier life of the store is held.
+fn earlier_life(epoch: &StoreEpoch) -> String {
+    format!(
+        "it belongs to an earlier life of this store ({epoch}); start with --adopt-epoch {epoch} if that store is gone for good"
+    )
+}
 
 /// How long an interrupted start's agent may take to call, at least.
 const AGENT_RETURNS: Duration = Duration::from_secs(10);
@@ -30,7 +37,8 @@ impl Engine {
     pub async fn recover(&self) -> Result<(), StartupError> {
         let inner = &self.inner;
         let one = |error: Error| StartupError(vec![error]);
-        inner.book.load(inner.journal.obligations().await.map_err(|error| one(store_error(error)))?);
+        let obligations = inner.journal.obligations().await.map_err(|error| one(store_error(error)))?;
+        inner.book.load(obligations, &inner.world);
         inner.check_epoch().await.map_err(one)?;
         inner.adopt().await.map_err(one)?;
         let open = inner.journal.open_operations().await.map_err(|error| one(store_error(error)))?;
@@ -40,13 +48,13 @@ impl Engine {
             .await
             .map_err(|error| one(store_error(error)))?;
         inner.check_pieces(&live).await?;
+        inner.hold_workspaces().await.map_err(one)?;
         // Before the operations go on: what one of them closes stays closed.
         for sandbox in &live {
             inner.reopen(sandbox).await;
         }
-        let rows: HashMap<&SandboxId, &SandboxRecord> = live.iter().map(|row| (&row.id, row)).collect();
         for operation in open {
-            inner.resume(operation, &rows).await.map_err(one)?;
+            inner.resume(operation).await.map_err(one)?;
         }
         for sandbox in live {
             inner.restart_again(sandbox);
@@ -105,23 +113,19 @@ impl Inner {
         for sandbox in live {
             if let Some(why) = other_backend(&backends, sandbox) {
                 // Not a missing piece either: held until the driver talks to that installation again.
-                self.held.lock().insert(sandbox.id.clone(), why);
+                self.held.lock().insert(sandbox.subject(), why);
                 continue;
             }
             let why = if sandbox.epoch == epoch {
                 self.missing_piece(sandbox, &unread).await
             } else {
                 // Not a missing piece but an unsure identity: held in any case, never served and never refused.
-                let why = format!(
-                    "it belongs to an earlier life of this store ({}); start with --adopt-epoch {0} if that store is gone for good",
-                    sandbox.epoch
-                );
-                self.held.lock().insert(sandbox.id.clone(), why);
+                self.held.lock().insert(sandbox.subject(), earlier_life(&sandbox.epoch));
                 continue;
             };
             let Some(error) = why else { continue };
             if self.config.missing == Missing::Hold {
-                self.held.lock().insert(sandbox.id.clone(), error.message.clone());
+                self.held.lock().insert(sandbox.subject(), error.message.clone());
             } else {
                 let message =
                     format!("sandbox {:?} ({}) cannot be served: {}", sandbox.name.as_str(), sandbox.id, error.message);
@@ -132,7 +136,44 @@ impl Inner {
                 );
             }
         }
+        if self.config.missing == Missing::Refuse {
+            missing.extend(self.book.list().iter().filter_map(|obligation| self.missing_for(obligation)));
+        }
+        // What the operator gave up is given up now, not when its next attempt comes.
+        let given_up = |obligation: &Obligation| {
+            let name = &obligation.debt.extension;
+            self.registry.get(name).is_none() && self.policy(name).abandon
+        };
+        self.book.hurry(&self.world, given_up);
         if missing.is_empty() { Ok(()) } else { Err(StartupError(missing)) }
+    }
+
+    /// Workspaces of an earlier life are as unsure as its sandboxes.
+    async fn hold_workspaces(&self) -> Result<(), Error> {
+        let epoch = self.journal.info().epoch;
+        let rows = self.journal.workspaces().await.map_err(store_error)?;
+        let mut held = self.held.lock();
+        for row in rows.into_iter().filter(|row| row.epoch != epoch) {
+            held.insert(Subject::Workspace(row.key), earlier_life(&row.epoch));
+        }
+        Ok(())
+    }
+
+    /// What the open obligation of a workspace needs and is not there. Those of sandboxes are looked at with their rows.
+    fn missing_for(&self, obligation: &Obligation) -> Option<Error> {
+        let Subject::Workspace(key) = &obligation.subject else { return None };
+        if obligation.status != ObligationStatus::Open || self.held.lock().contains_key(&obligation.subject) {
+            return None;
+        }
+        let name = &obligation.debt.extension;
+        let error = if self.registry.get(name).is_none() && !self.policy(name).abandon {
+            super::chain::not_compiled_in(name)
+        } else {
+            self.driver(&key.driver).err()?
+        };
+        let message = format!("obligation {} cannot be paid: {}", obligation.id, error.message);
+        let cure = error.cure.unwrap_or_else(|| "restore it".to_owned());
+        Some(Error::new(error.kind, message).cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")))
     }
 
     /// The installations that the drivers of these sandboxes talk to. A driver that does not answer is not among them.
@@ -185,18 +226,20 @@ impl Inner {
     }
 
     /// Puts an interrupted operation back on its subject.
-    async fn resume(
-        self: &Arc<Self>,
-        open: OpenOperation,
-        rows: &HashMap<&SandboxId, &SandboxRecord>,
-    ) -> Result<(), Error> {
+    pub(super) async fn resume(self: &Arc<Self>, open: OpenOperation) -> Result<(), Error> {
         let OpenOperation { operation, marks } = open;
+        if self.held.lock().contains_key(&operation.subject) {
+            // Nothing touches it until its operator decides; the operation stays open.
+            self.waiting.lock().insert(operation.subject.clone(), OpenOperation { operation, marks });
+            return Ok(());
+        }
         let admitted = self.table.admit(&operation.subject, operation.kind, operation.id.clone()).await?;
         let Admission::Go(ticket) = admitted else {
             return Err(Error::internal(format!("two operations are open on {}", operation.subject)));
         };
+        ticket.intended();
         match operation.subject.clone() {
-            Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, rows.get(&id).copied()).await,
+            Subject::Sandbox(id) => self.resume_sandbox(ticket, operation, marks, &id).await,
             Subject::Workspace(key) => {
                 let inner = Arc::clone(self);
                 self.world
@@ -212,18 +255,12 @@ impl Inner {
         ticket: Ticket,
         operation: OperationRecord,
         marks: Option<Vec<Mark>>,
-        row: Option<&SandboxRecord>,
+        id: &SandboxId,
     ) -> Result<(), Error> {
-        let Some(sandbox) = row.cloned() else {
+        let record = self.journal.sandbox(id).await.map_err(store_error)?;
+        let Some(sandbox) = record else {
             return self.close(operation).await;
         };
-        let id = sandbox.id.clone();
-        let held = self.held.lock().contains_key(&id);
-        if held {
-            // Nothing touches it until its operator decides; the operation stays open.
-            drop(ticket);
-            return Ok(());
-        }
         if matches!(operation.kind, OperationKind::Reconcile | OperationKind::Cleanup) {
             // Runs again when its time comes.
             return self.close(operation).await;
@@ -248,8 +285,8 @@ impl Inner {
     }
 
     /// Makes a sandbox reachable again.
-    async fn reopen(&self, sandbox: &SandboxRecord) {
-        if self.held.lock().contains_key(&sandbox.id) {
+    pub(super) async fn reopen(&self, sandbox: &SandboxRecord) {
+        if self.held.lock().contains_key(&sandbox.subject()) {
             return;
         }
         // What an operation was interrupted in is that operation's: it opens what it needs itself.
@@ -266,7 +303,10 @@ impl Inner {
 
     /// Starts a sandbox again that was stopped at shutdown.
     fn restart_again(self: &Arc<Self>, sandbox: SandboxRecord) {
-        if sandbox.restart && sandbox.phase == SandboxPhase::Stopped && !self.held.lock().contains_key(&sandbox.id) {
+        if sandbox.restart
+            && sandbox.phase == SandboxPhase::Stopped
+            && !self.held.lock().contains_key(&sandbox.subject())
+        {
             let (inner, id) = (Arc::clone(self), sandbox.id);
             self.world.executor.spawn(Box::pin(async move { inner.restart_stopped(id).await }));
         }
@@ -288,19 +328,65 @@ impl Inner {
             .await
             .map_err(store_error)?;
         let epoch = self.journal.info().epoch;
+        let workspaces = self.journal.workspaces().await.map_err(store_error)?;
+        if !all.iter().any(|sandbox| sandbox.epoch == *old) && !workspaces.iter().any(|row| row.epoch == *old) {
+            return self.nothing_to_adopt(old, &all, &workspaces).await;
+        }
         let mut writes = Vec::new();
         for mut sandbox in all.into_iter().filter(|sandbox| sandbox.epoch == *old) {
             sandbox.epoch = epoch.clone();
             writes.push(Write::PutSandbox(Box::new(sandbox)));
         }
+        let sandboxes = writes.len();
+        for mut row in workspaces.into_iter().filter(|row| row.epoch == *old) {
+            row.epoch = epoch.clone();
+            writes.push(Write::PutWorkspace(Box::new(row)));
+        }
+        let message = format!("{sandboxes} sandboxes and {} workspaces were taken over", writes.len() - sandboxes);
         writes.push(Write::Audit(Box::new(AuditRecord {
             at: self.world.clock.now(),
             action: "epoch.adopt".to_owned(),
             subject: old.to_string(),
             by: "operator".to_owned(),
-            message: format!("{} sandboxes were taken over", writes.len()),
+            message,
         })));
         self.journal.write(CommitKind::Decision, None, writes).await.map_err(store_error)
+    }
+}
+
+impl Inner {
+    /// An epoch without subjects. One that ended here was adopted before, or had none: the flag may stay where it is. Any
+    /// other is a slip that would leave held what the operator means to free.
+    async fn nothing_to_adopt(
+        &self,
+        wanted: &StoreEpoch,
+        all: &[SandboxRecord],
+        workspaces: &[WorkspaceRecord],
+    ) -> Result<(), Error> {
+        let present = self.journal.info().epoch;
+        let earlier = self.journal.epochs().await.map_err(store_error)?;
+        if *wanted == present || earlier.contains(wanted) {
+            tracing::info!(epoch = %wanted, "nothing of this epoch is held: there is nothing to take over");
+            return Ok(());
+        }
+        let mut held: BTreeMap<&StoreEpoch, (usize, usize)> = BTreeMap::new();
+        for sandbox in all.iter().filter(|sandbox| sandbox.epoch != present) {
+            held.entry(&sandbox.epoch).or_default().0 += 1;
+        }
+        for row in workspaces.iter().filter(|row| row.epoch != present) {
+            held.entry(&row.epoch).or_default().1 += 1;
+        }
+        let named = |(epoch, (sandboxes, workspaces)): (&&StoreEpoch, &(usize, usize))| {
+            format!("{epoch} ({sandboxes} sandboxes, {workspaces} workspaces)")
+        };
+        let held: Vec<String> = held.iter().map(named).collect();
+        let (there, cure) = if held.is_empty() {
+            ("nothing is held".to_owned(), "start without --adopt-epoch".to_owned())
+        } else {
+            (format!("held are those of {}", held.join(", ")), "name one of these with --adopt-epoch".to_owned())
+        };
+        Err(Error::not_found(format!("this store knows no epoch {wanted}; its present one is {present}, and {there}"))
+            .cure(cure))
     }
 }
 

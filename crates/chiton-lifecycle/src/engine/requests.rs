@@ -1,18 +1,18 @@
 //! Request ids: a repeat never runs twice (rule 17).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use async_lock::Mutex as AsyncMutex;
-use chiton_model::Error;
+use chiton_model::{Error, OperationId};
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::inner::{Inner, store_error};
-use super::{Accepted, Request};
+use super::{Accepted, Engine, Request};
 use crate::crash::CommitKind;
-use crate::journal::{RequestKey, RequestRecord, Subject, Write};
-use crate::plan::digest_json;
+use crate::journal::{RequestKey, RequestRecord, SandboxRecord, Write};
+use crate::plan::{SealedPlan, digest_json};
 
 /// One gate per request id that is on its way to C1: a repeat that arrives meanwhile waits and then finds the record.
 #[derive(Default)]
@@ -47,7 +47,7 @@ pub(super) enum Claimed {
 
 impl Claim {
     /// What C1 must write.
-    pub(super) fn writes(&self, inner: &Inner, operation: &chiton_model::OperationId, subject: &Subject) -> Vec<Write> {
+    pub(super) fn writes(&self, inner: &Inner, operation: Option<&OperationId>, sandbox: &SandboxRecord) -> Vec<Write> {
         let Some((key, body)) = &self.key else { return Vec::new() };
         let keep =
             jiff::SignedDuration::try_from(inner.config.keep_requests).unwrap_or(jiff::SignedDuration::from_hours(24));
@@ -55,26 +55,28 @@ impl Claim {
         vec![Write::PutRequest(Box::new(RequestRecord {
             key: key.clone(),
             body: body.clone(),
-            operation: operation.clone(),
-            subject: subject.clone(),
+            operation: operation.cloned(),
+            subject: sandbox.subject(),
+            sandbox: Some(Box::new(outline(sandbox))),
             expires_at: now.checked_add(keep).unwrap_or(now),
         }))]
     }
 }
 
 impl Inner {
-    /// Remembers a request id whose request joined an operation that was running already.
-    pub(super) async fn remember(
+    /// Answers a request that began no operation of its own, and remembers the answer under its id: it joined one that was
+    /// running already, or nothing was to be done.
+    pub(super) async fn answer(
         &self,
         claim: &Claim,
-        operation: &chiton_model::OperationId,
-        subject: &Subject,
-    ) -> Result<(), Error> {
-        let writes = claim.writes(self, operation, subject);
-        if writes.is_empty() {
-            return Ok(());
+        sandbox: SandboxRecord,
+        operation: Option<OperationId>,
+    ) -> Result<Accepted, Error> {
+        let writes = claim.writes(self, operation.as_ref(), &sandbox);
+        if !writes.is_empty() {
+            self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)?;
         }
-        self.journal.write(CommitKind::Request, None, writes).await.map_err(store_error)
+        Ok(Accepted { sandbox, operation })
     }
 
     /// Looks a request id up, or claims it.
@@ -109,12 +111,35 @@ impl Inner {
             Some(id) => self.journal.sandbox(id).await.map_err(store_error)?,
             None => None,
         };
-        match sandbox {
-            Some(sandbox) => Ok(Claimed::Repeat(Box::new(Accepted { sandbox, operation: Some(record.operation) }))),
+        match sandbox.or_else(|| record.sandbox.map(|sandbox| *sandbox)) {
+            Some(sandbox) => Ok(Claimed::Repeat(Box::new(Accepted { sandbox, operation: record.operation }))),
             None => Err(Error::not_found(format!(
                 "request id {request_id:?} was answered before, and its sandbox is gone by now"
             ))
             .cure("use a fresh request id for a new request")),
         }
     }
+}
+
+impl Engine {
+    /// The sandbox of which a request with this id was answered before. A caller that names a sandbox needs it when the
+    /// row is gone, or when another one has the name by now.
+    pub async fn answered(&self, request: &Request, method: &str) -> Result<Option<SandboxRecord>, Error> {
+        let Some(request_id) = request.request_id.clone() else { return Ok(None) };
+        let key = RequestKey { principal: request.principal.subject.clone(), method: method.to_owned(), request_id };
+        let record = self.inner.journal.request(&key).await.map_err(store_error)?;
+        Ok(record.and_then(|record| record.sandbox).map(|sandbox| *sandbox))
+    }
+}
+
+/// A row without what is large and of no use once it is gone.
+fn outline(sandbox: &SandboxRecord) -> SandboxRecord {
+    let plan = SealedPlan {
+        plan: serde_json::Value::Null,
+        slots: BTreeMap::new(),
+        owners: BTreeMap::new(),
+        writes: Vec::new(),
+        ..sandbox.plan.clone()
+    };
+    SandboxRecord { plan, debts: Vec::new(), ..sandbox.clone() }
 }

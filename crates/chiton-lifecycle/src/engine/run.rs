@@ -355,7 +355,7 @@ impl Run {
         let settled = self.sandbox.debts.is_empty();
         let gone = remove && settled;
         self.sandbox.updated_at = now;
-        self.clear_pending(false);
+        self.tell_pending(None);
         if remove && !settled {
             self.sandbox.phase = SandboxPhase::Deleted;
             self.sandbox.name_held = false;
@@ -375,9 +375,9 @@ impl Run {
         }
         writes.extend(self.paid.iter().cloned().map(Write::RemoveObligation));
         writes.extend(self.owed.iter().cloned().map(|obligation| Write::PutObligation(Box::new(obligation))));
-        writes.extend(
-            self.owed.iter().filter_map(|obligation| super::obligations::abandonment(obligation, &self.inner.world)),
-        );
+        writes.extend(self.owed.iter().filter_map(|obligation| {
+            super::obligations::abandonment(obligation, super::obligations::POLICY, &self.inner.world)
+        }));
         let cancel = Arc::clone(&self.steps.cancel);
         let recording = cancel.record.lock().await;
         self.inner.commit_outcome(&self.op, writes).await;

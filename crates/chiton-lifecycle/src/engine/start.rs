@@ -37,15 +37,14 @@ impl Inner {
         let ticket = match self.table.admit(&subject, OperationKind::Start, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Joined(operation) => {
-                self.remember(&claim, &operation, &subject).await?;
-                return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(operation) });
+                return self.answer(&claim, self.record(&id).await?, Some(operation)).await;
             }
             Admission::Unwinding(..) => return Err(Error::internal("a start met an unwinding create")),
         };
         let mut sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         match sandbox.phase {
-            SandboxPhase::Ready => return Ok(Accepted { sandbox, operation: None }),
+            SandboxPhase::Ready => return self.answer(&claim, sandbox, None).await,
             SandboxPhase::Stopped | SandboxPhase::Completed => {}
             other => {
                 return Err(Error::conflict(format!(
@@ -74,12 +73,13 @@ impl Inner {
         sandbox.token = hash;
         sandbox.restart = false;
         sandbox.updated_at = self.world.clock.now();
-        let mut writes = claim.writes(self, &run.op.id, &subject);
+        let mut writes = claim.writes(self, Some(&run.op.id), &sandbox);
         // With the row: an obligation that outlived its debt would be paid under the running sandbox.
         let settled = std::mem::take(&mut run.paid);
         writes.extend(settled.iter().cloned().map(Write::RemoveObligation));
         writes.extend(run.steps.states.writes());
         self.intend(&run.op, &sandbox, writes).await?;
+        run.ticket.intended();
         self.book.settle(&settled, &[], &self.world);
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
@@ -173,7 +173,9 @@ impl Run {
                         debt.extension.as_str(),
                         debt.phase
                     ))
-                    .cure("wait for its retry, or close it by hand: chiton obligations discharge --force"));
+                    .cure(format!(
+                        "wait for its retry, or close it by hand: chiton obligations discharge {id} --force"
+                    )));
                 }
             }
         }

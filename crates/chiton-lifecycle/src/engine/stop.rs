@@ -41,8 +41,7 @@ impl Inner {
         let ticket = match self.table.admit(&subject, OperationKind::Stop, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Joined(operation) => {
-                self.remember(&claim, &operation, &subject).await?;
-                return Ok(Accepted { sandbox: self.record(&id).await?, operation: Some(operation) });
+                return self.answer(&claim, self.record(&id).await?, Some(operation)).await;
             }
             Admission::Unwinding(..) => return Err(Error::internal("a stop met an unwinding create")),
         };
@@ -50,7 +49,7 @@ impl Inner {
         self.check_held(&sandbox)?;
         match sandbox.phase {
             SandboxPhase::Stopped | SandboxPhase::Completed if !has_condition(&sandbox, "StopUnconfirmed") => {
-                return Ok(Accepted { sandbox, operation: None });
+                return self.answer(&claim, sandbox, None).await;
             }
             SandboxPhase::Ready | SandboxPhase::Stopped | SandboxPhase::Completed => {}
             other => {
@@ -71,7 +70,8 @@ impl Inner {
         sandbox.restart = reason == StopReason::GatewayShutdown;
         sandbox.updated_at = self.world.clock.now();
         // Where the mark log stood before the approvals is still right: their marks are marks of no effect.
-        self.intend(&run.op, &sandbox, claim.writes(self, &run.op.id, &subject)).await?;
+        self.intend(&run.op, &sandbox, claim.writes(self, Some(&run.op.id), &sandbox)).await?;
+        run.ticket.intended();
         run.sandbox = sandbox.clone();
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.stop(reason, true)));

@@ -7,8 +7,9 @@ use chiton_model::{Error, ErrorKind, Phase, SandboxId};
 
 use super::Engine;
 use super::inner::{Inner, store_error};
-use crate::crash::{Deed, crash_point};
+use crate::crash::{CommitKind, Deed, crash_point};
 use crate::extension::{Extension, ReconcileSupport};
+use crate::journal::{AuditRecord, Write};
 
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +98,17 @@ impl Inner {
         match released {
             Ok(()) => {
                 for id in ids {
+                    let audit = AuditRecord {
+                        at: self.world.clock.now(),
+                        action: "sweep.release".to_owned(),
+                        subject: format!("{name}/{id}"),
+                        by: "engine".to_owned(),
+                        message: "held for a sandbox that is gone".to_owned(),
+                    };
+                    let writes = vec![Write::Audit(Box::new(audit))];
+                    if let Err(error) = self.journal.write(CommitKind::Audit, None, writes).await {
+                        tracing::error!(extension = %name, sandbox = %id, %error, "what a sweep released could not be audited");
+                    }
                     self.world.audience.tell(crate::runtime::LifecycleEvent::Audit {
                         action: "sweep.release",
                         subject: format!("{name}/{id}"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_driver::Capabilities;
+use chiton_model::spec::{DEEPEST, is_shallow};
 use chiton_model::{
     BackendId, ExtensionName, OperationId, OperationKind, Phase, Principal, Resources, SandboxId, SandboxName,
     WorkspaceName,
@@ -159,6 +160,9 @@ impl HookCore {
     fn encode(&self, state: &impl Serialize) -> StepResult<ExtensionState> {
         let payload = serde_json::to_value(state)
             .map_err(|error| StepError::fatal(format!("state cannot be written: {error}")))?;
+        if !is_shallow(&payload) {
+            return Err(StepError::fatal(format!("state is nested more than {DEEPEST} levels deep; write it flatter")));
+        }
         Ok(ExtensionState { schema_version: self.state_schema, payload })
     }
 

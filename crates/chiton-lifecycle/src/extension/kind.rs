@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use chiton_model::{Error, ExtensionName, nearest};
+use chiton_model::{Error, ExtensionName, nearest, printable};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -91,21 +91,34 @@ impl fmt::Debug for ExtensionKind {
     }
 }
 
-/// Decodes a config document strictly; the type must deny unknown fields. An unknown field is answered with the nearest
-/// known one.
+/// Decodes a config document strictly; the type must deny unknown fields. What is wrong is named by its path, and an unknown
+/// field is answered with the nearest known one.
 pub fn decode_config<C: DeserializeOwned>(document: &Value) -> Result<C, ConfigIssue> {
-    serde_json::from_value(document.clone()).map_err(|error| {
-        let message = error.to_string();
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        use serde_path_to_error::Segment;
+        let mut pointer = String::new();
+        for segment in error.path() {
+            let part = match segment {
+                Segment::Seq { index } => index.to_string(),
+                Segment::Map { key } => key.clone(),
+                Segment::Enum { variant } => variant.clone(),
+                Segment::Unknown => break,
+            };
+            pointer = format!("{pointer}/{}", part.replace('~', "~0").replace('/', "~1"));
+        }
+        let message = printable(&error.inner().to_string());
         // serde names the field and the known ones: "unknown field `labls`, expected one of `labels`".
-        let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-        let known = words.iter().skip(1).copied();
-        let cure =
-            words.first().and_then(|unknown| nearest(unknown, known)).map(|name| format!("did you mean {name:?}?"));
-        let pointer = match (message.starts_with("unknown field"), words.first()) {
-            (true, Some(field)) => format!("/{field}"),
-            _ => String::new(),
+        let cure = match message.strip_prefix("unknown field ").and_then(|rest| rest.rsplit_once("`, expected ")) {
+            Some((unknown, known)) => {
+                let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+                match nearest(unknown.trim_start_matches('`'), known.iter().copied()) {
+                    Some(name) => format!("did you mean {name:?}?"),
+                    None => format!("the options are {}", known.join(", ")),
+                }
+            }
+            None => "give it the form that the schema says".to_owned(),
         };
-        ConfigIssue { pointer, message, cure }
+        ConfigIssue { pointer, message, cure: Some(cure) }
     })
 }
 

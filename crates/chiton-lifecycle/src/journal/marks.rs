@@ -10,6 +10,7 @@ use super::ExtensionState;
 
 /// A place in the mark log. Opaque to the engine; the store gives and takes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MarkPosition {
     /// The segment's random header.
     pub log: String,
@@ -59,7 +60,7 @@ impl DriverCall {
 
 /// Names a step within its operation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StepKey {
     /// A hook.
     Hook {
@@ -104,7 +105,7 @@ pub enum StepStatus {
 
 /// What a mark says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MarkEvent {
     /// A step's progress.
     Step {
@@ -131,6 +132,7 @@ pub enum MarkEvent {
 
 /// One record of the mark log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mark {
     /// The operation that it is about.
     pub operation: OperationId,

@@ -37,7 +37,10 @@ pub enum JournalError {
     /// A record cannot be read by this build.
     #[error("a record cannot be read: {0}")]
     Unreadable(String),
-    /// The medium failed: disk full, I/O error, lost connection.
+    /// There is no room for it. Nothing was stored, and what is stored is not touched.
+    #[error("no room is left for the store: {0}")]
+    Full(String),
+    /// The medium failed: I/O error, lost connection.
     #[error("the store failed: {0}")]
     Failed(String),
 }
@@ -149,6 +152,11 @@ pub trait Journal: Send + Sync + 'static {
     /// trusted.
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError>;
 
+    /// The lives of the store that have ended, oldest first, as far as it knows.
+    async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError> {
+        Ok(Vec::new())
+    }
+
     /// Where the mark log ends now; an operation's record keeps it.
     fn mark_position(&self) -> MarkPosition;
 
@@ -188,6 +196,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Every subject and extension that has state.
     async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError>;
+
+    /// The audit trail after a number (0: from its beginning), oldest first, at most so many records, each with its number.
+    /// Numbers ascend from 1 and are never given again.
+    async fn audits(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, JournalError>;
 
     /// All obligations, oldest first.
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError>;

@@ -17,6 +17,7 @@ use crate::plan::SealedPlan;
 
 /// A workspace on a driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WorkspaceKey {
     /// The workspace.
     pub workspace: WorkspaceName,
@@ -55,6 +56,7 @@ impl fmt::Display for Subject {
 
 /// Why an extension is in a chain: the decision that the gateway stamped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ActivationStamp {
     /// `always`, `on-request` or `match`.
     pub rule: String,
@@ -66,6 +68,7 @@ pub struct ActivationStamp {
 
 /// One extension of a frozen chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainEntry {
     /// Its name.
     pub name: ExtensionName,
@@ -86,6 +89,7 @@ pub type FrozenChain = Vec<ChainEntry>;
 
 /// A cleanup that somebody owes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Debt {
     /// Who.
     pub extension: ExtensionName,
@@ -170,12 +174,15 @@ pub struct WorkspaceRecord {
     pub chain: FrozenChain,
     /// Cleanups owed.
     pub debts: Vec<Debt>,
+    /// The store's life in which it was made.
+    pub epoch: StoreEpoch,
     /// When it was made.
     pub created_at: Timestamp,
 }
 
 /// How long a step took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StepTiming {
     /// Which step.
     pub step: StepKey,
@@ -238,6 +245,7 @@ pub struct OperationRecord {
 
 /// State that an extension saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExtensionState {
     /// The schema version of the payload.
     pub schema_version: u32,
@@ -297,10 +305,14 @@ pub struct Obligation {
     pub last_error: String,
     /// When it is tried next.
     pub next_attempt_at: Timestamp,
+    /// When it is forgotten; only of one that was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Names a request that must not run twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestKey {
     /// Who asked.
     pub principal: String,
@@ -318,16 +330,20 @@ pub struct RequestRecord {
     pub key: RequestKey,
     /// sha256 (hex) of its body.
     pub body: String,
-    /// The operation that it began.
-    pub operation: OperationId,
-    /// What the operation is about.
+    /// The operation that it began or joined; none when nothing was to be done.
+    pub operation: Option<OperationId>,
+    /// What it is about.
     pub subject: Subject,
+    /// The sandbox as it was then, without the documents of its plan: the answer when the row is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Box<SandboxRecord>>,
     /// When it is forgotten.
     pub expires_at: Timestamp,
 }
 
 /// Something done by hand or by policy that an operator must be able to find later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuditRecord {
     /// When.
     pub at: Timestamp,

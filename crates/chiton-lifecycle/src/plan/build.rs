@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, DefaultPlan, Rule, marker, slots};
+use chiton_model::spec::{DEEPEST, is_shallow};
 use chiton_model::{Error, ExtensionName};
 use serde_json::Value;
 
@@ -56,6 +57,13 @@ impl PlanBuilder {
         draft: Draft,
         overrides: Overrides<'_>,
     ) -> Result<(), Error> {
+        if !is_shallow(&draft.plan) {
+            return Err(Error::refused(
+                extension.as_str(),
+                format!("extension {:?} nests the plan more than {DEEPEST} levels deep", extension.as_str()),
+            )
+            .cure("write the plan flatter"));
+        }
         let driver = Arc::clone(&self.driver);
         let rules = Rules::new(driver.field_rules());
         let changes = diff(&self.plan, &draft.plan, &rules);

@@ -112,4 +112,8 @@ fn walk_list(path: &str, old: &[Value], new: &[Value], key: Option<&str>, change
             return;
         }
     }
+    // Slots are remembered by place: an element that moved would take another's slot with it.
+    if old.iter().zip(new).any(|(old, new)| named(old) != named(new)) {
+        changes.push(broken("its old elements must stay, in order, at the front"));
+    }
 }

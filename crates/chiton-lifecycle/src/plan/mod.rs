@@ -6,6 +6,9 @@
 mod build;
 mod diff;
 mod explain;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod rules;
 mod seal;
 mod sealed;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use chiton_model::{DriverId, Error, ExtensionName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// Who set a value.
@@ -31,16 +31,24 @@ impl fmt::Display for Writer {
 
 /// One write of an extension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlanWrite {
     /// JSON pointer of the field; elements of keyed lists are named by their key.
     pub path: String,
-    /// What stood there.
+    /// What stood there; none when nothing did, which is not the same as `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub before: Option<Value>,
     /// What stands there now; none when it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub after: Option<Value>,
     /// The extension whose write this one replaces, by the operator's leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<ExtensionName>,
+}
+
+/// A value that is there, also when it is `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Who fills a slot.
@@ -57,6 +65,7 @@ pub enum SlotOwner {
 
 /// A value known only later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Slot {
     /// Its full name: `sandbox.id`, `secret.REF`, `EXTENSION.NAME`.
     pub name: String,

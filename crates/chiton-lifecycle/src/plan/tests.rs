@@ -235,6 +235,47 @@ fn a_keyed_list_takes_elements_of_new_keys_only_from_each_writer() {
 }
 
 #[test]
+fn an_element_of_a_keyed_list_keeps_its_place_and_so_does_its_slot() {
+    let mut builder = builder();
+    write(&mut builder, "ipam", |draft| {
+        let slot = draft.slot("source");
+        let mounts = draft.json_mut()["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({ "target": "/b", "source": slot }));
+    })
+    .expect("a new key");
+    let first = write(&mut builder, "two", |draft| {
+        let mounts = draft.json_mut()["mounts"].as_array_mut().expect("a list");
+        mounts.insert(0, json!({ "target": "/c", "source": "/y" }));
+    });
+    assert!(first.is_err_and(|refused| refused.message.contains("in order, at the front")));
+    let turned =
+        write(&mut builder, "two", |draft| draft.json_mut()["mounts"].as_array_mut().expect("a list").reverse());
+    assert!(turned.is_err());
+    let plan = sealed(builder);
+    assert_eq!(plan.filled(|_| Some("/data".to_owned()))["mounts"][1], json!({ "target": "/b", "source": "/data" }));
+}
+
+#[test]
+fn a_plan_that_could_not_be_read_back_is_refused() {
+    let deep = (0..70).fold(json!(1), |inner, _| json!([inner]));
+    let refused = set(&mut builder(), "ext", "/note", deep).expect_err("too deep");
+    assert!(refused.message.contains("64 levels") && refused.cure.is_some(), "{refused}");
+}
+
+#[test]
+fn a_write_over_null_is_still_one_when_it_is_read_back() {
+    let mut builder = builder();
+    write(&mut builder, "ext", |draft| {
+        draft.json_mut()["limits"].as_object_mut().expect("a map").remove("cpu");
+    })
+    .expect("open");
+    let plan = sealed(builder);
+    let again: SealedPlan = serde_json::from_value(json!(plan)).expect("it is one");
+    assert_eq!(again, plan);
+    assert_eq!((&again.writes[0].1[0].before, &again.writes[0].1[0].after), (&Some(Value::Null), &None));
+}
+
+#[test]
 fn a_list_without_a_key_keeps_its_old_elements_at_the_front() {
     let mut builder = builder();
     set(&mut builder, "one", "/init", json!(["first", "second"])).expect("appended");

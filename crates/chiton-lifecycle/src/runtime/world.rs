@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::Observed;
-use chiton_model::{DriverId, Error, OperationId, Principal, SandboxId, WorkspaceName};
+use chiton_model::{DriverId, Error, ExtensionName, OperationId, Principal, SandboxId, WorkspaceName};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
@@ -104,7 +104,9 @@ pub enum LifecycleEvent {
     Obligation {
         /// Its id.
         id: String,
-        /// Whether it is still open.
+        /// Who owes.
+        extension: ExtensionName,
+        /// Whether it is still listed: a cleanup was tried and did not pay it. Not: it was paid, closed or forgotten.
         open: bool,
         /// What happened.
         message: String,

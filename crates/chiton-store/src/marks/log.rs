@@ -186,15 +186,24 @@ impl Writing {
                 // What was written of it must not be read as a mark, nor hide the marks after it.
                 let kept = rustix::fs::ftruncate(&self.file, self.size);
                 self.broken = kept.is_err();
-                let why = other.err().map_or_else(|| "it was written in part".to_owned(), |error| error.to_string());
-                Err(JournalError::Failed(format!("a mark could not be written: {why}")))
+                Err(match other {
+                    Err(error) if error.kind() != std::io::ErrorKind::StorageFull => {
+                        JournalError::Failed(format!("a mark could not be written: {error}"))
+                    }
+                    Err(error) => JournalError::Full(format!("a mark could not be written: {error}")),
+                    // So says the kernel when the file system has room for a part of it.
+                    Ok(_) => JournalError::Full("a mark was written in part and taken back".to_owned()),
+                })
             }
         }
     }
 }
 
 fn lost(error: &std::io::Error) -> JournalError {
-    JournalError::Failed(format!("the mark log failed: {error}"))
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => JournalError::Full(format!("the mark log cannot grow: {error}")),
+        _ => JournalError::Failed(format!("the mark log failed: {error}")),
+    }
 }
 
 fn begin(folder: &Path, index: u64, sequence: u64, boot: &str, epoch: &str) -> std::io::Result<Writing> {

@@ -8,6 +8,8 @@
 //! What cannot be seen: a last segment that was cut exactly between two records. The kernel never does that to a file that
 //! it has in memory, and another boot is distrusted anyway.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod log;
 mod record;
 mod trust;
@@ -16,3 +18,4 @@ mod trust;
 mod tests;
 
 pub(crate) use log::MarkLog;
+pub(crate) use trust::damaged_segments;

@@ -70,7 +70,12 @@ fn read_segment(index: u64, path: &Path) -> Segment {
     let bytes = fs::read(path).unwrap_or_default();
     // Marks that only the page cache has would be trusted now and gone after the next power loss.
     let synced = File::open(path).and_then(|file| file.sync_data()).is_ok();
-    let mut rest = bytes.as_slice();
+    parse(index, &bytes, synced)
+}
+
+/// A segment's bytes; `synced` says that the disk has them.
+pub(super) fn parse(index: u64, bytes: &[u8], synced: bool) -> Segment {
+    let mut rest = bytes;
     let header = take(&mut rest).and_then(|(first, body)| Some((first, serde_json::from_slice::<Header>(body).ok()?)));
     let Some((first, header)) = header else {
         return Segment {
@@ -104,6 +109,14 @@ fn read_segment(index: u64, path: &Path) -> Segment {
         next = following;
     }
     Segment { index, header: Some(header), first, next, marks, of, follower, sound }
+}
+
+/// How many segments there are, and the names of those in which something is not as it was written.
+pub(crate) fn damaged_segments(folder: &Path) -> io::Result<(usize, Vec<String>)> {
+    let files = list(folder)?;
+    let damaged = files.iter().filter(|(index, path)| !read_segment(*index, path).sound);
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((files.len(), damaged.map(|(_, path)| name(path)).collect()))
 }
 
 /// The log from a position to its end.
@@ -164,7 +177,7 @@ impl Trusted<'_> {
     }
 
     /// Everybody's marks in order.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn all(&self) -> Vec<Mark> {
         let every = |segment: &Segment| segment.marks.iter().cloned().enumerate().collect::<Vec<_>>();
         let covered = self.segments.iter().flat_map(|segment| {

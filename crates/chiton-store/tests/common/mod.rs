@@ -1,6 +1,9 @@
 //! What the tests of the store share: records with little in them, and stores on machines that tests make up.
 #![allow(dead_code, unreachable_pub)] // every test file uses its own part
 
+pub mod child;
+pub mod dump;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -158,6 +161,7 @@ pub fn obligation(id: &str, subject: &str) -> Obligation {
         attempts: 1,
         last_error: String::new(),
         next_attempt_at: at(2),
+        expires_at: None,
     }
 }
 
@@ -165,14 +169,16 @@ pub fn request(id: &str, operation: &str, subject: &str, expires: i64) -> Reques
     RequestRecord {
         key: RequestKey { principal: "uid:0".to_owned(), method: "create".to_owned(), request_id: id.to_owned() },
         body: "0".repeat(64),
-        operation: operation_id(operation),
+        operation: Some(operation_id(operation)),
         subject: Subject::Sandbox(sandbox_id(subject)),
+        sandbox: None,
         expires_at: at(expires),
     }
 }
 
 pub fn workspace(ready: bool) -> WorkspaceRecord {
-    WorkspaceRecord { key: workspace_key(), ready, chain: Vec::new(), debts: Vec::new(), created_at: at(1) }
+    let epoch = StoreEpoch::new("epoch").expect("an id");
+    WorkspaceRecord { key: workspace_key(), ready, chain: Vec::new(), debts: Vec::new(), epoch, created_at: at(1) }
 }
 
 /// A commit with a fresh number and no checks.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{DriverEvent, Locality, Observed, ObservedStatus};
+use chiton_lifecycle::journal::StoreInfo;
 use chiton_model::{BackendId, ExitStatus, SandboxId, WorkspaceName};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -54,6 +55,14 @@ pub(super) struct Shared {
 /// A platform with its objects. It stands outside of the gateway and survives its crashes. Clones share it.
 #[derive(Clone)]
 pub struct ScriptedPlatform(pub(super) Arc<Shared>);
+
+fn view(object: &Object) -> ObjectView {
+    ObjectView {
+        status: object.observed.status.clone(),
+        plan: object.plan.clone(),
+        attempt: object.observed.attempt.clone(),
+    }
+}
 
 /// An object as it is on the platform.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,17 +159,21 @@ impl ScriptedPlatform {
 
     /// All objects.
     pub fn objects(&self) -> BTreeMap<SandboxId, ObjectView> {
-        let view = |object: &Object| ObjectView {
-            status: object.observed.status.clone(),
-            plan: object.plan.clone(),
-            attempt: object.observed.attempt.clone(),
-        };
         self.0.state.lock().objects.iter().map(|(id, object)| (id.clone(), view(object))).collect()
+    }
+
+    /// Who made the newest object of this gateway and life of its store: the commit that it carries.
+    pub fn newest(&self, store: &StoreInfo) -> Option<u64> {
+        let state = self.0.state.lock();
+        let ours = state.objects.values().map(|object| &object.observed);
+        ours.filter(|observed| observed.gateway == store.gateway && observed.epoch == store.epoch)
+            .map(|observed| observed.commit)
+            .max()
     }
 
     /// An object.
     pub fn object(&self, id: &SandboxId) -> Option<ObjectView> {
-        self.objects().remove(id)
+        self.0.state.lock().objects.get(id).map(view)
     }
 
     /// Workspaces that were prepared and not released.
@@ -185,7 +198,7 @@ impl ScriptedPlatform {
     pub fn lose(&self, id: &SandboxId) {
         if self.0.state.lock().objects.remove(id).is_some() {
             self.0.agents.gone(id);
-            self.effect(id, Effect::Deleted);
+            self.effect(id, Effect::Lost);
             self.publish(DriverEvent::Deleted(id.clone()));
         }
     }

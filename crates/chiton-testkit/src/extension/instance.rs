@@ -8,6 +8,7 @@ use chiton_model::{ExtensionName, Phase, Ran};
 use futures::channel::oneshot;
 use serde_json::json;
 
+use super::gate::Passage;
 use super::script::{Act, ExtensionScript, Saves, ScriptedConfig};
 use crate::ledger::{End, Hook, Ledger, What};
 use crate::world::Process;
@@ -82,7 +83,7 @@ impl ScriptedExtension {
             Act::Fail(error) | Act::Refuse(error) => Err(error),
             Act::Hang | Act::Obey => std::future::pending().await,
             Act::Panic => panic!("scripted panic in {phase}"),
-            Act::Succeed | Act::Veto(_) | Act::WrongSlots => Ok(()),
+            Act::Succeed | Act::Veto(_) | Act::WrongSlots | Act::Gate(_) => Ok(()),
         }
     }
 
@@ -143,6 +144,8 @@ impl ScriptedExtension {
         match self.script.saves {
             Saves::Fast if phase == Phase::BeforeCreate => core.save(&state),
             Saves::Durable if phase == Phase::BeforeCreate => core.save_durable(&state).await,
+            Saves::FastEverywhere => core.save(&state),
+            Saves::DurableEverywhere => core.save_durable(&state).await,
             _ => Ok(()),
         }
     }
@@ -175,6 +178,17 @@ impl ScriptedExtension {
                 self.do_it(target, &half(deed)).await?;
                 panic!("scripted panic in {}", core.phase());
             }
+            Act::Gate(gate) => match gate.pass(target.call, &target.subject, core.phase(), core.cancel()).await {
+                Passage::Through => self.do_it(target, deed).await,
+                Passage::ToFail => {
+                    self.do_it(target, &half(deed)).await?;
+                    Err(StepError::fatal("scripted: the gate says so"))
+                }
+                Passage::Cancelled => {
+                    self.do_it(target, &half(deed)).await?;
+                    Err(StepError::fatal("scripted: cancelled"))
+                }
+            },
             Act::Block(delay) => self.block(core, target, delay, deed).await,
             Act::Late(delay) => self.late(target, delay, deed).await,
         }

@@ -4,9 +4,11 @@
 //! releases it: idempotent, without saved state, and also when nothing was acquired. That is the template which every real
 //! extension follows, so what the engine promises to it, it promises to all.
 
+mod gate;
 mod hooks;
 mod instance;
 mod script;
 
+pub use gate::Gate;
 pub use instance::ScriptedExtension;
 pub use script::{Act, ExtensionScript, ScriptedConfig};

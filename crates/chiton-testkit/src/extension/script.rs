@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::gate::Gate;
 use super::instance::ScriptedExtension;
 use crate::ledger::Ledger;
 use crate::world::Process;
@@ -43,6 +44,8 @@ pub enum Act {
     Veto(String),
     /// Returns a slot too few; in `before_create` only.
     WrongSlots,
+    /// Waits at the door of its phase until it is let through or cancelled, then does it; fails when the gate says so.
+    Gate(Gate),
 }
 
 /// The config of a scripted extension.
@@ -74,12 +77,14 @@ pub struct ExtensionScript {
     pub(super) state: Arc<Mutex<State>>,
 }
 
-/// Whether state is saved in `before_create`, and how.
+/// Whether state is saved, when and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Saves {
     No,
     Fast,
     Durable,
+    FastEverywhere,
+    DurableEverywhere,
 }
 
 impl ExtensionScript {
@@ -169,6 +174,20 @@ impl ExtensionScript {
     #[must_use]
     pub fn saves_durably(mut self) -> Self {
         self.saves = Saves::Durable;
+        self
+    }
+
+    /// Saves state in every hook, before it acts.
+    #[must_use]
+    pub fn saves_everywhere(mut self) -> Self {
+        self.saves = Saves::FastEverywhere;
+        self
+    }
+
+    /// Saves state durably in every hook, before it acts.
+    #[must_use]
+    pub fn saves_durably_everywhere(mut self) -> Self {
+        self.saves = Saves::DurableEverywhere;
         self
     }
 

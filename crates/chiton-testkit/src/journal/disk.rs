@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::MarkLoss;
+use super::undo::Undo;
+use crate::ledger::Opened;
 
 /// Why a commit is not stored.
 #[derive(Debug)]
@@ -52,10 +54,12 @@ pub(super) struct Disk {
     logs: u64,
     next_mark: u64,
     boot: String,
+    /// A record of the present segment is damaged: where one may be missing the absence of none proves anything.
+    torn: bool,
     given: u64,
     used: BTreeSet<u64>,
     /// Ids that had a row once.
-    seen: BTreeSet<SandboxId>,
+    pub(super) seen: BTreeSet<SandboxId>,
 }
 
 impl Disk {
@@ -80,6 +84,7 @@ impl Disk {
             logs: 0,
             next_mark: 0,
             boot,
+            torn: false,
             given: 0,
             used: BTreeSet::new(),
             seen: BTreeSet::new(),
@@ -94,8 +99,17 @@ impl Disk {
         }
     }
 
+    /// What whoever opens it finds.
+    pub(super) fn opened(&self, store: u64) -> Opened {
+        let rows = self.sandboxes.values().map(|row| (row.id.clone(), (row.phase, row.epoch.clone()))).collect();
+        let open = self.operations.values().filter(|operation| operation.outcome.is_none());
+        let open = open.map(|operation| (operation.id.clone(), (operation.subject.clone(), operation.kind))).collect();
+        Opened { store, gateway: self.info.gateway.clone(), epoch: self.info.epoch.clone(), rows, open }
+    }
+
     fn next_log(&mut self) {
         self.logs += 1;
+        self.torn = false;
         self.log = format!("log-{}", self.logs);
         self.marks.clear();
         self.next_mark = 0;
@@ -104,7 +118,10 @@ impl Disk {
     pub(super) fn lose_marks(&mut self, loss: MarkLoss) {
         match loss {
             MarkLoss::Keep => {}
-            // The log's header goes with it, so that nothing is read into the absence of a record.
+            MarkLoss::Prefix(records) => {
+                self.marks.truncate(records);
+                self.torn = true;
+            }
             MarkLoss::Lost => self.next_log(),
         }
     }
@@ -119,6 +136,10 @@ impl Disk {
     }
 
     pub(super) fn mark(&mut self, mark: &Mark) -> Result<Mark, Refusal> {
+        if self.torn {
+            // Nobody writes on behind a damaged record.
+            self.next_log();
+        }
         let kept: Mark = through_json(mark)?;
         self.marks.push((self.next_mark, kept.clone()));
         self.next_mark += 1;
@@ -131,25 +152,30 @@ impl Disk {
         if number > self.given || number == 0 {
             return breach(format!("commit number {number} was never given out"));
         }
-        let mut next = self.clone();
-        if !next.used.insert(number) {
+        if self.used.contains(&number) {
             return breach(format!("commit number {number} is used twice"));
         }
+        let undo = Undo::of(self, commit);
+        if let Err(refusal) = self.apply(commit) {
+            undo.undo(self);
+            return Err(refusal);
+        }
+        self.used.insert(number);
+        self.info.last_commit = self.info.last_commit.max(number);
+        Ok(Commit { number, ..commit.clone() })
+    }
+
+    fn apply(&mut self, commit: &Commit) -> Result<(), Refusal> {
         for write in &commit.writes {
             if let Write::ReleaseName(id) = write
-                && let Some(row) = next.sandboxes.get_mut(id)
+                && let Some(row) = self.sandboxes.get_mut(id)
             {
                 row.name_held = false;
             }
         }
-        commit.checks.iter().try_for_each(|check| next.check(check))?;
-        for write in &commit.writes {
-            next.write(write)?;
-        }
-        next.after(commit)?;
-        next.info.last_commit = next.info.last_commit.max(number);
-        *self = next;
-        Ok(Commit { number, ..commit.clone() })
+        commit.checks.iter().try_for_each(|check| self.check(check))?;
+        commit.writes.iter().try_for_each(|write| self.write(write))?;
+        self.after(commit)
     }
 
     fn check(&self, check: &Check) -> Result<(), Refusal> {
@@ -158,7 +184,7 @@ impl Disk {
                 let holder = self
                     .sandboxes
                     .values()
-                    .find(|row| row.name_held && row.workspace == *workspace && row.name == *name);
+                    .find(|row| row.name_held && row.name == *name && row.workspace == *workspace);
                 holder.map_or(Ok(()), |row| Err(JournalError::NameHeld { holder: row.id.clone() }.into()))
             }
             Check::WorkspaceReady(key) => match self.workspaces.get(key) {
@@ -248,9 +274,9 @@ impl Disk {
         let rival = self.sandboxes.values().find(|other| {
             other.name_held
                 && row.name_held
-                && other.id != row.id
-                && other.workspace == row.workspace
                 && other.name == row.name
+                && other.workspace == row.workspace
+                && other.id != row.id
         });
         if let Some(other) = rival {
             return Err(JournalError::NameHeld { holder: other.id.clone() }.into());
@@ -302,7 +328,8 @@ impl Disk {
         open.sort_by_key(|operation| operation.commit);
         open.into_iter()
             .map(|operation| {
-                let trusted = operation.marks.boot == self.boot
+                let trusted = !self.torn
+                    && operation.marks.boot == self.boot
                     && operation.marks.log == self.log
                     && operation.epoch == self.info.epoch;
                 let marks = trusted.then(|| {
@@ -330,8 +357,12 @@ impl Disk {
 
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<SandboxId> {
         self.requests.retain(|_, request| request.expires_at > now);
-        let owing: BTreeSet<SandboxId> =
-            self.obligations.values().filter_map(|obligation| obligation.subject.sandbox().cloned()).collect();
+        let owing: BTreeSet<SandboxId> = self
+            .obligations
+            .values()
+            .filter(|owed| owed.status == ObligationStatus::Open)
+            .filter_map(|obligation| obligation.subject.sandbox().cloned())
+            .collect();
         let expired: Vec<SandboxId> = self
             .sandboxes
             .values()
@@ -345,7 +376,9 @@ impl Disk {
             self.states.retain(|(subject, _), _| subject.sandbox() != Some(id));
         }
         let rows = &self.sandboxes;
-        let kept = |operation: &OperationId| self.requests.values().any(|request| request.operation == *operation);
+        let kept = |operation: &OperationId| {
+            self.requests.values().any(|request| request.operation.as_ref() == Some(operation))
+        };
         self.operations.retain(|id, operation| {
             operation.outcome.is_none()
                 || kept(id)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_lifecycle::journal::{
-    Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation, OperationRecord,
-    RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord,
+    AuditRecord, Commit, ExtensionState, Journal, JournalError, Mark, MarkPosition, Obligation, OpenOperation,
+    OperationRecord, RequestKey, RequestRecord, SandboxQuery, SandboxRecord, StoreInfo, Subject, WorkspaceRecord,
 };
 use chiton_lifecycle::runtime::Executor;
 use chiton_model::{ExtensionName, OperationId, SandboxId, SandboxName, StoreEpoch, WorkspaceName};
@@ -139,7 +139,9 @@ impl Journal for JournalHandle {
 
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError> {
         self.process.live().await;
-        Ok(self.journal.renew_epoch())
+        let epoch = self.journal.renew_epoch();
+        self.core().ledger.by(&self.process, What::Renewed(epoch.clone()));
+        Ok(epoch)
     }
 
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
@@ -211,6 +213,12 @@ impl Journal for JournalHandle {
     async fn state_keys(&self) -> Result<Vec<(Subject, ExtensionName)>, JournalError> {
         self.process.live().await;
         Ok(self.core().disk.lock().states.keys().cloned().collect())
+    }
+
+    async fn audits(&self, after: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, JournalError> {
+        self.process.live().await;
+        let all = self.core().disk.lock().audits.clone();
+        Ok((1..).zip(all).filter(|(number, _)| *number > after).take(limit).collect())
     }
 
     async fn obligations(&self) -> Result<Vec<Obligation>, JournalError> {

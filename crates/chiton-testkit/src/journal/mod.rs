@@ -4,19 +4,22 @@ mod disk;
 mod handle;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_lifecycle::journal::{AuditRecord, Mark, Obligation, OperationRecord, SandboxRecord, Subject};
+use chiton_lifecycle::journal::{
+    AuditRecord, Mark, Obligation, ObligationStatus, OperationRecord, SandboxRecord, Subject,
+};
 use chiton_lifecycle::journal::{ExtensionState, StoreInfo, WorkspaceRecord};
 use chiton_model::{ExtensionName, OperationId, SandboxId, StoreEpoch};
 use parking_lot::Mutex;
 
 use self::disk::Disk;
 pub use self::handle::JournalHandle;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, What};
 use crate::rng::Rng;
 use crate::world::{Process, VirtualWorld};
 
@@ -25,8 +28,9 @@ use crate::world::{Process, VirtualWorld};
 pub enum MarkLoss {
     /// Nothing: the kernel lived on.
     Keep,
-    /// The log, or an unknown part of it, is gone. The two are the same to whoever recovers: where any record may be
-    /// missing, the absence of none proves anything.
+    /// All but so many of its first records are gone, and the next one is torn.
+    Prefix(usize),
+    /// The log is gone.
     Lost,
 }
 
@@ -41,6 +45,8 @@ struct Faults {
 }
 
 struct Core {
+    /// Tells the stores of a ledger apart.
+    number: u64,
     world: VirtualWorld,
     ledger: Ledger,
     disk: Mutex<Disk>,
@@ -63,12 +69,23 @@ impl MemoryJournal {
         world.fill(&mut entropy);
         let disk = Disk::new(&entropy, world.boot_id());
         let faults = Mutex::new(Faults { rng: Some(Rng::new(u64::from(entropy[0]))), ..Faults::default() });
-        Self(Arc::new(Core { world, ledger: ledger.clone(), disk: Mutex::new(disk), faults }))
+        Self(Arc::new(Core {
+            number: ledger.next_call(),
+            world,
+            ledger: ledger.clone(),
+            disk: Mutex::new(disk),
+            faults,
+        }))
     }
 
     /// The journal of this process. It stops having effects when the process dies.
     pub fn open(&self, process: &Process) -> Arc<JournalHandle> {
-        self.0.disk.lock().open(self.0.world.boot_id());
+        let opened = {
+            let mut disk = self.0.disk.lock();
+            disk.open(self.0.world.boot_id());
+            disk.opened(self.0.number)
+        };
+        self.0.ledger.by(process, What::Opened(Arc::new(opened)));
         Arc::new(JournalHandle::new(self.clone(), process.clone()))
     }
 
@@ -124,6 +141,24 @@ impl MemoryJournal {
         disk.lose_marks(MarkLoss::Lost);
     }
 
+    /// A copy of the store as it is now, with its identity, in the same ledger: a copied data folder. The caller renews the
+    /// epoch of the copy, or not.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut disk = self.0.disk.lock().clone();
+        disk.lose_marks(MarkLoss::Lost);
+        let copy = Self::new(&self.0.ledger);
+        *copy.0.disk.lock() = disk;
+        copy
+    }
+
+    /// Whether no operation and no obligation is open.
+    pub fn is_quiet(&self) -> bool {
+        let disk = self.0.disk.lock();
+        disk.operations.values().all(|operation| operation.outcome.is_some())
+            && disk.obligations.values().all(|obligation| obligation.status != ObligationStatus::Open)
+    }
+
     /// Facts about the store.
     pub fn info(&self) -> StoreInfo {
         self.0.disk.lock().info.clone()
@@ -173,3 +208,10 @@ impl MemoryJournal {
 /// A copy of a store.
 #[derive(Clone)]
 pub struct Backup(Disk);
+
+impl Backup {
+    /// Facts about the store as it was.
+    pub fn info(&self) -> StoreInfo {
+        self.0.info.clone()
+    }
+}

@@ -25,6 +25,7 @@ fn workspace(ready: bool) -> Write {
         ready,
         chain: Vec::new(),
         debts: Vec::new(),
+        epoch: chiton_model::StoreEpoch::new("epoch").expect("valid"),
         created_at: jiff::Timestamp::UNIX_EPOCH,
     }))
 }

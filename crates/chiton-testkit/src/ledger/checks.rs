@@ -6,7 +6,7 @@ use chiton_lifecycle::journal::{Obligation, SandboxRecord, Subject, WorkspaceRec
 use chiton_model::{ConditionStatus, SandboxId, SandboxPhase};
 
 use super::{Effect, Ledger, What};
-use crate::driver::{Call, ObjectView};
+use crate::driver::ObjectView;
 
 /// What the store and the platforms say at the end.
 #[derive(Clone, Debug, Default)]
@@ -86,20 +86,11 @@ impl Ledger {
 
     /// Objects that somebody removed behind the gateway's back.
     fn lost(&self) -> BTreeSet<SandboxId> {
-        let mut deleted = BTreeSet::new();
-        let mut lost = BTreeSet::new();
-        for entry in self.entries() {
-            match entry.what {
-                What::CallBegin { kind: Call::Delete, sandbox: Some(id), .. } => {
-                    deleted.insert(id);
-                }
-                What::Effect { sandbox, effect: Effect::Deleted, .. } if !deleted.contains(&sandbox) => {
-                    lost.insert(sandbox);
-                }
-                _ => {}
-            }
-        }
-        lost
+        let lost = |entry| match entry {
+            What::Effect { sandbox, effect: Effect::Lost, .. } => Some(sandbox),
+            _ => None,
+        };
+        self.entries().into_iter().filter_map(|entry| lost(entry.what)).collect()
     }
 
     /// Every check that holds in every history. The first that does not is told with the whole ledger.
@@ -124,6 +115,7 @@ impl Ledger {
             ("only the frozen chain", self.only_the_frozen_chain_is_called()),
             ("one operation at a time", self.one_operation_at_a_time()),
             ("never made again", self.never_recreated()),
+            ("only its owner removes", self.only_owners_remove()),
             ("balance", self.balance(truth)),
         ];
         for (name, outcome) in checks {

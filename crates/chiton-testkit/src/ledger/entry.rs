@@ -1,11 +1,14 @@
 //! What an entry can say.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_lifecycle::journal::{Commit, Mark, MarkEvent, Subject, Write};
-use chiton_model::{ExtensionName, OperationId, Phase, Ran, SandboxId};
+use chiton_model::{
+    ExtensionName, GatewayId, OperationId, OperationKind, Phase, Ran, SandboxId, SandboxPhase, StoreEpoch,
+};
 
 use crate::driver::Call;
 
@@ -73,6 +76,23 @@ pub enum Effect {
     Exited(i32),
     /// It is gone.
     Deleted,
+    /// Somebody removed it behind the gateway's back.
+    Lost,
+}
+
+/// A store as a process found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Tells stores apart: a copy is another one, a restored one the same.
+    pub store: u64,
+    /// Whose it is.
+    pub gateway: GatewayId,
+    /// Its life.
+    pub epoch: StoreEpoch,
+    /// Its rows: phase and the life in which they were made.
+    pub rows: BTreeMap<SandboxId, (SandboxPhase, StoreEpoch)>,
+    /// Operations without an outcome.
+    pub open: BTreeMap<OperationId, (Subject, OperationKind)>,
 }
 
 /// What happened.
@@ -175,6 +195,10 @@ pub enum What {
     },
     /// A new life of the gateway began.
     Start,
+    /// It opened its store.
+    Opened(Arc<Opened>),
+    /// Its store began a new life.
+    Renewed(StoreEpoch),
     /// Somebody broke a contract.
     Violation(String),
     /// For the reader.
@@ -217,6 +241,17 @@ impl fmt::Display for Entry {
             What::Mark(mark) => write_mark(f, mark),
             What::Crash { reboot } => f.write_str(if *reboot { "POWER LOSS" } else { "CRASH" }),
             What::Start => f.write_str("START"),
+            What::Opened(opened) => {
+                write!(
+                    f,
+                    "store {} of {} epoch {} rows {}",
+                    opened.store,
+                    opened.gateway,
+                    opened.epoch,
+                    opened.rows.len()
+                )
+            }
+            What::Renewed(epoch) => write!(f, "NEW EPOCH {epoch}"),
             What::Violation(text) => write!(f, "VIOLATION {text}"),
             What::Note(text) => write!(f, "note {text}"),
         }

@@ -6,6 +6,7 @@
 mod checks;
 mod entry;
 mod order;
+mod removal;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use chiton_model::{ExtensionName, SandboxId};
 use parking_lot::Mutex;
 
 pub use checks::Truth;
-pub use entry::{Effect, End, Entry, Hook, What};
+pub use entry::{Effect, End, Entry, Hook, Opened, What};
 
 use crate::world::{Process, VirtualWorld};
 

@@ -131,7 +131,7 @@ impl Ledger {
                     Effect::Stopped | Effect::Exited(_) => {
                         running.remove(sandbox);
                     }
-                    Effect::Deleted => {
+                    Effect::Deleted | Effect::Lost => {
                         present.remove(sandbox);
                         running.remove(sandbox);
                     }

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
 
 struct Task {
     kind: Kind,
+    /// It is in the list of those that can be polled.
+    ready: bool,
     /// Absent while it is being polled.
     future: Option<BoxFuture<'static, ()>>,
     waker: Waker,
@@ -92,7 +94,11 @@ impl Wake for Notify {
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(world) = self.world.upgrade() else { return };
         let mut state = world.state.lock();
-        if !state.ready.contains(&self.task) && (self.task == run::MAIN || state.tasks.contains_key(&self.task)) {
+        let asleep = match state.tasks.get_mut(&self.task) {
+            Some(task) => !std::mem::replace(&mut task.ready, true),
+            None => self.task == run::MAIN && !state.ready.contains(&run::MAIN),
+        };
+        if asleep {
             state.ready.push(self.task);
         }
     }
@@ -249,7 +255,7 @@ impl VirtualWorld {
         let id = state.next_task;
         state.next_task += 1;
         let waker = Waker::from(Arc::new(Notify { task: id, world: Arc::downgrade(&self.0) }));
-        state.tasks.insert(id, Task { kind, future: Some(future), waker });
+        state.tasks.insert(id, Task { kind, ready: true, future: Some(future), waker });
         state.ready.push(id);
     }
 

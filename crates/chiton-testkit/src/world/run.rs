@@ -116,7 +116,11 @@ impl VirtualWorld {
         }
         if !state.ready.is_empty() {
             let index = state.scheduler.below(state.ready.len());
-            return Next::Poll(state.ready.swap_remove(index));
+            let next = state.ready.swap_remove(index);
+            if let Some(task) = state.tasks.get_mut(&next) {
+                task.ready = false;
+            }
+            return Next::Poll(next);
         }
         let Some((&(time, _), _)) = state.timers.first_key_value() else {
             let count = |kind| state.tasks.values().filter(|task| task.kind == kind).count();

@@ -2,6 +2,7 @@
 
 mod answers;
 mod cleanup;
+mod clock;
 mod hooks;
 mod pieces;
 mod plans;

@@ -107,6 +107,76 @@ fn an_abandoned_extensions_debts_are_listed_and_audited_and_nothing_waits_for_th
     }
 }
 
+/// A lab whose policy gives up what `ext` owes when it is gone.
+fn giving_up(seed: u64) -> Lab {
+    Lab::new(seed).driver(DriverSpec::new("fake")).extension(ExtensionScript::everywhere("ext")).configure(|config| {
+        let policy = chiton_lifecycle::policy::Policy { abandon: true, ..Default::default() };
+        config.other_policies.insert(chiton_model::ExtensionName::new("ext").expect("valid"), policy);
+    })
+}
+
+fn fatal() -> Act {
+    Act::Fail(chiton_lifecycle::extension::StepError::fatal("scripted"))
+}
+
+#[test]
+fn what_was_given_up_holds_no_row_and_is_forgotten_in_time() {
+    let mut lab = giving_up(47);
+    lab.start();
+    for phase in [Phase::AfterCreate, Phase::OnCreateFailed] {
+        lab.script("ext").always(phase, fatal());
+    }
+    let failed = lab.ask_create("x").expect("no crash").expect("accepted").sandbox.id;
+    lab.advance(std::time::Duration::from_secs(10));
+    assert_eq!(lab.row(&failed).map(|row| row.phase), Some(SandboxPhase::Error));
+    lab.crash();
+    lab.remove_extension("ext");
+    lab.start();
+    lab.advance(std::time::Duration::from_mins(1));
+    let listed = lab.journal().obligations();
+    assert!(!listed.is_empty() && listed.iter().all(|owed| owed.status == ObligationStatus::Abandoned), "{listed:?}");
+    let conditions = lab.row(&failed).map(|row| row.conditions).unwrap_or_default();
+    assert!(conditions.iter().any(|told| told.reason == "Abandoned" && told.message.contains("was given up")));
+    lab.advance(std::time::Duration::from_hours(25));
+    assert_eq!(lab.row(&failed), None, "a failed create goes after a day");
+    assert_eq!(lab.journal().obligations(), listed, "and what was given up is listed");
+    lab.world().jump_wall(jiff::SignedDuration::from_hours(24 * 30));
+    lab.advance(std::time::Duration::from_mins(5));
+    assert_eq!(lab.journal().obligations(), []);
+    assert!(!lab.journal().audits().is_empty(), "the trail stays");
+}
+
+#[test]
+fn what_was_given_up_is_closed_by_hand_and_a_younger_debt_of_the_same_kind_stays() {
+    let mut lab = giving_up(48);
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.script("ext").always(Phase::AfterStop, fatal());
+    lab.stop_sandbox(&id).expect("stopped");
+    lab.crash();
+    lab.remove_extension("ext");
+    lab.start();
+    lab.advance(std::time::Duration::from_mins(1));
+    let given_up = lab.journal().obligations();
+    assert_eq!(given_up.iter().map(|owed| owed.status).collect::<Vec<_>>(), [ObligationStatus::Abandoned]);
+    lab.crash();
+    lab = lab.extension(ExtensionScript::everywhere("ext"));
+    lab.start();
+    lab.start_sandbox(&id).expect("nothing that was given up is in its way");
+    let discharge = |force| {
+        let (engine, principal, owed) = (lab.engine(), lab.request().principal, given_up[0].id.clone());
+        lab.block_on(async move { engine.discharge(principal, owed, force).await })
+    };
+    discharge(false).expect_err("not without a word");
+    let debts = lab.row(&id).map(|row| row.debts);
+    discharge(true).expect("closed");
+    assert_eq!(lab.journal().obligations(), []);
+    let row = lab.row(&id).expect("its row");
+    assert_eq!(Some(&row.debts), debts.as_ref(), "what this start owes is owed");
+    assert!(row.debts.iter().any(|debt| debt.phase == Phase::AfterStop));
+    assert!(!row.conditions.iter().any(|condition| condition.kind == "CleanupPending"), "{:?}", row.conditions);
+}
+
 #[test]
 fn nothing_touches_a_sandbox_of_an_earlier_epoch_until_it_is_adopted() {
     let mut lab = one(44);
@@ -174,5 +244,46 @@ fn a_sandbox_of_another_backend_is_held_and_its_absence_there_means_nothing() {
     lab.platform().move_backend("backend-of-fake");
     lab.start();
     lab.delete_sandbox(&id).expect("deleted");
+    settle(&lab);
+}
+
+#[test]
+fn an_interrupted_operation_goes_on_when_its_sandbox_is_adopted() {
+    let mut lab = one(46);
+    let (id, _) = lab.create("x");
+    lab.script("ext").next(Phase::BeforeDelete, Act::Hang);
+    let (engine, request, deleted) = (lab.engine(), lab.request(), id.clone());
+    lab.block_on(async move { engine.delete(request, deleted, false).await }).expect("accepted");
+    lab.crash();
+    lab.journal().renew_epoch();
+    lab.start();
+    lab.advance(std::time::Duration::from_hours(1));
+    assert!(lab.row(&id).is_some(), "it is held");
+    let (engine, principal, adopted) = (lab.engine(), lab.request().principal, id.clone());
+    lab.block_on(async move { engine.adopt_orphan(principal, adopted).await }).expect("adopted");
+    settle(&lab);
+    assert!(lab.row(&id).is_none(), "the delete went on without a restart");
+    assert!(lab.ledger().held_by(lab.script("ext").name()).is_empty());
+}
+
+#[test]
+fn an_epoch_that_is_not_there_is_refused_naming_those_that_are() {
+    let epoch = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let adopt = std::sync::Arc::clone(&epoch);
+    let mut lab = Lab::new(47)
+        .driver(DriverSpec::new("fake"))
+        .configure(move |config| config.adopt_epoch.clone_from(&adopt.lock().expect("not poisoned")));
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.crash();
+    let old = lab.journal().info().epoch;
+    lab.journal().renew_epoch();
+    *epoch.lock().expect("not poisoned") = Some(chiton_model::StoreEpoch::new("e-typo").expect("an id"));
+    let refused = lab.try_start().expect_err("it started").0;
+    let text = format!("{refused:?}");
+    assert!(text.contains("e-typo") && text.contains(&format!("{old} (1 sandboxes")), "{text}");
+    *epoch.lock().expect("not poisoned") = Some(old);
+    lab.start();
+    lab.delete_sandbox(&id).expect("adopted and deleted");
     settle(&lab);
 }

@@ -9,7 +9,7 @@ use chiton_proto::v1 as wire;
 
 use super::{Context, answer, request_id, select, selector};
 use crate::cli::{ChangeArgs, DeleteArgs};
-use crate::output;
+use crate::output::{self, one_line};
 use crate::wait;
 
 pub(super) async fn start(cx: &Context, args: &ChangeArgs) -> Result<ExitCode, Error> {
@@ -90,6 +90,9 @@ async fn finish(
             Err(_) if undone => "Deleted".clone_into(&mut sandbox.phase),
             Err(error) => return Err(error),
         }
+    }
+    for left in sandbox.conditions.iter().filter(|condition| condition.r#type == "ObjectLeft") {
+        output::note(&one_line(&left.message));
     }
     if cx.json {
         output::json_line(&output::sandbox(&sandbox));

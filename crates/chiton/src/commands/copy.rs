@@ -38,7 +38,7 @@ pub(super) struct Remote {
 
 pub(super) async fn run(cx: &Context, args: CopyArgs) -> Result<ExitCode, Error> {
     let remote =
-        |name: &str, path: &str| Remote { sandbox: selector(name, &args.workspace, false), path: path.to_owned() };
+        |name: &str, path: &str| Remote { sandbox: selector(name, &args.workspace, args.id), path: path.to_owned() };
     let bytes = match (&args.source, &args.target) {
         (Side::Local(source), Side::Remote { name, path }) => {
             upload(&mut cx.connect().await?, source, remote(name, path)).await?

@@ -1,12 +1,15 @@
-//! `doctor`: what this machine offers, what is missing, and the cure.
+//! `doctor`: what this machine offers, what state the store is in, what is missing, and the cure. Changes nothing.
 
 use std::process::ExitCode;
 
+use chiton_gateway::compose::store_folder;
 use chiton_gateway::{Finding, Plugins};
+use chiton_model::Error;
+use chiton_store::{Level, StoreFinding, examine};
 use serde_json::json;
 
-use super::gateway::{configuration, errors};
-use crate::cli::{DoctorArgs, GatewayArgs};
+use super::backup::configured;
+use crate::cli::{DoctorArgs, FolderArgs};
 use crate::output::{self, one_line};
 
 /// What every driver finds, by kind.
@@ -21,38 +24,53 @@ pub(super) fn missing(found: &[(&'static str, Vec<Finding>)]) -> Vec<String> {
 }
 
 pub(super) fn run(plugins: &Plugins, args: &DoctorArgs, json: bool) -> ExitCode {
-    let found = look(plugins);
-    let config = args.config.clone().map(|config| {
-        let args = GatewayArgs {
-            config: Some(config),
-            data_dir: None,
-            listen: Vec::new(),
-            driver: Vec::new(),
-            adopt_epoch: None,
-        };
-        configuration(plugins, args).map(drop).map_err(|found| errors(&found))
-    });
-    let sound = missing(&found).is_empty() && config.as_ref().is_none_or(Result::is_ok);
+    let drivers = look(plugins);
+    let folder = FolderArgs { config: args.config.clone(), data_dir: args.data_dir.clone() };
+    let (config, store) = match configured(plugins, &folder) {
+        Ok(config) => (Vec::new(), examine(&store_folder(&config.gateway.data_dir))),
+        // Without a configuration only a folder that is named can be looked at.
+        Err(errors) => (errors, args.data_dir.iter().flat_map(|folder| examine(&store_folder(folder))).collect()),
+    };
+    let sound = missing(&drivers).is_empty()
+        && config.is_empty()
+        && store.iter().all(|finding: &StoreFinding| finding.level != Level::Bad);
     if json {
-        let drivers: serde_json::Map<_, _> =
-            found.iter().map(|(kind, findings)| ((*kind).to_owned(), json!(findings))).collect();
-        let config = config.map(|config| config.err().unwrap_or_default());
-        output::document(&json!({ "ok": sound, "drivers": drivers, "config": config }));
+        let by_kind: serde_json::Map<_, _> =
+            drivers.iter().map(|(kind, findings)| ((*kind).to_owned(), json!(findings))).collect();
+        output::document(&json!({ "ok": sound, "drivers": by_kind, "config": config, "store": store }));
     } else {
-        for (kind, findings) in &found {
-            output::line(&format!("driver {kind}"));
-            for finding in findings {
-                let mark = if finding.ok { "ok     " } else { "MISSING" };
-                output::line(&format!("  {mark}  {}: {}", one_line(&finding.check), one_line(&finding.detail)));
-                if !finding.ok {
-                    output::line(&format!("           cure: {}", one_line(&finding.cure)));
-                }
-            }
-        }
-        if let Some(Err(errors)) = &config {
-            output::fail_all(errors, false);
-        }
-        output::line(if sound { "this machine has what is needed" } else { "something is missing" });
+        print(&drivers, &config, &store);
+        output::line(if sound { "nothing is missing" } else { "something is missing or wrong" });
     }
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(drivers: &[(&'static str, Vec<Finding>)], config: &[Error], store: &[StoreFinding]) {
+    let say = |mark: &str, check: &str, detail: &str, cure: &str| {
+        output::line(&format!("  {mark:7}  {}: {}", one_line(check), one_line(detail)));
+        if !cure.is_empty() {
+            output::line(&format!("           cure: {}", one_line(cure)));
+        }
+    };
+    for (kind, findings) in drivers {
+        output::line(&format!("driver {kind}"));
+        for finding in findings {
+            let (mark, cure) = if finding.ok { ("ok", "") } else { ("MISSING", finding.cure.as_str()) };
+            say(mark, &finding.check, &finding.detail, cure);
+        }
+    }
+    if !config.is_empty() {
+        output::fail_all(config, false);
+    }
+    if !store.is_empty() {
+        output::line("store");
+    }
+    for finding in store {
+        let mark = match finding.level {
+            Level::Fine => "ok",
+            Level::Note => "NOTE",
+            Level::Bad => "BAD",
+        };
+        say(mark, finding.check, &finding.detail, &finding.cure);
+    }
 }

@@ -70,7 +70,7 @@ async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
         request_id: request_id(),
     };
     let (inputs, stream) = mpsc::channel(16);
-    let select = wire::exec_sandbox_request::Input::Sandbox(selector(&args.name, &args.workspace, false));
+    let select = wire::exec_sandbox_request::Input::Sandbox(selector(&args.name, &args.workspace, args.id));
     let first = [wire::ExecSandboxRequest { input: Some(select) }, message(Input::Start(start))];
     for input in first {
         inputs.send(input).await.map_err(|_| Error::internal("the input stream ended before it began"))?;

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use chiton_client::{Client, from_status};
 use chiton_model::Error;
+use chiton_proto::agent::headers::{Bounded, Gate};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use tokio::sync::mpsc;
@@ -199,24 +200,29 @@ pub(super) async fn download(
 }
 
 /// Folders of an archive with their permissions, outer ones first.
-pub(super) type FolderModes = Vec<(PathBuf, u32)>;
+pub(crate) type FolderModes = Vec<(PathBuf, u32)>;
 
 /// Unpacks an archive below a folder, all of it below `top` there if that is given. An entry that would leave it, a link
 /// out of it and a special file are refused before anything of them is written. The permissions of folders are left to
 /// the caller.
-pub(super) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) -> Result<FolderModes, Error> {
+pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) -> Result<FolderModes, Error> {
     let refuse = |path: &Path, why: &str| {
         Error::refused("cp", format!("the archive's entry {path:?} {why}"))
             .cure("copy the files one by one, or look at what the sandbox does")
     };
     let broken = |error: io::Error| Error::invalid("archive", format!("the archive is broken: {error}"));
     let mut modes = FolderModes::new();
-    let mut archive = tar::Archive::new(archive);
+    let gate = Gate::default();
+    let mut archive = tar::Archive::new(Bounded::new(archive, &gate));
     archive.set_preserve_permissions(false);
     archive.set_mask(!LOCAL_MODE & 0o7777);
     archive.set_overwrite(false);
-    for entry in archive.entries().map_err(broken)? {
+    let mut entries = archive.entries().map_err(broken)?;
+    loop {
+        gate.headers();
+        let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(broken)?;
+        gate.contents();
         let named = entry.path().map_err(broken)?.into_owned();
         let path = settle(&named, top).ok_or_else(|| refuse(&named, "leaves the target folder"))?;
         if through_link(root, path.parent().unwrap_or(Path::new(""))).map_err(at(root))? {
@@ -227,6 +233,7 @@ pub(super) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
             let mode = entry.header().mode().map_err(broken)? & LOCAL_MODE;
             make_folder(root, &path)?;
             modes.push((path, mode));
+            skip(&mut entry).map_err(broken)?;
             continue;
         }
         if kind.is_symlink() || kind.is_hard_link() {
@@ -235,6 +242,11 @@ pub(super) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
             let from = if kind.is_symlink() { path.parent().unwrap_or(Path::new("")) } else { Path::new("") };
             let out = || refuse(&named, "is a link that leaves the target folder");
             if target.is_absolute() {
+                return Err(out());
+            }
+            // Up after down: down may be another link, and then up is somewhere else than the words say.
+            let mut down = target.components().skip_while(|part| !matches!(part, Component::Normal(_)));
+            if down.any(|part| part == Component::ParentDir) {
                 return Err(out());
             }
             let to = settle(&from.join(&target), top).ok_or_else(out)?;
@@ -253,11 +265,18 @@ pub(super) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
         if !entry.unpack_in(root).map_err(fault)? {
             return Err(refuse(&named, "leaves the target folder"));
         }
+        skip(&mut entry).map_err(broken)?;
     }
     if let Some(top) = top.filter(|top| fs::symlink_metadata(root.join(top)).is_err()) {
         return Err(Error::invalid("archive", format!("the sandbox sent an archive without the folder {top:?}")));
     }
     Ok(modes)
+}
+
+/// Reads what is left of an entry that has contents although its kind has none: between two entries only headers are
+/// taken.
+fn skip(entry: &mut impl Read) -> io::Result<u64> {
+    io::copy(entry, &mut io::sink())
 }
 
 /// The path without "." and ".."; none if it leaves where it begins at any step, or ends elsewhere than in or below `top`.

@@ -12,7 +12,6 @@ use serde_json::json;
 use super::{Context, answer, select};
 use crate::cli::LogsArgs;
 use crate::output;
-use crate::parse::since;
 
 /// A wire time has its nanoseconds from 0 up; a time before 1970 has them below.
 fn wire_time(at: Timestamp) -> prost_types::Timestamp {
@@ -25,8 +24,7 @@ fn wire_time(at: Timestamp) -> prost_types::Timestamp {
 }
 
 pub(super) async fn run(cx: &Context, args: LogsArgs) -> Result<ExitCode, Error> {
-    let since = args.since.map(|text| since(&text, Timestamp::now())).transpose();
-    let since = since.map_err(|why| Error::invalid("since", why))?.map(wire_time);
+    let since = args.since.map(wire_time);
     let request =
         wire::GetLogsRequest { sandbox: Some(select(&args.one)), follow: args.follow, tail: args.tail, since };
     let mut chunks = answer(cx.connect().await?.get_logs(request)).await?;

@@ -33,7 +33,7 @@ pub(super) async fn all(client: &mut Client, workspace: &str) -> Result<Vec<wire
     pages(client, request).await
 }
 
-fn since(at: Option<prost_types::Timestamp>, now: Timestamp) -> String {
+pub(super) fn since(at: Option<prost_types::Timestamp>, now: Timestamp) -> String {
     at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map_or_else(|| "-".to_owned(), |at| age(at, now))
 }
 

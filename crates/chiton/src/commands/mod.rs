@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod backup;
 mod change;
 mod config;
 mod copy;
@@ -9,6 +10,8 @@ mod doctor;
 mod exec;
 mod gateway;
 mod local_tar;
+#[cfg(feature = "fuzzing")]
+pub(crate) use local_tar::unpack as unpack_archive;
 mod logs;
 mod look;
 mod operate;
@@ -103,6 +106,8 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Demo => demo::run(plugins, json),
         Command::Gateway(args) => gateway::run(plugins, args, json),
         Command::Config(command) => config::run(plugins, &cx, command),
+        Command::Backup(args) => on_runtime(json, backup::save(plugins, &cx, args)),
+        Command::Restore(args) => backup::restore(plugins, &args, json),
         Command::Doctor(args) => doctor::run(plugins, &args, json),
         Command::Completions { shell } => {
             // Through memory: the generator panics if it cannot write.

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use chiton_model::Error;
 use chiton_proto::v1 as wire;
+use jiff::Timestamp;
 use serde_json::json;
 
+use super::look::since;
 use super::{Context, answer};
 use crate::cli::{ObligationsCommand, OrphansCommand, WorkspacesCommand};
-use crate::output::{self, Table};
+use crate::output::{self, Table, age};
 
 pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
@@ -19,7 +21,9 @@ pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Re
                 output::document(&json!(answer.obligations.iter().map(output::obligation).collect::<Vec<_>>()));
                 return Ok(ExitCode::SUCCESS);
             }
-            let mut table = Table::new(&["ID", "NAME", "EXTENSION", "OWES", "WHY", "ATTEMPTS", "LAST ERROR"]);
+            let now = Timestamp::now();
+            let mut table =
+                Table::new(&["ID", "NAME", "EXTENSION", "OWES", "WHY", "AGE", "ATTEMPTS", "NEXT", "LAST ERROR"]);
             for owed in &answer.obligations {
                 let why = if owed.status == "open" { &owed.reason } else { &owed.status };
                 table.row([
@@ -28,7 +32,9 @@ pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Re
                     &owed.extension,
                     &owed.phase,
                     why,
+                    &since(owed.opened_at, now),
                     &owed.attempts.to_string(),
+                    &next(owed, now),
                     &owed.last_error,
                 ]);
             }
@@ -41,6 +47,16 @@ pub(super) async fn obligations(cx: &Context, command: ObligationsCommand) -> Re
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long until the next attempt; of one that was given up there is none.
+fn next(owed: &wire::Obligation, now: Timestamp) -> String {
+    let at = owed.next_attempt_at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+    match at {
+        Some(at) if owed.status == "open" && at > now => format!("in {}", age(now, at)),
+        Some(_) if owed.status == "open" => "now".to_owned(),
+        _ => "-".to_owned(),
+    }
 }
 
 fn done(cx: &Context, what: &str, subject: &str) {

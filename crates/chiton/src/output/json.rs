@@ -82,7 +82,7 @@ pub(crate) fn obligation(obligation: &wire::Obligation) -> Value {
         "phase": obligation.phase, "reason": obligation.reason, "status": obligation.status,
         "opened_at": time(obligation.opened_at.as_ref()), "attempts": obligation.attempts,
         "last_error": text(&obligation.last_error), "next_attempt_at": time(obligation.next_attempt_at.as_ref()),
-        "operation": obligation.operation,
+        "operation": obligation.operation, "expires_at": time(obligation.expires_at.as_ref()),
     })
 }
 

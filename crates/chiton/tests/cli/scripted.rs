@@ -114,6 +114,7 @@ impl Gateway for Scripted {
     type ReadFileStream = Stream<agent::FileChunk>;
     type ReadTarStream = Stream<agent::FileChunk>;
     type GetLogsStream = Stream<wire::LogChunk>;
+    type BackupStream = Stream<wire::BackupPart>;
 
     methods! {
         one get_info(wire::GetInfoRequest) -> wire::GetInfoResponse;
@@ -129,6 +130,7 @@ impl Gateway for Scripted {
         many read_tar(wire::ReadFileRequest) -> Self::ReadTarStream;
         one stat(wire::ReadFileRequest) -> agent::StatResponse;
         many get_logs(wire::GetLogsRequest) -> Self::GetLogsStream;
+        many backup(wire::BackupRequest) -> Self::BackupStream;
         one plan_sandbox(wire::CreateSandboxRequest) -> wire::PlanSandboxResponse;
         one explain_sandbox(wire::GetSandboxRequest) -> wire::ExplainSandboxResponse;
         one get_timeline(wire::GetSandboxRequest) -> wire::GetTimelineResponse;

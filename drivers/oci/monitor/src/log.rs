@@ -45,6 +45,10 @@ pub enum Parsed<'a> {
 /// The longest header: 20 digits, three separators, two letters, 10 digits.
 const HEADER_LIMIT: usize = 40;
 
+/// The most bytes of one record: no more is read from the output at once. A header that announces more is damaged, and must
+/// not hold back everything after it.
+pub const LARGEST: usize = 16 * 1024;
+
 /// Reads one record.
 pub fn parse(buffer: &[u8]) -> Parsed<'_> {
     let mut start = 0;
@@ -57,12 +61,15 @@ pub fn parse(buffer: &[u8]) -> Parsed<'_> {
         *field = &rest[..space];
         start += space + 1;
     }
-    let number = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| text.parse::<u64>().ok());
+    // Only as they are written: without a sign and without zeros in front.
+    let number = |field: &[u8]| {
+        let text = std::str::from_utf8(field).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+        text.parse::<u64>().ok().filter(|_| text == "0" || !text.starts_with('0'))
+    };
     let (Some(nanos), Some(length)) = (number(fields[0]), number(fields[3])) else { return Parsed::Corrupt };
     let (b"o" | b"e", b"F" | b"P") = (fields[1], fields[2]) else { return Parsed::Corrupt };
-    let Some(end) = usize::try_from(length).ok().and_then(|length| start.checked_add(length)) else {
-        return Parsed::Corrupt;
-    };
+    let Some(length) = usize::try_from(length).ok().filter(|length| *length <= LARGEST) else { return Parsed::Corrupt };
+    let end = start + length;
     match buffer.get(end) {
         None => Parsed::Incomplete,
         Some(b'\n') => {

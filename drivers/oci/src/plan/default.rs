@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
-use chiton_model::{Error, nearest};
+use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
 use super::{ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
@@ -34,7 +34,10 @@ impl DriverConfig {
         };
         for (key, value) in object {
             let field = format!("driver_config.{key}");
-            let expected = |what: &str| Error::invalid(&field, format!("{key} is {value}, which is not {what}"));
+            let expected = |what: &str| {
+                Error::invalid(&field, format!("{key} is {}, which is not {what}", printable(&value.to_string())))
+                    .cure(format!("write {what}"))
+            };
             match key.as_str() {
                 "hostname" => {
                     let name = value.as_str().ok_or_else(|| expected("a text"))?;

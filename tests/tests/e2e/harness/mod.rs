@@ -4,12 +4,13 @@
 
 pub(crate) mod terminal;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use chiton_client::Client;
@@ -90,8 +91,14 @@ pub(crate) fn share(share: Share) -> File {
 pub(crate) struct Gateway {
     folder: TempDir,
     child: Option<Child>,
+    /// Variables of the program's, by which it is another build.
+    surroundings: Vec<(&'static str, &'static str)>,
     /// What it said on standard error, over all its lives.
     said: Arc<Mutex<Vec<String>>>,
+    /// Told of every line of that.
+    news: Arc<Condvar>,
+    /// How many files it may have open, where it is limited.
+    files: Option<u32>,
     id: String,
     runtime: Runtime,
     _share: File,
@@ -108,8 +115,18 @@ impl Gateway {
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let said = Arc::default();
-        let mut gateway = Self { folder, child: None, said, id: String::new(), runtime, _share: lock };
+        let (said, news, surroundings) = (Arc::default(), Arc::default(), Vec::new());
+        let mut gateway = Self {
+            folder,
+            child: None,
+            surroundings,
+            said,
+            news,
+            files: None,
+            id: String::new(),
+            runtime,
+            _share: lock,
+        };
         gateway.configure(config);
         gateway.begin();
         let info = gateway.ask(async |mut client| client.get_info(wire::GetInfoRequest {}).await);
@@ -123,25 +140,51 @@ impl Gateway {
         fs::write(self.path("chiton.toml"), text).expect("a config");
     }
 
+    /// What the next start finds in its environment.
+    pub(crate) fn surround(&mut self, variables: &[(&'static str, &'static str)]) {
+        self.surroundings = variables.to_vec();
+    }
+
     /// Starts the program and waits until it serves.
     #[track_caller]
     pub(crate) fn begin(&mut self) {
-        if let Err(said) = self.try_begin() {
+        self.begin_with(&[]);
+    }
+
+    /// The same with more arguments.
+    #[track_caller]
+    pub(crate) fn begin_with(&mut self, arguments: &[&str]) {
+        if let Err(said) = self.try_begin_with(arguments) {
             panic!("the gateway did not start:\n{said}");
         }
     }
 
     /// Starts the program; what it said when it did not begin to serve.
     pub(crate) fn try_begin(&mut self) -> Result<(), String> {
+        self.try_begin_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn try_begin_with(&mut self, arguments: &[&str]) -> Result<(), String> {
         assert!(self.child.is_none(), "the gateway runs already");
-        let mut child = Command::new(PROGRAM)
+        let mut command = match self.files {
+            None => Command::new(PROGRAM),
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}:{files}")).arg("--").arg(PROGRAM);
+                command
+            }
+        };
+        let mut child = command
             .arg("gateway")
             .arg("--config")
             .arg(self.path("chiton.toml"))
             .arg("--data-dir")
             .arg(self.path("data"))
+            .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.surroundings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -149,12 +192,13 @@ impl Gateway {
             .expect("the program");
         let lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
         let (sender, served) = channel();
-        let said = Arc::clone(&self.said);
+        let (said, news) = (Arc::clone(&self.said), Arc::clone(&self.news));
         let before = said.lock().expect("no panic while it is held").len();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let listening = line.starts_with("listening on ");
                 said.lock().expect("no panic while it is held").push(line);
+                news.notify_all();
                 if listening {
                     _ = sender.send(());
                 }
@@ -177,11 +221,18 @@ impl Gateway {
         }
     }
 
+    /// Asks the program to end, and does not wait.
+    pub(crate) fn ask_to_end(&self) {
+        if let Some(child) = &self.child {
+            kill_process(Pid::from_child(child), Signal::TERM).expect("a signal");
+        }
+    }
+
     /// Asks the program to end and waits until it did.
     #[track_caller]
     pub(crate) fn terminate(&mut self) {
+        self.ask_to_end();
         let Some(mut child) = self.child.take() else { return };
-        kill_process(Pid::from_child(&child), Signal::TERM).expect("a signal");
         let (sender, ended) = channel();
         let waiting = std::thread::spawn(move || {
             let status = child.wait();
@@ -191,6 +242,48 @@ impl Gateway {
         assert!(wait(&ended), "the gateway did not end within {DEADLINE:?} of SIGTERM:\n{}", self.said());
         let status = waiting.join().expect("a thread").expect("a status");
         assert!(status.success(), "the gateway ended with {status}:\n{}", self.said());
+    }
+
+    /// Waits until the program has ended by itself.
+    #[track_caller]
+    pub(crate) fn until_ended(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let process = rustix::process::pidfd_open(Pid::from_child(&child), rustix::process::PidfdFlags::empty());
+        let process = process.expect("its handle");
+        let limit = rustix::event::Timespec::try_from(DEADLINE).expect("a time");
+        let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        let count = rustix::event::poll(&mut ended, Some(&limit)).expect("a wait");
+        drop(child.kill());
+        let status = child.wait().expect("a status");
+        assert_eq!(count, 1, "it did not end within {DEADLINE:?}:\n{}", self.said());
+        assert!(!status.success(), "it ended as if all were well:\n{}", self.said());
+    }
+
+    /// Waits until it has said something so many times, over all its lives.
+    #[track_caller]
+    pub(crate) fn until_said(&self, times: usize, what: &str) {
+        let said = self.said.lock().expect("no panic while it is held");
+        let (said, wait) = self
+            .news
+            .wait_timeout_while(said, DEADLINE, |said| said.iter().filter(|line| line.contains(what)).count() < times)
+            .expect("no panic while it is held");
+        assert!(!wait.timed_out(), "it did not say {what:?} {times} times within {DEADLINE:?}:\n{}", said.join("\n"));
+    }
+
+    /// How many files the program may have open from its next start on.
+    pub(crate) fn limit_files(&mut self, files: Option<u32>) {
+        self.files = files;
+    }
+
+    /// The processor time that it has used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its statistics");
+        // After the name in brackets: state is field 3, utime and stime are 14 and 15 (proc(5)).
+        let fields = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11);
+        let ticks: u64 = fields.take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+        // /proc counts in hundredths of a second on every Linux (USER_HZ).
+        Duration::from_millis(ticks * 10)
     }
 
     /// Everything that the gateway said on standard error.
@@ -299,6 +392,18 @@ impl Gateway {
     /// The runtime on which the API is called.
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// What a socket of the gateway answers to a plain HTTP request: head and body.
+    #[track_caller]
+    pub(crate) fn http(&self, socket: &str, path: &str) -> (String, String) {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.path(socket)).expect("a listener");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer in time");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        (head.to_ascii_lowercase(), body.to_owned())
     }
 
     /// Waits until a sandbox is as wanted, by the gateway's own events. `None` stands for a row that is gone.
@@ -416,6 +521,13 @@ impl Gateway {
         found
     }
 
+    /// The workspaces' names: one may have a row on each of several drivers.
+    fn workspaces(&self) -> BTreeSet<String> {
+        let rows = self.json(&["workspaces", "list"]);
+        let name = |row: &Value| row["name"].as_str().expect("a name").to_owned();
+        rows.as_array().expect("a list").iter().map(name).collect()
+    }
+
     /// Deletes everything, ends the program, and looks at the machine.
     fn finish(&mut self) {
         if self.child.is_none() {
@@ -423,9 +535,8 @@ impl Gateway {
         }
         fs::write(self.path("cured"), "").expect("a file");
         self.until_idle();
-        for workspace in self.json(&["workspaces", "list"]).as_array().expect("a list") {
-            let name = workspace["name"].as_str().expect("a name");
-            self.chiton(&["sandbox", "delete", "--all", "--yes", "--workspace", name]).ok();
+        for name in self.workspaces() {
+            self.chiton(&["sandbox", "delete", "--all", "--yes", "--workspace", &name]).ok();
         }
         // Also those that let go of their names: failed creates, and what still owes something.
         for sandbox in self.json(&["sandbox", "list", "--all"]).as_array().expect("a list") {
@@ -435,8 +546,8 @@ impl Gateway {
             }
             self.until(id, |sandbox| sandbox.is_none());
         }
-        for workspace in self.json(&["workspaces", "list"]).as_array().expect("a list") {
-            self.chiton(&["workspaces", "delete", workspace["name"].as_str().expect("a name")]).ok();
+        for name in self.workspaces() {
+            self.chiton(&["workspaces", "delete", &name]).ok();
         }
         let owed = self.json(&["obligations", "list"]);
         assert_eq!(owed.as_array().map(Vec::len), Some(0), "something is owed: {owed:#}");

@@ -56,6 +56,10 @@ fn every_way_out_is_refused_and_nothing_gets_out() {
             "link made deep by links",
             &[top, ("top/s", T::Symlink, "."), ("top/s/s/s/l", T::Symlink, "../../../top/../../victim")],
         ),
+        (
+            "chain of links",
+            &[top, ("top/d", T::Directory, ""), ("top/d/up", T::Symlink, ".."), ("top/l", T::Symlink, "d/up/../x")],
+        ),
         ("folder in a link's place", &[top, ("top/l", T::Symlink, "d"), ("top/l", T::Directory, "")]),
         ("hard link out", &[top, ("top/h", T::Link, "../victim")]),
         ("hard link to nothing", &[top, ("top/h", T::Link, "top/none")]),
@@ -118,4 +122,13 @@ fn an_archive_without_the_folder_or_cut_off_is_an_error() {
     let mut cut = archive(&[("top", T::Directory, ""), ("top/x", T::Regular, &"x".repeat(2000))]);
     cut.truncate(2000);
     assert!(unpack(&mut Cursor::new(cut), around.path(), Some(OsStr::new("top"))).is_err());
+}
+
+#[test]
+fn headers_of_any_size_are_not_held() {
+    let root = tempfile::tempdir().expect("a folder");
+    let name = "n".repeat(400_000);
+    let bytes = archive(&[("long", T::GNULongName, name.as_str()), ("x", T::Regular, "x")]);
+    let error = unpack(&mut Cursor::new(bytes), root.path(), None).expect_err("it is refused");
+    assert!(error.message.contains("the headers of one entry have more than"), "{error}");
 }

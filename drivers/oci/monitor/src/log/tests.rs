@@ -50,3 +50,17 @@ fn a_half_written_record_is_incomplete_and_garbage_is_corrupt() {
     assert_eq!(parse(b"123 x F 5 hello\n"), Parsed::Corrupt);
     assert_eq!(parse(b"123 o F 4 hello\n"), Parsed::Corrupt);
 }
+
+#[test]
+fn a_damaged_length_does_not_hold_back_what_follows() {
+    assert_eq!(parse(b"1 o F 99999999999 lost\n2 o F 5 found\n"), Parsed::Corrupt);
+    assert_eq!(parse(b"1 o F 16385 "), Parsed::Corrupt);
+    assert_eq!(parse(b"1 o F 16384 "), Parsed::Incomplete);
+}
+
+#[test]
+fn numbers_are_read_only_as_they_are_written() {
+    for line in [&b"+1 o F 1 x\n"[..], b"01 o F 1 x\n", b"1 o F 01 x\n", b"1 o F +1 x\n"] {
+        assert_eq!(parse(line), Parsed::Corrupt, "{}", String::from_utf8_lossy(line));
+    }
+}

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::log::Writer;
+use crate::log::{LARGEST, Writer};
 
 /// How much is read at once. The memory is the monitor's largest single piece.
-const CHUNK: usize = 16 * 1024;
+const CHUNK: usize = LARGEST;
 
 /// Both pipes' reading ends; an end is dropped when no writer is left.
 #[derive(Debug, Default)]
