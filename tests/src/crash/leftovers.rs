@@ -72,7 +72,7 @@ pub fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
 pub fn describe(gateway: &str, folder: &Path) -> String {
     let mut text = String::new();
     for (pid, what) in pids(gateway, folder) {
-        drop(writeln!(text, "\n== {pid} {what}"));
+        let _ = writeln!(text, "\n== {pid} {what}");
         for name in ["status", "stack", "net/unix"] {
             let said = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             text.push_str(&String::from_utf8_lossy(&said));
@@ -80,7 +80,7 @@ pub fn describe(gateway: &str, folder: &Path) -> String {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for descriptor in descriptors.flatten() {
             let target = fs::read_link(descriptor.path()).unwrap_or_default();
-            drop(writeln!(text, "{} -> {}", descriptor.path().display(), target.display()));
+            let _ = writeln!(text, "{} -> {}", descriptor.path().display(), target.display());
         }
     }
     text
