@@ -22,7 +22,8 @@ use super::{Options, config, leftovers};
 
 /// Clients at once.
 const CLIENTS: u64 = 6;
-/// The longest that a gateway serves before it is killed.
+/// The longest that a gateway serves before it is killed, on a machine with nothing else to do; on a slower one longer by
+/// as much as it takes to serve, so that sandboxes get to run.
 const SERVES: Duration = Duration::from_millis(300);
 /// How long after the usual time to serve a kill still meets what the last one interrupted.
 const RECOVERS: Duration = Duration::from_millis(60);
@@ -184,12 +185,13 @@ impl Run<'_> {
         let callers = futures::future::join_all(callers);
         let (process, kills) = (&mut self.process, &mut self.kills);
         let (folder, gateway_id) = (self.folder, self.gateway_id.as_str());
+        let serves = SERVES + self.serving.last().copied().unwrap_or_default();
         let killer = async {
             if choices.random_ratio(1, 3) {
-                a_moment(&mut choices, SERVES / 2).await;
+                a_moment(&mut choices, serves / 2).await;
                 kill_helper(platform, gateway_id, folder, &mut choices, &mut kills.helpers);
             }
-            a_moment(&mut choices, SERVES).await;
+            a_moment(&mut choices, serves).await;
             load.set_dying(true);
             process.kill().await
         };

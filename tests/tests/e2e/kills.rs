@@ -45,9 +45,9 @@ fn a_gateway_that_is_killed_at_any_moment_leaves_nothing_that_nobody_owns() {
         return;
     }
     let report = killed("oci", 50);
-    for kind in ["create", "delete", "start", "stop", "exec"] {
-        assert!(report.requests.sent.contains_key(kind), "{kind}: {:?}", report.requests);
-    }
+    let sent = |kinds: &[&str]| kinds.iter().filter_map(|kind| report.requests.sent.get(*kind)).sum::<u64>();
+    assert!(sent(&["create"]) > 0 && sent(&["delete"]) > 0, "{:?}", report.requests);
+    assert!(sent(&["start", "stop", "exec"]) > 0, "no sandbox ever ran: {:?}", report.requests);
 }
 
 #[test]

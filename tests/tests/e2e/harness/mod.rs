@@ -502,32 +502,6 @@ impl Gateway {
         self.entries("leases").into_iter().filter(holder).count()
     }
 
-    /// Processes, groups, mounts and folders of sandboxes that are none of these: `running` may have processes and groups,
-    /// `there` may have folders.
-    pub(crate) fn strangers(&self, running: &[&str], there: &[&str]) -> Vec<String> {
-        let own = self.child.as_ref().map(|child| child.id().to_string());
-        let gateway = own.map(|pid| format!("process {pid} "));
-        let mut found = leftovers::look(&self.id, self.folder.path());
-        found.retain(|what| {
-            let is_gateway = gateway.as_ref().is_some_and(|gateway| what.starts_with(gateway));
-            // Its parent groups are empty and go with its last sandbox; a file of the workspace is held until that goes.
-            let is_parent = what.starts_with("control group") && !what.contains("/s-");
-            let is_workspace = what.ends_with(".ensure_workspace");
-            // Leases are named by address; the test looks into them.
-            let is_lease = what.contains("/leases/");
-            let ids = if what.starts_with('/') { there } else { running };
-            !(is_gateway || is_parent || is_workspace || is_lease || ids.iter().any(|id| what.contains(id)))
-        });
-        found
-    }
-
-    /// The workspaces' names: one may have a row on each of several drivers.
-    fn workspaces(&self) -> BTreeSet<String> {
-        let rows = self.json(&["workspaces", "list"]);
-        let name = |row: &Value| row["name"].as_str().expect("a name").to_owned();
-        rows.as_array().expect("a list").iter().map(name).collect()
-    }
-
     /// Deletes everything, ends the program, and looks at the machine.
     fn finish(&mut self) {
         if self.child.is_none() {
