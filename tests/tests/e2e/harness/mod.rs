@@ -389,11 +389,6 @@ impl Gateway {
         asked.unwrap_or_else(|_| panic!("a call took more than {DEADLINE:?}; the gateway said:\n{}", self.said()))
     }
 
-    /// The runtime on which the API is called.
-    pub(crate) fn runtime(&self) -> &Runtime {
-        &self.runtime
-    }
-
     /// What a socket of the gateway answers to a plain HTTP request: head and body.
     #[track_caller]
     pub(crate) fn http(&self, socket: &str, path: &str) -> (String, String) {
@@ -500,6 +495,13 @@ impl Gateway {
         let holder =
             |name: &String| fs::read_to_string(self.path("leases").join(name)).is_ok_and(|holder| holder == id);
         self.entries("leases").into_iter().filter(holder).count()
+    }
+
+    /// The workspaces' names: one may have a row on each of several drivers.
+    fn workspaces(&self) -> BTreeSet<String> {
+        let rows = self.json(&["workspaces", "list"]);
+        let name = |row: &Value| row["name"].as_str().expect("a name").to_owned();
+        rows.as_array().expect("a list").iter().map(name).collect()
     }
 
     /// Deletes everything, ends the program, and looks at the machine.
