@@ -100,9 +100,13 @@ fn each_operation_gets_its_own_marks_from_its_position_on() {
     let early = written(other.path(), 2);
     let log = open(folder.path());
     let first = log.position();
-    [mark(1), mark(2), mark(1)].iter().for_each(|mark| log.append(mark).unwrap());
+    for mark in [mark(1), mark(2), mark(1)] {
+        log.append(&mark).unwrap();
+    }
     let second = log.position();
-    [mark(2), large_mark(1, 10)].iter().for_each(|mark| log.append(mark).unwrap());
+    for mark in [mark(2), large_mark(1, 10)] {
+        log.append(&mark).unwrap();
+    }
     let segments = read_segments(folder.path()).unwrap();
     let of = |position, operation| Some(super::trust::trusted(&segments, position, BOOT, EPOCH)?.of(operation));
     assert_eq!(of(&first, "op-1"), Some(vec![mark(1), mark(1), large_mark(1, 10)]));
