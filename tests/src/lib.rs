@@ -8,6 +8,7 @@
 //! - [`fault`]: an extension that misbehaves on demand
 //! - [`netns`]: an extension with an effect in the kernel
 //! - [`links`]: a driver with real effects at next to no cost
+//! - [`recovery`]: a gateway that comes back to much
 //! - [`crash`]: a gateway that is killed over and over, and the look at the machine between
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -16,3 +17,4 @@ pub mod crash;
 pub mod fault;
 pub mod links;
 pub mod netns;
+pub mod recovery;

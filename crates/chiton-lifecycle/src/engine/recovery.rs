@@ -1,13 +1,13 @@
 //! After a crash: the journal alone decides how each open operation goes on (rules 2, 12 and 15).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StartReason,
-    StopReason, StoreEpoch,
+    BackendId, CreateFailure, DriverId, Error, ErrorKind, OperationId, OperationKind, Phase, SandboxId, SandboxPhase,
+    StartReason, StopReason, StoreEpoch,
 };
 
 use super::admit::{Admission, Ticket};
@@ -64,6 +64,20 @@ impl Engine {
     }
 }
 
+/// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does not
+/// answer says nothing.
+fn other_backend(backends: &HashMap<DriverId, BackendId>, sandbox: &SandboxRecord) -> Option<String> {
+    let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
+    let now = backends.get(&sandbox.driver)?;
+    (!done && *now != sandbox.backend).then(|| {
+        format!(
+            "driver {:?} now talks to {now}, the sandbox was made on {}; point the driver at that installation again",
+            sandbox.driver.as_str(),
+            sandbox.backend
+        )
+    })
+}
+
 impl Inner {
     /// A backend object of this life of the store with a later commit than the store's last one: the store is an older copy
     /// of itself. Its objects belong to the original, so a new life begins and they are held (rule 2a).
@@ -94,14 +108,16 @@ impl Inner {
     async fn check_pieces(&self, live: &[SandboxRecord]) -> Result<(), StartupError> {
         let epoch = self.journal.info().epoch;
         let mut missing = Vec::new();
+        // Asked once each, not once for every sandbox: there may be a hundred thousand, and a driver may not answer.
+        let (backends, unread) = (self.backends_now(live).await, self.unread_states().await);
         for sandbox in live {
-            if let Some(why) = self.other_backend(sandbox).await {
+            if let Some(why) = other_backend(&backends, sandbox) {
                 // Not a missing piece either: held until the driver talks to that installation again.
                 self.held.lock().insert(sandbox.subject(), why);
                 continue;
             }
             let why = if sandbox.epoch == epoch {
-                self.missing_piece(sandbox).await
+                self.missing_piece(sandbox, &unread).await
             } else {
                 // Not a missing piece but an unsure identity: held in any case, never served and never refused.
                 self.held.lock().insert(sandbox.subject(), earlier_life(&sandbox.epoch));
@@ -160,21 +176,42 @@ impl Inner {
         Some(Error::new(error.kind, message).cure(format!("{cure}; or serve the rest: [compute] missing = \"hold\"")))
     }
 
-    /// Why a sandbox is held whose driver answers for another installation than the one that has it. A driver that does
-    /// not answer says nothing.
-    async fn other_backend(&self, sandbox: &SandboxRecord) -> Option<String> {
-        let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
-        let now = self.backend(&sandbox.driver).await.ok()?;
-        (!done && now != sandbox.backend).then(|| {
-            format!(
-                "driver {:?} now talks to {now}, the sandbox was made on {}; point the driver at that installation again",
-                sandbox.driver.as_str(),
-                sandbox.backend
-            )
-        })
+    /// The installations that the drivers of these sandboxes talk to. A driver that does not answer is not among them.
+    async fn backends_now(&self, live: &[SandboxRecord]) -> HashMap<DriverId, BackendId> {
+        let mut found = HashMap::new();
+        let drivers: BTreeSet<&DriverId> = live.iter().map(|sandbox| &sandbox.driver).collect();
+        for driver in drivers {
+            if let Ok(backend) = self.backend(driver).await {
+                found.insert(driver.clone(), backend);
+            }
+        }
+        found
     }
 
-    async fn missing_piece(&self, sandbox: &SandboxRecord) -> Option<Error> {
+    /// States of a version that their extension does not read, by subject. States that the store cannot give say nothing
+    /// here: whoever needs them will hear of it.
+    async fn unread_states(&self) -> HashMap<Subject, Error> {
+        let mut unread = HashMap::new();
+        for kind in self.registry.iter() {
+            let descriptor = kind.descriptor();
+            let Ok(states) = self.journal.states_by(&descriptor.name).await else { continue };
+            for (subject, state) in states {
+                if !descriptor.reads(state.schema_version) {
+                    let why = format!(
+                        "extension {:?} reads state version {}, the saved one is {}",
+                        descriptor.name.as_str(),
+                        descriptor.state_schema,
+                        state.schema_version
+                    );
+                    let error = Error::new(ErrorKind::Unavailable { what: descriptor.name.to_string() }, why);
+                    unread.insert(subject, error.cure("run a build whose extension reads it"));
+                }
+            }
+        }
+        unread
+    }
+
+    async fn missing_piece(&self, sandbox: &SandboxRecord, unread: &HashMap<Subject, Error>) -> Option<Error> {
         let done = matches!(sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted) && sandbox.debts.is_empty();
         if done {
             return None;
@@ -185,22 +222,7 @@ impl Inner {
         if let Err(error) = self.links_or_abandoned(&sandbox.chain).await {
             return Some(error);
         }
-        let states = self.journal.states_of(&sandbox.subject()).await.ok()?;
-        states.into_iter().find_map(|(name, state)| {
-            let kind = self.registry.get(&name)?;
-            (!kind.descriptor().reads(state.schema_version)).then(|| {
-                Error::new(
-                    ErrorKind::Unavailable { what: name.to_string() },
-                    format!(
-                        "extension {:?} reads state version {}, the saved one is {}",
-                        name.as_str(),
-                        kind.descriptor().state_schema,
-                        state.schema_version
-                    ),
-                )
-                .cure("run a build whose extension reads it")
-            })
-        })
+        unread.get(&sandbox.subject()).cloned()
     }
 
     /// Puts an interrupted operation back on its subject.
