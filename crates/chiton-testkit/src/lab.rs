@@ -293,6 +293,11 @@ impl Lab {
         self.journal.lose_marks(MarkLoss::Lost);
     }
 
+    /// The mark log is whole and another store's: the epoch must say that it cannot be trusted.
+    pub fn distrust_marks(&mut self) {
+        self.marks_kept = false;
+    }
+
     /// Of the mark log only so many records are left, and the next is torn. Between a crash and the next start.
     pub fn tear_marks(&mut self, records: usize) {
         self.marks_kept = false;

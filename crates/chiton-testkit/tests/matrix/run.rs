@@ -40,12 +40,6 @@ pub(crate) fn rehearse(setting: Setting) -> Rehearsal {
     Rehearsal { moments: ledger.moments() - moments, reached, entries: ledger.since(entries) }
 }
 
-/// What a run came to.
-pub(crate) struct Ran {
-    /// How many of the placed crashes came.
-    pub(crate) crashes: usize,
-}
-
 thread_local! {
     /// A cell runs: a panic is its result, and is told once, with the cell.
     static RUNS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
@@ -63,8 +57,8 @@ fn hush() {
     });
 }
 
-/// Runs a cell; an error tells the whole story.
-pub(crate) fn run(cell: Cell) -> Result<Ran, String> {
+/// Runs a cell and answers how many of its crashes came; an error tells the whole story.
+pub(crate) fn run(cell: Cell) -> Result<usize, String> {
     hush();
     RUNS.set(true);
     let played = catch_unwind(AssertUnwindSafe(|| play(cell)));
@@ -75,7 +69,7 @@ pub(crate) fn run(cell: Cell) -> Result<Ran, String> {
     })
 }
 
-fn play(cell: Cell) -> Ran {
+fn play(cell: Cell) -> usize {
     let mut scene = Scene::new(cell.setting);
     let backup = scene.lab.journal().backup();
     let first = scene.lab.ledger().moments() + cell.moment;
@@ -113,7 +107,7 @@ fn play(cell: Cell) -> Ran {
     }
     scene.adopt_none();
     empty(&scene.lab);
-    Ran { crashes }
+    crashes
 }
 
 fn die(lab: &mut Lab, after: After) {
@@ -124,7 +118,12 @@ fn die(lab: &mut Lab, after: After) {
             lab.crash();
             lab.tear_marks(records);
         }
-        After::NoMarks | After::Restored | After::Copied => {
+        After::Copied => {
+            // The log is copied, too; only the epoch says that it is another store's.
+            lab.crash();
+            lab.distrust_marks();
+        }
+        After::NoMarks | After::Restored => {
             lab.crash();
             lab.lose_marks();
         }

@@ -58,6 +58,8 @@ impl Scene {
         let adopted = Arc::clone(&adopts);
         let mut lab = Lab::new(7).driver(spec(setting)).configure(move |config| {
             config.adopt_epoch.clone_from(&adopted.lock());
+            // At every start, and else only where it is what the scene is about: a round is many commits.
+            config.reconcile_every = Duration::from_hours(24);
         });
         for index in 0..setting.chain {
             lab = lab.extension_with(script(index), |policy| policy.authoritative = true);
