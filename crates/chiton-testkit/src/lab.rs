@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::ExtensionConfig;
-use chiton_lifecycle::engine::{Accepted, CreateRequest, Engine, EngineConfig, EngineParts, Request, StartupError};
 use chiton_lifecycle::Missing;
+use chiton_lifecycle::engine::{Accepted, CreateRequest, Engine, EngineConfig, EngineParts, Request, StartupError};
 use chiton_lifecycle::extension::Registry;
 use chiton_lifecycle::journal::{OperationRecord, SandboxRecord};
 use chiton_lifecycle::policy::Policy;

@@ -73,9 +73,13 @@ pub fn describe(gateway: &str, folder: &Path) -> String {
     let mut text = String::new();
     for (pid, what) in pids(gateway, folder) {
         let _ = writeln!(text, "\n== {pid} {what}");
-        for name in ["status", "stack", "net/unix"] {
-            let said = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            text.push_str(&String::from_utf8_lossy(&said));
+        let said = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.push_str(&String::from_utf8_lossy(&said));
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            for name in ["comm", "stack"] {
+                let said = fs::read(thread.path().join(name)).unwrap_or_default();
+                text.push_str(&String::from_utf8_lossy(&said));
+            }
         }
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for descriptor in descriptors.flatten() {
