@@ -119,7 +119,9 @@ impl Book {
         }
         drop(open);
         // Told with no lock held: nobody knows what a listener asks.
-        news.into_iter().for_each(|event| world.audience.tell(event));
+        for event in news {
+            world.audience.tell(event);
+        }
         if !owed.is_empty() {
             self.wake();
         }
