@@ -92,7 +92,7 @@ pub(crate) struct Gateway {
     folder: TempDir,
     child: Option<Child>,
     /// Variables of the program's, by which it is another build.
-    surroundings: Vec<(&'static str, &'static str)>,
+    surroundings: Vec<(&'static str, String)>,
     /// What it said on standard error, over all its lives.
     said: Arc<Mutex<Vec<String>>>,
     /// Told of every line of that.
@@ -141,8 +141,8 @@ impl Gateway {
     }
 
     /// What the next start finds in its environment.
-    pub(crate) fn surround(&mut self, variables: &[(&'static str, &'static str)]) {
-        self.surroundings = variables.to_vec();
+    pub(crate) fn surround(&mut self, variables: &[(&'static str, &str)]) {
+        self.surroundings = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     /// Starts the program and waits until it serves.
@@ -184,7 +184,7 @@ impl Gateway {
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(self.surroundings.iter().copied())
+            .envs(self.surroundings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
