@@ -5,6 +5,7 @@
 //! optimised: `cargo test --profile matrix -p chiton-testkit --test matrix`.
 
 mod cell;
+mod life;
 mod points;
 mod run;
 mod scene;
