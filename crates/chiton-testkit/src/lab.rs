@@ -434,3 +434,11 @@ impl Lab {
         self.journal.row(id)
     }
 }
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.world.kill();
+        self.running = None;
+        self.world.end();
+    }
+}
