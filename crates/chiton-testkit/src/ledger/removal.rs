@@ -75,6 +75,26 @@ impl Store {
     }
 }
 
+/// Why the store that runs may have the object removed; else why not.
+fn removal(
+    stores: &BTreeMap<u64, Store>,
+    current: Option<u64>,
+    id: &SandboxId,
+    made: Option<&(GatewayId, StoreEpoch)>,
+) -> Result<(), String> {
+    let Some((number, store)) = current.and_then(|number| stores.get_key_value(&number)) else { return Ok(()) };
+    store.may_remove(id, made)?;
+    let knows = store.now.rows.contains_key(id) || store.ended.contains(id);
+    let elsewhere = stores.iter().find(|(other, store)| {
+        let lives = store.now.rows.get(id).is_some_and(|(phase, _)| lives(*phase));
+        *other != number && lives && store.owns(id)
+    });
+    match elsewhere {
+        Some((other, _)) if !knows => Err(format!("a sweep removes what store {other} has as its own")),
+        _ => Ok(()),
+    }
+}
+
 impl Ledger {
     /// After an operation's outcome only what that outcome lists is tried again: a cleanup outside of an operation of its
     /// subject is one of an obligation that is listed at that moment.
@@ -114,6 +134,7 @@ impl Ledger {
         let mut stores: BTreeMap<u64, Store> = BTreeMap::new();
         let mut current = None;
         let mut made: BTreeMap<SandboxId, (GatewayId, StoreEpoch)> = BTreeMap::new();
+        let mut asked: BTreeMap<SandboxId, Vec<Result<(), String>>> = BTreeMap::new();
         for entry in self.entries() {
             match &entry.what {
                 What::Opened(opened) => {
@@ -143,18 +164,18 @@ impl Ledger {
                         made.insert(id.clone(), (store.now.gateway.clone(), epoch.clone()));
                     }
                 }
+                What::CallBegin { kind: Call::Delete, sandbox: Some(id), .. } => {
+                    let verdict = removal(&stores, current, id, made.get(id));
+                    asked.entry(id.clone()).or_default().push(verdict);
+                }
                 What::Effect { sandbox: id, effect: Effect::Deleted, .. } => {
-                    let Some(number) = current else { continue };
-                    let Some(store) = stores.get(&number) else { continue };
-                    store.may_remove(id, made.get(id)).map_err(|why| format!("{why}: {entry}"))?;
-                    let knows = store.now.rows.contains_key(id) || store.ended.contains(id);
-                    let elsewhere = stores.iter().find(|(other, store)| {
-                        let lives = store.now.rows.get(id).is_some_and(|(phase, _)| lives(*phase));
-                        **other != number && lives && store.owns(id)
-                    });
-                    if let (false, Some((other, _))) = (knows, elsewhere) {
-                        return Err(format!("a sweep removes what store {other} has as its own: {entry}"));
-                    }
+                    // A call may take hold when another store runs: what counts is who made it, and what that one said then.
+                    let verdict = match asked.get(id) {
+                        Some(verdicts) if verdicts.iter().any(Result::is_ok) => Ok(()),
+                        Some(verdicts) => verdicts.first().cloned().unwrap_or(Ok(())),
+                        None => removal(&stores, current, id, made.get(id)),
+                    };
+                    verdict.map_err(|why| format!("{why}: {entry}"))?;
                 }
                 _ => {}
             }

@@ -188,6 +188,20 @@ fn a_sweep_of_another_life_or_of_what_another_store_has_is_found() {
 }
 
 #[test]
+fn a_delete_that_takes_hold_when_a_copy_runs_is_judged_by_who_asked_for_it() {
+    for (life, fine) in [("e-one", true), ("e-two", false)] {
+        let ledger = ledger();
+        open(&ledger, 1, life, Some((SandboxPhase::Deleting, "e-one")), Some(OperationKind::Delete));
+        made(&ledger);
+        let (driver, sandbox) = ("fake".to_owned(), Some(sandbox()));
+        ledger.outside(What::CallBegin { call: 2, driver, kind: Call::Delete, sandbox, operation: None });
+        open(&ledger, 1, "e-three", Some((SandboxPhase::Deleting, "e-one")), Some(OperationKind::Delete));
+        effect(&ledger, Effect::Deleted);
+        assert_eq!(ledger.only_owners_remove().is_ok(), fine, "{life}: {:?}", ledger.only_owners_remove());
+    }
+}
+
+#[test]
 fn what_somebody_else_removes_is_nobodys_fault() {
     let ledger = ledger();
     open(&ledger, 1, "e-one", Some((SandboxPhase::Ready, "e-one")), None);
