@@ -253,7 +253,7 @@ impl Run {
                 if driver != sandbox.driver {
                     continue;
                 }
-                if let Some(exit) = super::run::exit_of(observed, &sandbox.attempt) {
+                if let Some(exit) = super::outcome::exit_of(observed, &sandbox.attempt) {
                     return exit;
                 }
             }

@@ -11,7 +11,7 @@ use futures::{StreamExt as _, pin_mut};
 
 use super::hooks::within;
 use super::inner::Inner;
-use super::run::exit_of;
+use super::outcome::exit_of;
 use crate::journal::{SandboxQuery, Subject};
 use crate::runtime::LifecycleEvent;
 
