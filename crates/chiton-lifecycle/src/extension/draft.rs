@@ -34,6 +34,11 @@ impl Draft {
         &mut self.plan
     }
 
+    /// The slots that were declared on it: name, and the default if there is one.
+    pub fn slots(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.slots.iter().map(|(name, default)| (name.as_str(), default.as_deref()))
+    }
+
     /// Writes through the driver's own plan type; fails when the plan is not of that type.
     pub fn typed<P: Serialize + DeserializeOwned>(&mut self, write: impl FnOnce(&mut P)) -> StepResult {
         let wrong = |error: serde_json::Error| {
