@@ -205,6 +205,11 @@ impl Lab {
         }
     }
 
+    /// Whether a gateway runs, or was killed and is not buried.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// The engine that runs now.
     pub fn engine(&self) -> Engine {
         self.running.as_ref().map(|(_, engine)| engine.clone()).expect("the lab was started")

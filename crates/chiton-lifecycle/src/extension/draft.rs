@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{StepError, StepResult};
 
 /// A plan that one extension may write to. The engine compares before and after, so no write needs to be announced.
+#[derive(Clone)]
 pub struct Draft {
     pub(crate) plan: Value,
     pub(crate) slots: BTreeMap<String, Option<String>>,
