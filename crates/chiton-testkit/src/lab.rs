@@ -8,11 +8,11 @@ use chiton_driver::ComputeDriver;
 use chiton_lifecycle::ExtensionConfig;
 use chiton_lifecycle::Missing;
 use chiton_lifecycle::engine::{Accepted, CreateRequest, Engine, EngineConfig, EngineParts, Request, StartupError};
-use chiton_lifecycle::extension::Registry;
+use chiton_lifecycle::extension::{ExtensionKind, Registry};
 use chiton_lifecycle::journal::{OperationRecord, SandboxRecord};
 use chiton_lifecycle::policy::Policy;
 use chiton_lifecycle::runtime::World;
-use chiton_model::{DriverId, Error, Principal, SandboxId, SandboxName};
+use chiton_model::{DriverId, Error, ExtensionName, Principal, SandboxId, SandboxName};
 use serde_json::{Value, json};
 
 use crate::agents::ScriptedAgents;
@@ -26,12 +26,21 @@ use crate::world::{Halt, Process, VirtualWorld};
 
 /// One extension of the lab: what it is, how the operator configured it, and whether it is listed for new sandboxes.
 struct Installed {
-    script: ExtensionScript,
+    name: ExtensionName,
+    part: Part,
     policy: Policy,
     document: Value,
     listed: bool,
 }
 
+/// What stands behind an extension of the lab.
+enum Part {
+    Script(ExtensionScript),
+    /// Any kind, made anew for every process.
+    Kind(Box<MakeKind>),
+}
+
+type MakeKind = dyn Fn(&Ledger, &Process) -> ExtensionKind;
 type Configure = Box<dyn Fn(&mut EngineConfig)>;
 
 /// A world with a journal, platforms, extensions and, once started, an engine.
@@ -87,7 +96,22 @@ impl Lab {
     pub fn extension_with(mut self, script: ExtensionScript, change: impl FnOnce(&mut Policy)) -> Self {
         let mut policy = Policy::default();
         change(&mut policy);
-        self.extensions.push(Installed { script, policy, document: json!({}), listed: true });
+        let (name, part) = (script.name().clone(), Part::Script(script));
+        self.extensions.push(Installed { name, part, policy, document: json!({}), listed: true });
+        self
+    }
+
+    /// Adds any extension to the end of the chain: its kind, made anew for every process, its config and its policy.
+    #[must_use]
+    pub fn install(
+        mut self,
+        name: &ExtensionName,
+        document: Value,
+        policy: Policy,
+        kind: impl Fn(&Ledger, &Process) -> ExtensionKind + 'static,
+    ) -> Self {
+        let part = Part::Kind(Box::new(kind));
+        self.extensions.push(Installed { name: name.clone(), part, policy, document, listed: true });
         self
     }
 
@@ -136,13 +160,13 @@ impl Lab {
 
     /// Takes an extension out of the build, from the next start on.
     pub fn remove_extension(&mut self, name: &str) {
-        self.extensions.retain(|installed| installed.script.name().as_str() != name);
+        self.extensions.retain(|installed| installed.name.as_str() != name);
     }
 
     fn installed(&mut self, name: &str) -> &mut Installed {
         self.extensions
             .iter_mut()
-            .find(|installed| installed.script.name().as_str() == name)
+            .find(|installed| installed.name.as_str() == name)
             .expect("the lab has this extension")
     }
 
@@ -191,8 +215,16 @@ impl Lab {
 
     /// An extension's script.
     pub fn script(&self, name: &str) -> &ExtensionScript {
-        let found = self.extensions.iter().find(|installed| installed.script.name().as_str() == name);
-        &found.expect("the lab has this extension").script
+        let found = self.extensions.iter().find(|installed| installed.name.as_str() == name);
+        match &found.expect("the lab has this extension").part {
+            Part::Script(script) => script,
+            Part::Kind(_) => panic!("{name} is not a scripted extension"),
+        }
+    }
+
+    /// Whether a gateway runs, or was killed and is not buried.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     /// The engine that runs now.
@@ -205,9 +237,12 @@ impl Lab {
         let default = self.platforms.first().map(|platform| platform.spec().id().clone());
         let mut config = EngineConfig::new(default.unwrap_or_else(|| DriverId::new("none").expect("a valid id")));
         for installed in &self.extensions {
-            let kind = installed.script.kind(&self.ledger, process);
+            let kind = match &installed.part {
+                Part::Script(script) => script.kind(&self.ledger, process),
+                Part::Kind(kind) => kind(&self.ledger, process),
+            };
             registry.register(kind).expect("extensions have names of their own");
-            let name = installed.script.name().clone();
+            let name = installed.name.clone();
             if installed.listed {
                 let (document, policy) = (installed.document.clone(), installed.policy.clone());
                 config.extensions.push(ExtensionConfig { name, document, policy });

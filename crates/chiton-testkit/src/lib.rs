@@ -12,11 +12,13 @@
 //! - [`ExtensionScript`]: extensions whose every hook behaves as scripted.
 //! - [`ScriptedAgents`], [`ScriptedSecrets`], [`RecordingAudience`]: the rest of the world.
 //! - [`Lab`]: all of it around one engine.
+//! - [`conformance!`]: the kit with which authors prove that their extensions keep the rules.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod agents;
 mod audience;
+pub mod conformance;
 mod driver;
 mod extension;
 mod journal;

@@ -61,6 +61,8 @@ pub(super) struct Steps {
     pub(super) begun: Duration,
     /// The operation continues one that a crash interrupted.
     pub(super) recovered: bool,
+    /// The hook that runs is a reconcile that may have effects.
+    pub(super) may_repair: bool,
 }
 
 /// What one call of a hook came to.
@@ -85,6 +87,7 @@ impl Steps {
             timings: Vec::new(),
             begun,
             recovered: false,
+            may_repair: false,
         }
     }
 
@@ -177,6 +180,7 @@ impl Steps {
                 states: &self.states,
                 attempt,
                 ends_at,
+                may_repair: self.may_repair,
                 cancel: &token,
             };
             crash_point!(self.inner.world.points, Before, Some(self.kind), Deed::Hook(phase));
@@ -250,6 +254,7 @@ struct HookCall<'a> {
     states: &'a Arc<States>,
     attempt: u32,
     ends_at: Duration,
+    may_repair: bool,
     cancel: &'a CancelToken,
 }
 
@@ -270,6 +275,7 @@ impl HookCall<'_> {
             operation: self.operation.clone(),
             attempt: self.attempt,
             ends_at: self.ends_at,
+            may_repair: self.may_repair,
             cancel: cancel.clone(),
             sink: Arc::clone(self.states) as Arc<dyn StateSink>,
             clock: Arc::clone(&self.inner.world.clock),

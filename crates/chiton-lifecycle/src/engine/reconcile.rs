@@ -74,6 +74,7 @@ impl Run {
             }
             self.inner.intend(&self.op, &self.sandbox, Vec::new()).await?;
         }
+        self.steps.may_repair = may_mend;
         let before = self.sandbox.conditions.clone();
         let outcome = match self.call(&link, Call::Reconcile).await {
             Ok(Answer::Reconcile(outcome)) => outcome,

@@ -61,6 +61,8 @@ pub(crate) trait StateSink: Send + Sync {
     async fn save_durable(&self, extension: &ExtensionName, state: Option<ExtensionState>) -> Result<(), JournalError>;
     fn load(&self, extension: &ExtensionName) -> Option<ExtensionState>;
     async fn list(&self, extension: &ExtensionName) -> Result<Vec<(Subject, ExtensionState)>, JournalError>;
+    /// A hook could not read what it saved. Only a kit's probe listens; the hook has the error already.
+    fn unread(&self, _why: &str) {}
 }
 
 /// Held by whatever belongs to a running hook; the hook is over when the last one is dropped.
@@ -99,6 +101,7 @@ pub struct HookCore {
     pub(crate) operation: OperationId,
     pub(crate) attempt: u32,
     pub(crate) ends_at: Duration,
+    pub(crate) may_repair: bool,
     pub(crate) cancel: CancelToken,
     pub(crate) sink: Arc<dyn StateSink>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -138,6 +141,12 @@ impl HookCore {
         &self.cancel
     }
 
+    /// Whether a `reconcile` may mend what it finds: the operator's policy lets it and the extension supports it. Otherwise
+    /// it only looks and reports.
+    pub fn may_repair(&self) -> bool {
+        self.may_repair
+    }
+
     /// A key for an external handle: the same in every attempt and after every crash, different for every subject,
     /// extension and slot.
     pub fn idempotency_key(&self, slot: &str) -> String {
@@ -149,7 +158,12 @@ impl HookCore {
         let Some(state) = self.sink.load(&self.extension) else { return Ok(None) };
         serde_json::from_value(state.payload)
             .map(Some)
-            .map_err(|error| StepError::fatal(format!("saved state cannot be read: {error}")))
+            .map_err(|error| self.unread(format!("saved state cannot be read: {error}")))
+    }
+
+    fn unread(&self, why: String) -> StepError {
+        self.sink.unread(&why);
+        StepError::Fatal(why)
     }
 
     /// The schema version of the state that is saved, if any.
@@ -186,7 +200,7 @@ impl HookCore {
             .into_iter()
             .map(|(subject, state)| match serde_json::from_value(state.payload) {
                 Ok(payload) => Ok((subject, payload)),
-                Err(error) => Err(StepError::fatal(format!("saved state of {subject} cannot be read: {error}"))),
+                Err(error) => Err(self.unread(format!("saved state of {subject} cannot be read: {error}"))),
             })
             .collect()
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{StepError, StepResult};
 
 /// A plan that one extension may write to. The engine compares before and after, so no write needs to be announced.
+#[derive(Clone)]
 pub struct Draft {
     pub(crate) plan: Value,
     pub(crate) slots: BTreeMap<String, Option<String>>,
@@ -32,6 +33,11 @@ impl Draft {
     /// The plan as JSON, to write to.
     pub fn json_mut(&mut self) -> &mut Value {
         &mut self.plan
+    }
+
+    /// The slots that were declared on it: name, and the default if there is one.
+    pub fn slots(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.slots.iter().map(|(name, default)| (name.as_str(), default.as_deref()))
     }
 
     /// Writes through the driver's own plan type; fails when the plan is not of that type.

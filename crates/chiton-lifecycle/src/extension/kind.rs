@@ -69,6 +69,24 @@ impl ExtensionKind {
         }
     }
 
+    /// The same kind with every instance wrapped and its declaration changed, for builds and kits that stand something
+    /// between the engine and an extension.
+    #[must_use]
+    pub fn wrapped(
+        &self,
+        change: impl FnOnce(&mut Descriptor),
+        wrap: impl Fn(Arc<dyn Extension>) -> Arc<dyn Extension> + Send + Sync + 'static,
+    ) -> Self {
+        let mut descriptor = (*self.descriptor).clone();
+        change(&mut descriptor);
+        let build = Arc::clone(&self.build);
+        Self {
+            descriptor: Arc::new(descriptor),
+            build: Arc::new(move |document| build(document).map(&wrap)),
+            check: Arc::clone(&self.check),
+        }
+    }
+
     /// Its declaration.
     pub fn descriptor(&self) -> &Arc<Descriptor> {
         &self.descriptor

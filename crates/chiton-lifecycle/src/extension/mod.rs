@@ -8,6 +8,7 @@ mod descriptor;
 mod draft;
 mod error;
 mod kind;
+mod probe;
 mod traits;
 
 pub(crate) use context::{Alive, StateSink};
@@ -16,4 +17,5 @@ pub use descriptor::{Descriptor, Needs, ReconcileSupport};
 pub use draft::{Draft, PortableDraft};
 pub use error::{StepError, StepResult};
 pub use kind::{ConfigIssue, ExtensionKind, Registry, decode_config};
+pub use probe::HookProbe;
 pub use traits::{Approval, Extension, HeldPage, ReconcileOutcome, SlotValues};

@@ -32,11 +32,22 @@ pub(super) enum Deed {
 }
 
 /// Writes a hook's end to the ledger, whichever way it comes.
-struct HookGuard {
+pub(crate) struct HookGuard {
     ledger: Ledger,
     process: Process,
     call: u64,
     end: Option<End>,
+}
+
+impl HookGuard {
+    pub(crate) fn new(ledger: &Ledger, process: &Process, call: u64) -> Self {
+        Self { ledger: ledger.clone(), process: process.clone(), call, end: None }
+    }
+
+    /// How it ended, when it returned.
+    pub(crate) fn end(&mut self, end: End) {
+        self.end = Some(end);
+    }
 }
 
 impl Drop for HookGuard {
@@ -105,7 +116,7 @@ impl ScriptedExtension {
             tag: self.config.tag.clone(),
         });
         self.ledger.by(&self.process, begun);
-        let mut guard = HookGuard { ledger: self.ledger.clone(), process: self.process.clone(), call, end: None };
+        let mut guard = HookGuard::new(&self.ledger, &self.process, call);
         self.process.live().await;
         let slots = match &deed {
             Deed::Nothing => &[][..],
@@ -119,7 +130,7 @@ impl ScriptedExtension {
             Err(error) => Err(error),
         };
         self.process.live().await;
-        guard.end = Some(match &result {
+        guard.end(match &result {
             Ok(()) => End::Succeeded,
             Err(error) => End::Failed(error.to_string()),
         });

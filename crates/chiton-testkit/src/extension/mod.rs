@@ -10,5 +10,6 @@ mod instance;
 mod script;
 
 pub use gate::Gate;
+pub(crate) use instance::HookGuard;
 pub use instance::ScriptedExtension;
 pub use script::{Act, ExtensionScript, ScriptedConfig};
