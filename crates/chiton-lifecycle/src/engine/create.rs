@@ -231,6 +231,7 @@ impl Run {
         let limit = self.driver.deadlines().ready;
         let agent = self.driver.capabilities().agent;
         let (driver, id) = (Arc::clone(&self.driver), self.sandbox.id.clone());
+        let (inner, platform) = (Arc::clone(&self.inner), Arc::clone(&self.driver));
         let ready = async move {
             if agent {
                 connected.await;
@@ -253,8 +254,9 @@ impl Run {
                 if driver != sandbox.driver {
                     continue;
                 }
-                if let Some(exit) = super::outcome::exit_of(observed, &sandbox.attempt) {
-                    return exit;
+                let Some(reported) = super::outcome::exit_of(observed, &sandbox.attempt) else { continue };
+                if reported.sure || inner.has_exited(&platform, &sandbox.id).await {
+                    return reported.exit;
                 }
             }
         };

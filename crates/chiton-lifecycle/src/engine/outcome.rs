@@ -90,11 +90,22 @@ impl Run {
 }
 
 /// The exit that a report speaks of, if it speaks of one of this start.
-pub(super) fn exit_of(observed: Observed, attempt: &str) -> Option<ExitStatus> {
+pub(super) fn exit_of(observed: Observed, attempt: &str) -> Option<Reported> {
+    let sure = observed.attempt.is_some();
     match observed.status {
-        ObservedStatus::Exited(exit) if observed.attempt.as_deref().is_none_or(|other| other == attempt) => Some(exit),
+        ObservedStatus::Exited(exit) if observed.attempt.as_deref().is_none_or(|other| other == attempt) => {
+            Some(Reported { exit, sure })
+        }
         _ => None,
     }
+}
+
+/// An exit that a driver reported.
+#[derive(Clone, Debug)]
+pub(super) struct Reported {
+    pub(super) exit: ExitStatus,
+    /// The driver says of which start. Else it may be late news of an earlier one, and is believed only after a look.
+    pub(super) sure: bool,
 }
 
 impl Inner {

@@ -7,8 +7,7 @@ use std::time::Duration;
 use chiton_driver::{AgentLaunch, ComputeDriver, CreateCall, Identity, slots};
 use chiton_model::condition::set;
 use chiton_model::{
-    Condition, ConditionStatus, CreateFailure, Error, ExitStatus, ExtensionName, OperationKind, Phase, Ran,
-    StartReason, StopReason,
+    Condition, ConditionStatus, CreateFailure, Error, ExtensionName, OperationKind, Phase, Ran, StartReason, StopReason,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -19,6 +18,7 @@ use super::admit::Ticket;
 use super::chain::Link;
 use super::hooks::{HookFailure, Steps};
 use super::inner::Inner;
+use super::outcome::Reported;
 use crate::extension::{
     Approval, Extension, HookContext, HookCore, ReconcileOutcome, RequestView, SlotValues, StepResult,
 };
@@ -106,7 +106,7 @@ pub(super) struct Run {
     pub(super) owed: Vec<Obligation>,
     pub(super) paid: Vec<String>,
     /// The newest exit that the driver reported during this operation.
-    pub(super) exited: Option<ExitStatus>,
+    pub(super) exited: Option<Reported>,
     pub(super) ticket: Ticket,
 }
 

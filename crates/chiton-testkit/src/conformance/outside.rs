@@ -103,6 +103,8 @@ fn directly(kit: &Kit) -> (Vec<super::Finding>, Option<String>) {
         if !gone.is_empty() {
             stage.rig.find(Rule::Sweep, format!("release of {one} freed {gone:?}, which is {other}'s, which lives"));
         }
+        // Told once.
+        gone.into_iter().for_each(|handle| stage.rig.forget(handle));
         mine.difference(&now).for_each(|handle| stage.rig.forget(handle));
         stage.ask(&one, Ask::Delete);
         stage.ask(&other, Ask::Delete);

@@ -13,7 +13,6 @@ use super::bench::Held;
 use super::{Finding, Rule};
 use crate::ledger::{Ledger, What};
 use crate::signal::Signal;
-use crate::world::Process;
 
 /// Where in a hook's call something goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,14 +237,7 @@ impl Rig {
     }
 
     /// Looks at the world: what is new belongs to the subject of the call, what is gone must have belonged to it.
-    pub(super) fn look(
-        &self,
-        process: &Process,
-        subject: Option<&Subject>,
-        phase: Phase,
-        call: u64,
-        pure: Option<Rule>,
-    ) {
+    pub(super) fn look(&self, subject: Option<&Subject>, phase: Phase, call: u64, pure: Option<Rule>) {
         let now = self.held();
         let before = self.state.lock().owners.clone();
         for handle in now.iter().filter(|handle| !before.contains_key(*handle)) {
@@ -256,7 +248,8 @@ impl Rig {
             self.state.lock().owners.insert(handle.clone(), owner);
             if let Some(subject) = subject {
                 let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
-                self.ledger.by(process, What::Acquire { extension, subject: subject.clone(), key, call });
+                // The process may have been killed meanwhile: what it did before is there all the same.
+                self.ledger.outside(What::Acquire { extension, subject: subject.clone(), key, call });
             }
         }
         for (handle, owner) in before.iter().filter(|(handle, _)| !now.contains(*handle)) {
@@ -267,18 +260,21 @@ impl Rig {
             {
                 self.find(Rule::Keyed, format!("{phase} of {subject} removed {handle:?}, which is {theirs}'s"));
             }
-            self.forget(handle);
-            if let Some(subject) = &owner.subject {
-                let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
-                let subject = subject.clone();
-                self.ledger.by(process, What::Release { extension, subject, key, call: Some(call) });
-            }
+            self.gone(handle, Some(call));
         }
     }
 
     /// Something was removed by the kit itself.
     pub(super) fn forget(&self, handle: &str) {
-        self.state.lock().owners.remove(handle);
+        self.gone(handle, None);
+    }
+
+    fn gone(&self, handle: &str, call: Option<u64>) {
+        let owner = self.state.lock().owners.remove(handle);
+        if let Some(subject) = owner.and_then(|owner| owner.subject) {
+            let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
+            self.ledger.outside(What::Release { extension, subject, key, call });
+        }
     }
 
     /// What is held for this subject.

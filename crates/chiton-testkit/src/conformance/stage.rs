@@ -8,7 +8,7 @@ use chiton_lifecycle::extension::{ExtensionKind, ReconcileSupport, StepError};
 use chiton_lifecycle::journal::{OperationOutcome, Subject, WorkspaceKey};
 use chiton_lifecycle::policy::Policy;
 use chiton_model::{ConditionStatus, Error, OperationId, Phase, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use serde_json::Value;
 
 use super::bench::Bench;
@@ -222,8 +222,8 @@ impl Stage {
         self.lab.run(async move {
             let round = Box::pin(engine.reconcile());
             if let Either::Right(((), round)) = select(round, Box::pin(rig.somebody_waits())).await {
-                drop(engine.delete(request, id, false).await);
-                drop(round.await);
+                // Together: the delete waits until the round has given way.
+                drop(join(engine.delete(request, id, false), round).await);
             }
         })
     }
