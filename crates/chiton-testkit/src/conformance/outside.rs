@@ -103,7 +103,7 @@ fn directly(kit: &Kit) -> (Vec<super::Finding>, Option<String>) {
         if !gone.is_empty() {
             stage.rig.find(Rule::Sweep, format!("release of {one} freed {gone:?}, which is {other}'s, which lives"));
         }
-        mine.difference(&now).for_each(|handle| stage.rig.forget(handle));
+        mine.union(&theirs).filter(|handle| !now.contains(*handle)).for_each(|handle| stage.rig.forget(handle));
         stage.ask(&one, Ask::Delete);
         stage.ask(&other, Ask::Delete);
         if let Some(after) = listed(&stage, kit)

@@ -13,7 +13,6 @@ use super::bench::Held;
 use super::{Finding, Rule};
 use crate::ledger::{Ledger, What};
 use crate::signal::Signal;
-use crate::world::Process;
 
 /// Where in a hook's call something goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,14 +237,7 @@ impl Rig {
     }
 
     /// Looks at the world: what is new belongs to the subject of the call, what is gone must have belonged to it.
-    pub(super) fn look(
-        &self,
-        process: &Process,
-        subject: Option<&Subject>,
-        phase: Phase,
-        call: u64,
-        pure: Option<Rule>,
-    ) {
+    pub(super) fn look(&self, subject: Option<&Subject>, phase: Phase, call: u64, pure: Option<Rule>) {
         let now = self.held();
         let before = self.state.lock().owners.clone();
         for handle in now.iter().filter(|handle| !before.contains_key(*handle)) {
@@ -256,7 +248,7 @@ impl Rig {
             self.state.lock().owners.insert(handle.clone(), owner);
             if let Some(subject) = subject {
                 let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
-                self.ledger.by(process, What::Acquire { extension, subject: subject.clone(), key, call });
+                self.ledger.outside(What::Acquire { extension, subject: subject.clone(), key, call });
             }
         }
         for (handle, owner) in before.iter().filter(|(handle, _)| !now.contains(*handle)) {
@@ -268,17 +260,16 @@ impl Rig {
                 self.find(Rule::Keyed, format!("{phase} of {subject} removed {handle:?}, which is {theirs}'s"));
             }
             self.forget(handle);
-            if let Some(subject) = &owner.subject {
-                let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
-                let subject = subject.clone();
-                self.ledger.by(process, What::Release { extension, subject, key, call: Some(call) });
-            }
         }
     }
 
-    /// Something was removed by the kit itself.
+    /// It is no more in the world, by whose doing so ever.
     pub(super) fn forget(&self, handle: &str) {
-        self.state.lock().owners.remove(handle);
+        let owner = self.state.lock().owners.remove(handle);
+        if let Some(Owner { subject: Some(subject), .. }) = owner {
+            let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
+            self.ledger.outside(What::Release { extension, subject, key, call: None });
+        }
     }
 
     /// What is held for this subject.
@@ -288,19 +279,11 @@ impl Rig {
         own.map(|(handle, _)| handle.clone()).collect()
     }
 
-    /// What is held for sandboxes, or for anybody.
-    pub(super) fn owned(&self, sandboxes_only: bool) -> BTreeMap<String, Owner> {
-        let state = self.state.lock();
-        let wanted = |owner: &Owner| match &owner.subject {
-            Some(subject) => !sandboxes_only || subject.sandbox().is_some(),
-            None => false,
-        };
-        state
-            .owners
-            .iter()
-            .filter(|(_, owner)| wanted(owner))
-            .map(|(handle, owner)| (handle.clone(), owner.clone()))
-            .collect()
+    /// What is held for anybody.
+    pub(super) fn owned(&self) -> BTreeMap<String, Owner> {
+        let mut owned = self.state.lock().owners.clone();
+        owned.retain(|_, owner| owner.subject.is_some());
+        owned
     }
 
     pub(super) fn find(&self, rule: Rule, what: impl Into<String>) {

@@ -220,11 +220,13 @@ impl Stage {
     pub(super) fn reconcile(&self, id: &SandboxId) -> Option<()> {
         let (engine, rig, request, id) = (self.lab.engine(), self.rig.clone(), self.lab.request(), id.clone());
         self.lab.run(async move {
-            let round = Box::pin(engine.reconcile());
-            if let Either::Right(((), round)) = select(round, Box::pin(rig.somebody_waits())).await {
+            // The round goes on while the delete waits for it.
+            let deleted = Box::pin(async {
+                rig.somebody_waits().await;
                 drop(engine.delete(request, id, false).await);
-                drop(round.await);
-            }
+                std::future::pending::<()>().await;
+            });
+            drop(select(Box::pin(engine.reconcile()), deleted).await);
         })
     }
 
@@ -375,7 +377,7 @@ impl Stage {
     }
 
     fn nothing_is_left(&self) {
-        for (handle, owner) in self.rig.owned(false) {
+        for (handle, owner) in self.rig.owned() {
             let whose = owner.subject.map_or_else(|| "nobody".to_owned(), |subject| subject.to_string());
             let what = format!("{handle:?} is still held for {whose}, which is gone; {} made it", owner.phase);
             self.rig.find(self.rig.leak_rule(), what);

@@ -42,7 +42,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn look(&self) {
-        self.rig.look(&self.process, self.subject.as_ref(), self.phase, self.call, self.pure);
+        self.rig.look(self.subject.as_ref(), self.phase, self.call, self.pure);
     }
 
     fn find(&self, rule: Rule, what: String) {

@@ -324,7 +324,9 @@ impl Extension for Tickets {
 
     async fn reconcile(&self, cx: &HookContext) -> ReconcileOutcome {
         let read = match self.flaw {
-            Flaw::StateOfAnotherForm => cx.state::<OtherState>().map(|state| state.map(|state| state.number.to_string())),
+            Flaw::StateOfAnotherForm => {
+                cx.state::<OtherState>().map(|state| state.map(|state| state.number.to_string()))
+            }
             Flaw::ClaimsOldState if cx.state_version() == Some(1) => {
                 cx.state::<OtherState>().map(|state| state.map(|state| state.number.to_string()))
             }
