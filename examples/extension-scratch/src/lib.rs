@@ -79,7 +79,7 @@ fn list(folder: &Path) -> io::Result<Vec<SandboxId>> {
     Ok(names?.iter().filter_map(|name| SandboxId::new(name.to_str()?).ok()).collect())
 }
 
-fn failed(error: io::Error) -> StepError {
+fn failed(error: &io::Error) -> StepError {
     StepError::retryable(format!("the folder of scratch folders cannot be used: {error}"))
 }
 
@@ -90,7 +90,7 @@ impl Scratch {
 
     async fn work<T: Send + 'static>(&self, cx: &HookContext, work: fn(&Path) -> io::Result<T>) -> StepResult<T> {
         let path = self.path(&cx.sandbox);
-        cx.blocking(move || work(&path)).await?.map_err(failed)
+        cx.blocking(move || work(&path)).await?.map_err(|error| failed(&error))
     }
 }
 
@@ -119,7 +119,7 @@ impl Extension for Scratch {
     }
 
     async fn reconcile(&self, cx: &HookContext) -> ReconcileOutcome {
-        let looked = self.work(cx, |path| path.try_exists()).await;
+        let looked = self.work(cx, Path::try_exists).await;
         match looked {
             Ok(true) => ReconcileOutcome::InSync,
             // What was in it is lost: an empty folder in its place would hide that.
@@ -129,10 +129,10 @@ impl Extension for Scratch {
     }
 
     async fn held(&self, _page: Option<String>) -> StepResult<HeldPage> {
-        Ok(HeldPage { ids: list(&self.0.folder).map_err(failed)?, next: None })
+        Ok(HeldPage { ids: list(&self.0.folder).map_err(|error| failed(&error))?, next: None })
     }
 
     async fn release(&self, ids: &[SandboxId]) -> StepResult {
-        ids.iter().try_for_each(|id| remove(&self.path(id))).map_err(failed)
+        ids.iter().try_for_each(|id| remove(&self.path(id))).map_err(|error| failed(&error))
     }
 }
