@@ -7,6 +7,7 @@ mod engine;
 mod figures;
 mod machine;
 mod null_driver;
+mod recovery;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(50), |text| text.parse())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(engine::run(rounds))?;
+    runtime.block_on(recovery::run())?;
     if rustix::process::geteuid().is_root() {
         runtime.block_on(machine::run(rounds))?;
     } else {

@@ -129,7 +129,8 @@ impl Cage {
         walk(&self.inside(), &mut |path, _| found.push(path.to_owned()));
         for path in &found {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            assert!(!(name.starts_with(".chiton-") && name.ends_with(".tmp")), "{} was left", path.display());
+            let temporary = name.starts_with(".chiton-") && name.strip_suffix(".tmp").is_some();
+            assert!(!temporary, "{} was left", path.display());
         }
         found
     }

@@ -143,6 +143,7 @@ pub fn run(target: &'static Target, seed: u64, limit: Limit) -> Result<Report, B
     let given = kept.len();
     let (mut behaviours, mut most, mut number) = (HashSet::new(), 0, 0_u64);
     while number < limit.inputs && begin.elapsed() < limit.time {
+        #[expect(clippy::single_match_else, reason = "what is given and what is made are of equal rank")]
         let input = match usize::try_from(number).ok().filter(|number| *number < given) {
             Some(nth) => kept[nth].clone(),
             None => {

@@ -8,6 +8,8 @@
 //! - [`fault`]: an extension that misbehaves on demand
 //! - [`netns`]: an extension with an effect in the kernel
 //! - [`links`]: a driver with real effects at next to no cost
+//! - [`points`]: dying at a crash point
+//! - [`recovery`]: a gateway that comes back to much
 //! - [`crash`]: a gateway that is killed over and over, and the look at the machine between
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -16,3 +18,5 @@ pub mod crash;
 pub mod fault;
 pub mod links;
 pub mod netns;
+pub mod points;
+pub mod recovery;

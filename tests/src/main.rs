@@ -1,13 +1,15 @@
 //! The gateway as the end-to-end tests run it: everything that ships, the template extension, and the misbehaving one.
 //!
 //! Two variables make it another build of the same gateway: `TEST_WITHOUT=fault` leaves the misbehaving extension out, and
-//! `TEST_STATE_SCHEMA` is the version of the state that it saves, of which it reads no other.
+//! `TEST_STATE_SCHEMA` is the version of the state that it saves, of which it reads no other. Two more are about crash
+//! points, which `chiton_tests::points` explains.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let distribution = chiton::Distribution::new()
+        .crash_points(chiton_tests::points::from_environment())
         .driver(chiton::oci())
         .driver(chiton_tests::links::kind())
         .extension(chiton_fleet_labels::extension())

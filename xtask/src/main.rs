@@ -1,5 +1,5 @@
-//! Chores. `cargo xtask test` sets up what the tests need and runs them all; `lint` and `bench` do what they say; `ci` is
-//! what the gate runs.
+//! Chores. `cargo xtask test` sets up what the tests need and runs them all; `lint` and `bench` do what they say; `crash`
+//! kills a real gateway over and over; `ci` is what the gate runs.
 #![forbid(unsafe_code)]
 
 mod setup;
@@ -7,7 +7,7 @@ mod setup;
 use std::env;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | ci";
+const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | ci";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         "test" => setup::prepare().and_then(|()| test(&rest)),
         "lint" => lint(),
         "bench" => setup::prepare().and_then(|()| bench(&rest)),
+        "crash" => setup::prepare().and_then(|()| crash(&rest)),
         "ci" => setup::prepare().and_then(|()| lint()).and_then(|()| test(&rest)),
         _ => Err(USAGE.to_owned()),
     };
@@ -57,7 +58,15 @@ fn lint() -> Result<(), String> {
 
 fn bench(rest: &[String]) -> Result<(), String> {
     cargo(&["build", "--release", "--package", "chiton", "--locked"])?;
+    cargo(&["build", "--release", "--package", "chiton-tests", "--bin", "chiton-test", "--locked"])?;
     let mut arguments = vec!["run", "--release", "--package", "chiton-bench", "--locked", "--"];
+    arguments.extend(rest.iter().map(String::as_str));
+    cargo(&arguments)
+}
+
+fn crash(rest: &[String]) -> Result<(), String> {
+    cargo(&["build", "--package", "chiton-tests", "--bins", "--locked"])?;
+    let mut arguments = vec!["run", "--quiet", "--package", "chiton-tests", "--bin", "chiton-crash", "--locked", "--"];
     arguments.extend(rest.iter().map(String::as_str));
     cargo(&arguments)
 }

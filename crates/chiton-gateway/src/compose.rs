@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiton_driver::ComputeDriver;
-use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::journal::Journal;
 use chiton_lifecycle::runtime::World;
 use chiton_lifecycle::{Engine, EngineParts};
@@ -71,7 +70,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         agents: Arc::new(AgentSessions { sessions: sessions.clone(), folders }),
         secrets: Arc::new(SecretStore(config.secrets.clone())),
         audience: Arc::new(hub.clone()),
-        points: Points::default(),
+        points: plugins.points.clone(),
     };
     let mut behaviour = config.engine();
     behaviour.adopt_epoch = adopt;

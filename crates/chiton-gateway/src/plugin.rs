@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chiton_driver::ComputeDriver;
+use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::extension::{ConfigIssue, ExtensionKind, Registry};
 use chiton_model::{DriverId, Error, GatewayId, SandboxId};
 use serde::Serialize;
@@ -74,6 +75,8 @@ pub struct Plugins {
     pub drivers: BTreeMap<&'static str, DriverKind>,
     /// Kinds of extension.
     pub extensions: Registry,
+    /// Who watches where a crash may come; nobody but a test.
+    pub points: Points,
 }
 
 impl Plugins {

@@ -245,7 +245,9 @@ impl Sequence {
             use StepStatus::{Completed, Failed, Started};
             for status in [Started, Completed, Failed] {
                 deeds.extend(self.hooks.iter().map(|phase| Deed::Mark(MarkKind::Hook(*phase, status))));
-                deeds.extend(self.calls.iter().map(|call| Deed::Mark(MarkKind::Driver(*call, status))));
+                // A wait for readiness is never known not to have begun, which is what a failed call means.
+                let calls = self.calls.iter().filter(|call| !(**call == DriverCall::Ready && status == Failed));
+                deeds.extend(calls.map(|call| Deed::Mark(MarkKind::Driver(*call, status))));
             }
             deeds.extend([Deed::Mark(MarkKind::State), Deed::Commit(CommitKind::State)]);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::ExtensionConfig;
+use chiton_lifecycle::Missing;
 use chiton_lifecycle::engine::{Accepted, CreateRequest, Engine, EngineConfig, EngineParts, Request, StartupError};
 use chiton_lifecycle::extension::{ExtensionKind, Registry};
 use chiton_lifecycle::journal::{OperationRecord, SandboxRecord};
@@ -112,6 +113,22 @@ impl Lab {
         let part = Part::Kind(Box::new(kind));
         self.extensions.push(Installed { name: name.clone(), part, policy, document, listed: true });
         self
+    }
+
+    /// Takes a driver out of the config, from the next start on. Its platform stays.
+    pub fn remove_driver(&mut self, id: &str) {
+        self.platforms.retain(|platform| platform.spec().id().as_str() != id);
+    }
+
+    /// What needs something that is not there is held, from the next start on.
+    pub fn allow_missing(&mut self) {
+        let configure = self.configure.take();
+        self.configure = Some(Box::new(move |config| {
+            if let Some(configure) = &configure {
+                configure(config);
+            }
+            config.missing = Missing::Hold;
+        }));
     }
 
     /// Changes the engine's config, from the next start on.
@@ -311,6 +328,11 @@ impl Lab {
         self.journal.lose_marks(MarkLoss::Lost);
     }
 
+    /// The mark log is whole and another store's: the epoch must say that it cannot be trusted.
+    pub fn distrust_marks(&mut self) {
+        self.marks_kept = false;
+    }
+
     /// Of the mark log only so many records are left, and the next is torn. Between a crash and the next start.
     pub fn tear_marks(&mut self, records: usize) {
         self.marks_kept = false;
@@ -445,5 +467,13 @@ impl Lab {
     /// A row.
     pub fn row(&self, id: &SandboxId) -> Option<SandboxRecord> {
         self.journal.row(id)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.world.kill();
+        self.running = None;
+        self.world.end();
     }
 }

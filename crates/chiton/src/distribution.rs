@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use chiton_gateway::{DriverKind, Plugins};
+use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::extension::ExtensionKind;
 use chiton_model::Error;
 use clap::Parser as _;
@@ -41,6 +42,13 @@ impl Distribution {
             Ok(()) => {}
             Err(error) => self.errors.push(error),
         }
+        self
+    }
+
+    /// Has the places where a crash may come watched: for tests that kill the program there. A release build announces none.
+    #[must_use]
+    pub fn crash_points(mut self, points: Points) -> Self {
+        self.plugins.points = points;
         self
     }
 

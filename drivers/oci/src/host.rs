@@ -12,7 +12,7 @@ use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy, Mounted};
 use chiton_oci_monitor::exit::ExitRecord;
-use chiton_oci_monitor::lock::{self, Lock};
+use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::{files, wire::State};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -144,7 +144,7 @@ impl Host {
             let age = fs::metadata(&path)?.modified()?;
             let old = SystemTime::now().duration_since(age).is_ok_and(|age| age > TOMBSTONE_AGE);
             let lock = path.with_extension("lock");
-            if old && let Some(_held) = Lock::try_take(&lock)? {
+            if old && let Some(_held) = Guard::try_take(&lock)? {
                 files::remove(&path)?;
                 files::remove(&lock)?;
             }

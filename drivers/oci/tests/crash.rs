@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chiton_driver::{ComputeDriver, DriverEvent, ObservedStatus};
@@ -177,6 +178,38 @@ async fn a_launch_child_killed_at_any_time_of_a_create_leaves_nothing_after_dele
     let driver = world.driver();
     for step in 0..30 {
         interrupted(&world, &driver, true, Duration::from_micros(500 * step)).await;
+    }
+}
+
+/// What a gateway does that finds its predecessor's create under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_ends_a_create_that_is_under_way_without_waiting_for_its_monitors_patience() {
+    if !root("a_delete_ends_a_create_that_is_under_way_without_waiting_for_its_monitors_patience") {
+        return;
+    }
+    let world = World::new();
+    let (first, second) = (Arc::new(world.driver()), world.driver());
+    for step in 0..20 {
+        let id = sandbox_id();
+        let call = call(&first, &request("host", &SLEEP), &id).await;
+        let making = {
+            let first = Arc::clone(&first);
+            tokio::spawn(async move { first.create(&call).await })
+        };
+        let begin = Instant::now();
+        while monitor_of(&id).is_none() && begin.elapsed() < PATIENCE {
+            tokio::task::yield_now().await;
+        }
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(step) {
+            tokio::task::yield_now().await;
+        }
+        let begin = Instant::now();
+        within("the delete", second.delete(&id)).await.unwrap();
+        // A monitor that nobody hears from for ten seconds is killed; that is not how this is to end.
+        assert!(begin.elapsed() < Duration::from_secs(8), "step {step}: {:?}", begin.elapsed());
+        let _ = within("the create", making).await.unwrap();
+        world.assert_no_traces();
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) const TARGET: Target = Target {
     seeds,
     words: &["/", "..", "../", "./", "//", "file", "new", "\0", "\n", "link", "folder"],
     longest: 5000,
-    short: 1_500,
+    short: 300,
     memory: (64, 256 << 10),
 };
 

@@ -42,7 +42,7 @@ pub(super) const TARGET: Target = Target {
         "1 2\n",
     ],
     longest: 8192,
-    short: 6_000,
+    short: 1_200,
     memory: (400, 256 << 10),
 };
 

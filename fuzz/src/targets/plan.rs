@@ -55,7 +55,7 @@ fn base() -> Value {
 
 fn run(data: &[u8]) {
     let mut cursor = Cursor::new(data);
-    if cursor.byte() & 7 == 0 {
+    if cursor.below(8) == 0 {
         let (one, two) = (cursor.json(4), cursor.json(4));
         compared(&one, &two);
         compared(&two, &one);
@@ -161,13 +161,15 @@ fn written(cursor: &mut Cursor<'_>) {
         let who = &names[cursor.below(3)];
         let before = writing.view();
         let mut after = before.plan.clone();
-        let slot = (cursor.byte() & 3 == 0).then(|| marker(&format!("{who}.ip")));
+        let slot = (cursor.below(4) == 0).then(|| marker(&format!("{who}.ip")));
         for _ in 0..=cursor.below(3) {
             edit(cursor, &mut after, slot.as_deref());
         }
-        let overrides = cursor.byte() & 7 == 0;
+        let overrides = cursor.below(8) == 0;
         let slots: Vec<_> = slot.iter().map(|_| ("ip".to_owned(), Some("none".to_owned()))).collect();
-        match writing.write(who, after.clone(), &slots, overrides) {
+        let result = writing.write(who, after.clone(), &slots, overrides);
+        #[expect(clippy::single_match_else, reason = "both answers have properties")]
+        match result {
             Err(error) => {
                 explained(&error);
                 assert!(error.cure.is_some() || error.message.contains("fills it later"), "no cure: {error}");

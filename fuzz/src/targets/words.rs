@@ -38,7 +38,7 @@ pub(super) const TARGET: Target = Target {
         "ä",
     ],
     longest: 400,
-    short: 40_000,
+    short: 12_000,
     memory: (64, 64 << 10),
 };
 

@@ -1,5 +1,8 @@
 //! The look at the world: everything on the machine is owned by a sandbox, and every sandbox has what it needs.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -9,6 +12,7 @@ use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use futures::StreamExt as _;
 
+use super::load::by_id;
 use super::platform::{Found, Life, Platform, entries};
 use super::process::{DEADLINE, Process, rows, settled};
 use super::{EFFECTS, LEASES, NETNS, leftovers};
@@ -146,8 +150,7 @@ async fn answers(client: Client, id: &str) -> Result<(), String> {
 pub(super) async fn exec(mut client: Client, id: &str, argv: &[&str]) -> Result<i32, tonic::Status> {
     use agent::exec_input::Input;
     use wire::exec_sandbox_request::Input as Outer;
-    let by = wire::sandbox_selector::By::Id(id.to_owned());
-    let select = wire::SandboxSelector { by: Some(by), ..Default::default() };
+    let select = by_id(id);
     let argv = argv.iter().map(|word| (*word).to_owned()).collect();
     let start = agent::ExecStart { argv, timeout_ms: 10_000, ..Default::default() };
     let messages = [

@@ -1,5 +1,6 @@
 //! What a gateway could have left on this machine, looked for without asking it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -65,6 +66,28 @@ pub fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
         found.push((pid, format!("{why} ({group}): {}", command.trim())));
     }
     found
+}
+
+/// The gateway's processes and what each is waiting for, for whoever has to find out what happened.
+pub fn describe(gateway: &str, folder: &Path) -> String {
+    let mut text = String::new();
+    for (pid, what) in pids(gateway, folder) {
+        let _ = writeln!(text, "\n== {pid} {what}");
+        let said = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.push_str(&String::from_utf8_lossy(&said));
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            for name in ["comm", "stack"] {
+                let said = fs::read(thread.path().join(name)).unwrap_or_default();
+                text.push_str(&String::from_utf8_lossy(&said));
+            }
+        }
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            let target = fs::read_link(descriptor.path()).unwrap_or_default();
+            let _ = writeln!(text, "{} -> {}", descriptor.path().display(), target.display());
+        }
+    }
+    text
 }
 
 /// The control groups of a gateway, in every hierarchy, parents first.

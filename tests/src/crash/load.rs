@@ -108,8 +108,9 @@ enum Request {
     Timeline(String),
 }
 
-fn by_id(id: &str) -> Option<wire::SandboxSelector> {
-    Some(wire::SandboxSelector { by: Some(wire::sandbox_selector::By::Id(id.to_owned())), ..Default::default() })
+/// Names a sandbox by its id.
+pub(super) fn by_id(id: &str) -> wire::SandboxSelector {
+    wire::SandboxSelector { by: Some(wire::sandbox_selector::By::Id(id.to_owned())), ..Default::default() }
 }
 
 /// One client.
@@ -216,7 +217,7 @@ impl<'a> Caller<'a> {
     async fn call(&mut self, request: Request) -> bool {
         let load = self.load;
         let client = &mut self.client;
-        let one = |id: &str| wire::SandboxRequest { sandbox: by_id(id), request_id: String::new() };
+        let one = |id: &str| wire::SandboxRequest { sandbox: Some(by_id(id)), request_id: String::new() };
         let (kind, answer) = match request {
             Request::Create(create) => {
                 let answer = client.create_sandbox((*create).clone()).await;
@@ -229,7 +230,7 @@ impl<'a> Caller<'a> {
             Request::Stop(id) => ("stop", client.stop_sandbox(one(&id)).await),
             Request::Delete(id) => {
                 let request =
-                    wire::DeleteSandboxRequest { sandbox: by_id(&id), request_id: String::new(), force: false };
+                    wire::DeleteSandboxRequest { sandbox: Some(by_id(&id)), request_id: String::new(), force: false };
                 ("delete", client.delete_sandbox(request).await)
             }
             Request::Exec(id, argv) => {
@@ -242,7 +243,7 @@ impl<'a> Caller<'a> {
                 return load.answered("workspace delete", &answer);
             }
             Request::Timeline(id) => {
-                let request = wire::GetSandboxRequest { sandbox: by_id(&id), all: true };
+                let request = wire::GetSandboxRequest { sandbox: Some(by_id(&id)), all: true };
                 let answer = client.get_timeline(request).await;
                 return load.answered("timeline", &answer);
             }

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use super::audit::audit;
-use super::load::{Caller, Load, a_moment};
+use super::load::{Caller, Load, a_moment, by_id};
 use super::platform::{Platform, platform};
 use super::process::{Process, rows, settled};
 use super::report::{Kills, Report, Times};
@@ -22,7 +22,8 @@ use super::{Options, config, leftovers};
 
 /// Clients at once.
 const CLIENTS: u64 = 6;
-/// The longest that a gateway serves before it is killed.
+/// The longest that a gateway serves before it is killed, on a machine with nothing else to do; on a slower one longer by
+/// as much as it takes to serve, so that sandboxes get to run.
 const SERVES: Duration = Duration::from_millis(300);
 /// How long after the usual time to serve a kill still meets what the last one interrupted.
 const RECOVERS: Duration = Duration::from_millis(60);
@@ -67,6 +68,8 @@ pub fn run(options: &Options) -> Result<Report, String> {
     }
     let failed = !run.leaks.is_empty();
     if failed {
+        let processes = leftovers::describe(&run.gateway_id, folder.path());
+        drop(fs::write(folder.path().join("processes.txt"), processes));
         // Whatever happens now is not of the run any more.
         drop(runtime.block_on(run.process.kill()));
         run.platform.sweep(&run.gateway_id, folder.path());
@@ -153,7 +156,7 @@ impl Run<'_> {
     /// One life of the gateway: sometimes a look, much asked at once, perhaps a helper killed, then the gateway.
     async fn round(&mut self, kill: u64) -> Result<(), String> {
         self.serve().await?;
-        if kill > 0 && kill % self.options.audit_every == 0 {
+        if kill > 0 && kill.is_multiple_of(self.options.audit_every) {
             self.audit(kill).await?;
             if !self.leaks.is_empty() {
                 return Ok(());
@@ -182,18 +185,19 @@ impl Run<'_> {
         let callers = futures::future::join_all(callers);
         let (process, kills) = (&mut self.process, &mut self.kills);
         let (folder, gateway_id) = (self.folder, self.gateway_id.as_str());
+        let serves = SERVES + self.serving.last().copied().unwrap_or_default();
         let killer = async {
             if choices.random_ratio(1, 3) {
-                a_moment(&mut choices, SERVES / 2).await;
+                a_moment(&mut choices, serves / 2).await;
                 kill_helper(platform, gateway_id, folder, &mut choices, &mut kills.helpers);
             }
-            a_moment(&mut choices, SERVES).await;
+            a_moment(&mut choices, serves).await;
             load.set_dying(true);
             process.kill().await
         };
         // The clients end because the gateway does.
-        let (_, killed) = tokio::join!(callers, killer);
-        killed.map_err(|error| format!("the gateway cannot be killed: {error}"))?;
+        let (_, death) = tokio::join!(callers, killer);
+        death.map_err(|error| format!("the gateway cannot be killed: {error}"))?;
         self.kills.gateway += 1;
         self.kills.serving += 1;
         if self.options.verbose {
@@ -295,8 +299,7 @@ impl Run<'_> {
                 return Err(format!("sandboxes cannot be deleted: {}", rows.join(", ")));
             }
             for row in rows.iter().filter(|row| row.phase != "Deleted" && row.phase != "Deleting") {
-                let by = wire::sandbox_selector::By::Id(row.id.clone());
-                let sandbox = Some(wire::SandboxSelector { by: Some(by), ..Default::default() });
+                let sandbox = Some(by_id(&row.id));
                 let request = wire::DeleteSandboxRequest { sandbox, ..Default::default() };
                 // One that is gone meanwhile is as good.
                 drop(client.delete_sandbox(request).await);

@@ -22,4 +22,5 @@ mod kills;
 mod life;
 mod obligations;
 mod observe;
+mod points;
 mod secrets;

@@ -86,6 +86,7 @@ pub(super) fn unpack(
     Ok(WriteTarResponse { entries: written })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn malformed(error: io::Error) -> Status {
     Status::invalid_argument(format!("the tar stream is broken: {error}"))
 }

@@ -176,7 +176,7 @@ fn drivers(
             let field = Field { path: join("compute.driver", id.as_str()), node: &empty };
             let mut found = catalog.check_driver(id.as_str(), id.as_str(), &json!({}));
             for issue in &mut found {
-                issue.cure.get_or_insert_with(|| format!("add a table [{}]", field.path));
+                issue.cure = Some(format!("add a table [{}]", field.path));
             }
             issues(&field, found, notes);
             drivers.push(DriverConfig { id: id.clone(), kind: id.to_string(), options: json!({}) });
@@ -292,7 +292,7 @@ fn documents(
             let field = Field { path: join("compute.extension", name.as_str()), node: &empty };
             let mut found = catalog.check_extension(name.as_str(), &json!({}));
             for issue in &mut found {
-                issue.cure.get_or_insert_with(|| format!("add a table [{}]", field.path));
+                issue.cure = Some(format!("add a table [{}]", field.path));
             }
             issues(&field, found, notes);
         }

@@ -1,6 +1,6 @@
 //! The obligations in memory: the store's table, kept in step with every commit, and when each is to be tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use chiton_model::ExtensionName;
@@ -97,17 +97,18 @@ impl Book {
 
     /// The same; `by` is who gave up what was given up.
     pub(super) fn settle_by(&self, by: &str, paid: &[String], owed: &[Obligation], world: &World) {
+        let mut news = Vec::new();
         let mut open = self.open.lock();
         for id in paid {
             if let Some(gone) = open.remove(id) {
                 let (id, extension, message) =
                     (id.clone(), gone.obligation.debt.extension, "no longer listed".to_owned());
-                world.audience.tell(LifecycleEvent::Obligation { id, extension, open: false, message });
+                news.push(LifecycleEvent::Obligation { id, extension, open: false, message });
             }
         }
         for obligation in owed {
             let id = obligation.id.clone();
-            world.audience.tell(if obligation.status == ObligationStatus::Abandoned {
+            news.push(if obligation.status == ObligationStatus::Abandoned {
                 let message = given_up_because(obligation);
                 LifecycleEvent::Audit { action: ABANDON, subject: id, by: by.to_owned(), message }
             } else {
@@ -117,6 +118,10 @@ impl Book {
             open.insert(obligation.id.clone(), Open::new(obligation.clone(), Duration::MAX, world));
         }
         drop(open);
+        // Told with no lock held: nobody knows what a listener asks.
+        for event in news {
+            world.audience.tell(event);
+        }
         if !owed.is_empty() {
             self.wake();
         }
@@ -151,14 +156,14 @@ impl Book {
 
     /// What is to be tried now and is not being tried already, the longest due first and so many an extension as its lane
     /// takes; and how long the next one has. What is held is not tried.
-    pub(super) fn due(&self, world: &World, held: impl Fn(&Subject) -> bool) -> (Vec<Obligation>, Option<Duration>) {
+    pub(super) fn due(&self, world: &World, held: &HashSet<Subject>) -> (Vec<Obligation>, Option<Duration>) {
         let (open, running, now) = (self.open.lock(), self.running.lock(), world.clock.since_boot());
         let mut lanes: BTreeMap<&ExtensionName, usize> = BTreeMap::new();
         running.values().for_each(|extension| *lanes.entry(extension).or_default() += 1);
         let mut idle: Vec<&Open> = open
             .values()
             .filter(|open| open.is_live() && !running.contains_key(&open.obligation.id))
-            .filter(|open| !held(&open.obligation.subject))
+            .filter(|open| !held.contains(&open.obligation.subject))
             .collect();
         idle.sort_by_key(|open| open.due);
         let next = idle.iter().find(|open| open.due > now).map(|open| open.due.saturating_sub(now));

@@ -231,8 +231,7 @@ impl Run {
         let limit = self.driver.deadlines().ready;
         let agent = self.driver.capabilities().agent;
         let (driver, id) = (Arc::clone(&self.driver), self.sandbox.id.clone());
-        let (probed, look) = (Arc::clone(&self.driver), self.driver.deadlines().look);
-        let clock = Arc::clone(&self.inner.world.clock);
+        let (inner, platform) = (Arc::clone(&self.inner), Arc::clone(&self.driver));
         let ready = async move {
             if agent {
                 connected.await;
@@ -255,16 +254,10 @@ impl Run {
                 if driver != sandbox.driver {
                     continue;
                 }
-                let says_which = observed.attempt.is_some();
-                let Some(exit) = super::run::exit_of(observed, &sandbox.attempt) else { continue };
-                if !says_which {
-                    // News that do not say of which start they speak may be late ones of an earlier: one look tells.
-                    let now = super::hooks::within(&*clock, look, probed.get(&sandbox.id)).await;
-                    if matches!(now, Some(Ok(Some(seen))) if seen.status == chiton_driver::ObservedStatus::Running) {
-                        continue;
-                    }
+                let Some(reported) = super::outcome::exit_of(observed, &sandbox.attempt) else { continue };
+                if reported.sure || inner.has_exited(&platform, &sandbox.id).await {
+                    return reported.exit;
                 }
-                return exit;
             }
         };
         let waiting = async {

@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use chiton_model::{ConditionStatus, Error, ExitStatus, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
+use chiton_model::{ConditionStatus, Error, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
 
 use super::admit::Admission;
 use super::cleanup::Why;
 use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::obligations::backoff;
+use super::outcome::Reported;
 use super::run::{Run, operation};
 use crate::journal::{OperationOutcome, Subject};
 
 impl Inner {
     /// Takes in an exit, on a task of its own. An exit while another operation runs is that operation's input.
-    pub(super) fn begin_exit(self: &Arc<Self>, id: SandboxId, attempt: String, exit: ExitStatus) {
+    pub(super) fn begin_exit(self: &Arc<Self>, id: SandboxId, attempt: String, reported: Reported) {
         let inner = Arc::clone(self);
         self.world.executor.spawn(Box::pin(async move {
             let mut tries = 0;
-            while let Err(error) = inner.exit(&id, &attempt, exit.clone()).await {
+            while let Err(error) = inner.exit(&id, &attempt, reported.clone()).await {
                 // The driver tells it once: it is not forgotten because the store failed.
                 tracing::warn!(sandbox = %id, %error, "an exit could not be taken in; trying again");
                 within(&*inner.world.clock, backoff(&inner.world, tries), inner.stop.cancelled()).await;
@@ -30,7 +31,7 @@ impl Inner {
         }));
     }
 
-    async fn exit(self: &Arc<Self>, id: &SandboxId, attempt: &str, exit: ExitStatus) -> Result<(), Error> {
+    async fn exit(self: &Arc<Self>, id: &SandboxId, attempt: &str, reported: Reported) -> Result<(), Error> {
         let subject = Subject::Sandbox(id.clone());
         let Admission::Go(ticket) = self.table.admit(&subject, OperationKind::Exit, self.world.operation_id()).await?
         else {
@@ -41,10 +42,13 @@ impl Inner {
         if sandbox.phase != SandboxPhase::Ready || sandbox.attempt != attempt || self.check_held(&sandbox).is_err() {
             return Ok(());
         }
+        if !reported.sure && !self.has_exited(&self.driver(&sandbox.driver)?, id).await {
+            return Ok(());
+        }
         let mut op = operation(self, &ticket, OperationKind::Exit, &engine_principal());
         op.stop_reason = Some(StopReason::ProcessExited);
         sandbox.phase = SandboxPhase::Stopping;
-        sandbox.exit = Some(exit);
+        sandbox.exit = Some(reported.exit);
         sandbox.updated_at = self.world.clock.now();
         let run = self.run(ticket, op, sandbox, String::new()).await?;
         self.intend(&run.op, &run.sandbox, Vec::new()).await?;

@@ -1,5 +1,6 @@
 //! Open obligations: retried with backoff until they succeed, across restarts, visibly (rule 4).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,7 +115,9 @@ impl Inner {
     pub(super) async fn pay_obligations(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             let armed = self.book.armed();
-            let (due, next) = self.book.due(&self.world, |subject| self.held.lock().contains_key(subject));
+            // A copy, so that no two locks are ever held at once.
+            let held: HashSet<Subject> = self.held.lock().keys().cloned().collect();
+            let (due, next) = self.book.due(&self.world, &held);
             if due.is_empty() {
                 let pause = next.unwrap_or(Duration::from_mins(1)).min(Duration::from_mins(1));
                 within(&*self.world.clock, pause, armed.cancelled()).await;

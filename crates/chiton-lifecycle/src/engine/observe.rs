@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_driver::{DriverEvent, Observed};
+use chiton_driver::{ComputeDriver, DriverEvent, Observed, ObservedStatus};
 use chiton_model::{DriverId, ExitStatus, SandboxId, SandboxPhase};
 use futures::future::{Either, select};
 use futures::{StreamExt as _, pin_mut};
 
 use super::hooks::within;
 use super::inner::Inner;
-use super::run::exit_of;
+use super::outcome::{Reported, exit_of};
 use crate::journal::{SandboxQuery, Subject};
 use crate::runtime::LifecycleEvent;
 
@@ -91,8 +91,8 @@ impl Inner {
             return;
         }
         let attempt = record.attempt.clone();
-        if let Some(exit) = exit_of(observed, &attempt) {
-            self.begin_exit(id, attempt, exit);
+        if let Some(reported) = exit_of(observed, &attempt) {
+            self.begin_exit(id, attempt, reported);
         }
     }
 
@@ -126,7 +126,7 @@ impl Inner {
                 tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
             }
             Ok(Some(record)) if record.phase == SandboxPhase::Ready => {
-                self.begin_exit(id.clone(), record.attempt, unseen());
+                self.begin_exit(id.clone(), record.attempt, Reported { exit: unseen(), sure: true });
             }
             _ => {}
         }
@@ -138,6 +138,21 @@ impl Inner {
         for row in rows {
             if row.driver == *driver && row.phase == SandboxPhase::Ready && !seen.contains(&row.id) {
                 self.vanished(driver, &row.id).await;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Whether what ran there runs no more, by a look of its own. A driver that does not answer has not said so; its news
+    /// begin anew when it does.
+    pub(super) async fn has_exited(&self, driver: &Arc<dyn ComputeDriver>, id: &SandboxId) -> bool {
+        match self.look(driver, driver.get(id)).await {
+            Ok(Some(observed)) => matches!(observed.status, ObservedStatus::Exited(_)),
+            Ok(None) => true,
+            Err(error) => {
+                tracing::warn!(sandbox = %id, %error, "an exit was reported and could not be looked at");
+                false
             }
         }
     }

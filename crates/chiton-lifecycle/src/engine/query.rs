@@ -106,9 +106,11 @@ impl Engine {
     }
 
     fn view(&self, record: SandboxRecord) -> SandboxView {
+        // One lock at a time: a guard inside of the expression would be held to its end.
+        let held = self.inner.held.lock().get(&record.subject()).cloned();
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
-            held: self.inner.held.lock().get(&record.subject()).cloned(),
+            held,
             obligations: self.inner.book.of(&record.subject()).len(),
             record,
         }

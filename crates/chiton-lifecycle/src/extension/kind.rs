@@ -130,13 +130,15 @@ pub fn decode_config<C: DeserializeOwned>(document: &Value) -> Result<C, ConfigI
             Some((unknown, known)) => {
                 let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
                 match nearest(unknown.trim_start_matches('`'), known.iter().copied()) {
-                    Some(name) => format!("did you mean {name:?}?"),
-                    None => format!("the options are {}", known.join(", ")),
+                    Some(name) => Some(format!("did you mean {name:?}?")),
+                    None => Some(format!("the options are {}", known.join(", "))),
                 }
             }
-            None => "give it the form that the schema says".to_owned(),
+            // Nothing was given at all: the caller knows where it would stand.
+            None if document.as_object().is_some_and(serde_json::Map::is_empty) => None,
+            None => Some("give it the form that the schema says".to_owned()),
         };
-        ConfigIssue { pointer, message, cure: Some(cure) }
+        ConfigIssue { pointer, message, cure }
     })
 }
 

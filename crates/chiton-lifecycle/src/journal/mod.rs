@@ -153,9 +153,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn renew_epoch(&self) -> Result<StoreEpoch, JournalError>;
 
     /// The lives of the store that have ended, oldest first, as far as it knows.
-    async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError> {
-        Ok(Vec::new())
-    }
+    async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError>;
 
     /// Where the mark log ends now; an operation's record keeps it.
     fn mark_position(&self) -> MarkPosition;

@@ -23,5 +23,5 @@ pub fn take_record(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
 /// The marks after a position, if the segments can be trusted.
 pub fn trusted_marks(segments: &[&[u8]], position: &MarkPosition, boot: &str, epoch: &str) -> Option<Vec<Mark>> {
     let segments: Vec<_> = (0..).zip(segments).map(|(index, bytes)| parse(index, bytes, true)).collect();
-    trusted(&segments, position, boot, epoch)
+    trusted(&segments, position, boot, epoch).map(|log| log.all())
 }

@@ -139,13 +139,13 @@ impl MarkLog {
         }
     }
 
-    /// The marks that follow a position, if they can be trusted; keeps the segments for the operation.
+    /// The operation's marks that follow a position, if they can be trusted; keeps the segments for the operation.
     pub(crate) fn since(&self, operation: &str, position: &MarkPosition, epoch: &str) -> Option<Vec<Mark>> {
         let mut state = self.state.lock();
         // Without a segment it has no marks to keep; those that it writes from now on follow here.
         let begun = state.old.iter().find(|segment| segment.is(position)).map_or(state.writing.index, |old| old.index);
         state.open.entry(operation.to_owned()).or_insert(begun);
-        super::trust::trusted(&state.old, position, &self.boot, epoch)
+        super::trust::trusted(&state.old, position, &self.boot, epoch).map(|log| log.of(operation))
     }
 
     /// After recovery has read it: the old marks are no longer needed in memory.

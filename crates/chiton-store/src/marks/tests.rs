@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::MarkLog;
 use super::log::SEGMENT;
-use super::trust::{list, read_segments, trusted};
+use super::trust::{Segment, list, read_segments};
 
 const BOOT: &str = "boot-one";
 const EPOCH: &str = "epoch-one";
@@ -40,6 +40,10 @@ fn written(folder: &Path, marks: u32) -> MarkPosition {
     let position = log.position();
     (0..marks).for_each(|number| log.append(&mark(number)).unwrap());
     position
+}
+
+fn trusted(segments: &[Segment], position: &MarkPosition, boot: &str, epoch: &str) -> Option<Vec<Mark>> {
+    super::trust::trusted(segments, position, boot, epoch).map(|log| log.all())
 }
 
 fn marks_since(folder: &Path, position: &MarkPosition) -> Option<Vec<Mark>> {
@@ -88,6 +92,28 @@ fn marks_are_trusted_over_rotation() {
     let (position, marks) = rotated(folder.path());
     assert_eq!(marks_since(folder.path(), &position), Some(marks));
     assert!(fs::metadata(&files(folder.path())[0]).unwrap().len() >= SEGMENT);
+}
+
+#[test]
+fn each_operation_gets_its_own_marks_from_its_position_on() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let early = written(other.path(), 2);
+    let log = open(folder.path());
+    let first = log.position();
+    for mark in [mark(1), mark(2), mark(1)] {
+        log.append(&mark).unwrap();
+    }
+    let second = log.position();
+    for mark in [mark(2), large_mark(1, 10)] {
+        log.append(&mark).unwrap();
+    }
+    let segments = read_segments(folder.path()).unwrap();
+    let of = |position, operation| Some(super::trust::trusted(&segments, position, BOOT, EPOCH)?.of(operation));
+    assert_eq!(of(&first, "op-1"), Some(vec![mark(1), mark(1), large_mark(1, 10)]));
+    assert_eq!(of(&first, "op-2"), Some(vec![mark(2), mark(2)]));
+    assert_eq!(of(&second, "op-1"), Some(vec![large_mark(1, 10)]));
+    assert_eq!(of(&second, "op-3"), Some(Vec::new()));
+    assert_eq!(of(&early, "op-1"), None, "a position of another log");
 }
 
 #[test]
@@ -254,7 +280,7 @@ fn nothing_goes_before_recovery_has_read_it() {
     log.opened("op-new", &log.position());
     log.closed("op-new");
     assert_eq!(files(folder.path()).len(), 2);
-    assert_eq!(log.since("op-0", &position, EPOCH), Some(vec![mark(0), mark(1)]));
+    assert_eq!(log.since("op-0", &position, EPOCH), Some(vec![mark(0)]));
     log.forget_old();
     assert_eq!(files(folder.path()).len(), 2, "op-0 is still open");
     log.closed("op-0");

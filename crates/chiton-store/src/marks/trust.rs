@@ -1,5 +1,6 @@
 //! Which marks can be trusted after a crash.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub(crate) struct Segment {
     /// The sequence number after its last sound mark.
     pub(crate) next: u64,
     marks: Vec<Mark>,
+    /// Where each operation's marks are among them: a crash may have interrupted thousands.
+    of: HashMap<String, Vec<usize>>,
     /// The segment that the same process wrote after it.
     follower: Option<String>,
     /// Every byte belongs to a sound record in order, and the disk has it.
@@ -33,6 +36,7 @@ impl Segment {
     /// Frees the memory of its marks.
     pub(crate) fn forget(&mut self) {
         self.marks = Vec::new();
+        self.of = HashMap::new();
         self.sound = false;
     }
 }
@@ -74,13 +78,23 @@ pub(super) fn parse(index: u64, bytes: &[u8], synced: bool) -> Segment {
     let mut rest = bytes;
     let header = take(&mut rest).and_then(|(first, body)| Some((first, serde_json::from_slice::<Header>(body).ok()?)));
     let Some((first, header)) = header else {
-        return Segment { index, header: None, first: 0, next: 0, marks: Vec::new(), follower: None, sound: false };
+        return Segment {
+            index,
+            header: None,
+            first: 0,
+            next: 0,
+            marks: Vec::new(),
+            of: HashMap::new(),
+            follower: None,
+            sound: false,
+        };
     };
-    let (mut next, mut marks, mut sound) = (first, Vec::new(), synced);
+    let (mut next, mut marks, mut sound) = (first, Vec::<Mark>::new(), synced);
+    let mut of: HashMap<String, Vec<usize>> = HashMap::new();
     let mut follower: Option<String> = None;
     while !rest.is_empty() {
         let record = take(&mut rest).filter(|(sequence, _)| *sequence == next);
-        let Some(mark) = record.and_then(|(_, body)| serde_json::from_slice(body).ok()) else {
+        let Some(mark) = record.and_then(|(_, body)| serde_json::from_slice::<Mark>(body).ok()) else {
             let trailer = record.and_then(|(_, body)| serde_json::from_slice::<Trailer>(body).ok());
             sound &= trailer.is_some() && rest.is_empty();
             follower = trailer.map(|trailer| trailer.followed_by);
@@ -90,10 +104,11 @@ pub(super) fn parse(index: u64, bytes: &[u8], synced: bool) -> Segment {
             sound = false;
             break;
         };
+        of.entry(mark.operation.to_string()).or_default().push(marks.len());
         marks.push(mark);
         next = following;
     }
-    Segment { index, header: Some(header), first, next, marks, follower, sound }
+    Segment { index, header: Some(header), first, next, marks, of, follower, sound }
 }
 
 /// How many segments there are, and the names of those in which something is not as it was written.
@@ -104,13 +119,25 @@ pub(crate) fn damaged_segments(folder: &Path) -> io::Result<(usize, Vec<String>)
     Ok((files.len(), damaged.map(|(_, path)| name(path)).collect()))
 }
 
-/// The marks from a position to the end, if every rule of trust holds.
-pub(crate) fn trusted(segments: &[Segment], position: &MarkPosition, boot: &str, epoch: &str) -> Option<Vec<Mark>> {
+/// The log from a position to its end.
+#[derive(Debug)]
+pub(crate) struct Trusted<'a> {
+    segments: &'a [Segment],
+    /// The first mark's sequence number.
+    from: u64,
+}
+
+/// The log from a position to the end, if every rule of trust holds.
+pub(crate) fn trusted<'a>(
+    segments: &'a [Segment],
+    position: &MarkPosition,
+    boot: &str,
+    epoch: &str,
+) -> Option<Trusted<'a>> {
     let begin = segments.iter().position(|segment| segment.is(position))?;
     if position.boot != boot || position.sequence < segments[begin].first || position.sequence > segments[begin].next {
         return None;
     }
-    let mut marks = Vec::new();
     let mut next = segments[begin].first;
     let mut follower: Option<&String> = None;
     for segment in &segments[begin..] {
@@ -125,11 +152,37 @@ pub(crate) fn trusted(segments: &[Segment], position: &MarkPosition, boot: &str,
         }
         next = segment.next;
         follower = segment.follower.as_ref();
-        marks.extend(segment.marks.iter().cloned());
     }
     if follower.is_some() {
         return None;
     }
-    let skip = usize::try_from(position.sequence - segments[begin].first).ok()?;
-    Some(marks.split_off(skip.min(marks.len())))
+    Some(Trusted { segments: &segments[begin..], from: position.sequence })
+}
+
+impl Trusted<'_> {
+    /// An operation's marks in order.
+    pub(crate) fn of(&self, operation: &str) -> Vec<Mark> {
+        let mut found = Vec::new();
+        for segment in self.segments {
+            let places = segment.of.get(operation).into_iter().flatten();
+            found.extend(
+                places.filter(|place| self.covers(segment, **place)).map(|place| segment.marks[*place].clone()),
+            );
+        }
+        found
+    }
+
+    fn covers(&self, segment: &Segment, place: usize) -> bool {
+        u64::try_from(place).is_ok_and(|place| segment.first.saturating_add(place) >= self.from)
+    }
+
+    /// Everybody's marks in order.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn all(&self) -> Vec<Mark> {
+        let every = |segment: &Segment| segment.marks.iter().cloned().enumerate().collect::<Vec<_>>();
+        let covered = self.segments.iter().flat_map(|segment| {
+            every(segment).into_iter().filter(|(place, _)| self.covers(segment, *place)).map(|(_, mark)| mark)
+        });
+        covered.collect()
+    }
 }

@@ -248,6 +248,7 @@ impl Rig {
             self.state.lock().owners.insert(handle.clone(), owner);
             if let Some(subject) = subject {
                 let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
+                // The process may have been killed meanwhile: what it did before is there all the same.
                 self.ledger.outside(What::Acquire { extension, subject: subject.clone(), key, call });
             }
         }
@@ -259,16 +260,20 @@ impl Rig {
             {
                 self.find(Rule::Keyed, format!("{phase} of {subject} removed {handle:?}, which is {theirs}'s"));
             }
-            self.forget(handle);
+            self.gone(handle, Some(call));
         }
     }
 
-    /// It is no more in the world, by whose doing so ever.
+    /// Something was removed by the kit itself.
     pub(super) fn forget(&self, handle: &str) {
+        self.gone(handle, None);
+    }
+
+    fn gone(&self, handle: &str, call: Option<u64>) {
         let owner = self.state.lock().owners.remove(handle);
-        if let Some(Owner { subject: Some(subject), .. }) = owner {
+        if let Some(subject) = owner.and_then(|owner| owner.subject) {
             let (extension, key) = (self.extension.clone(), format!("{handle:?}"));
-            self.ledger.outside(What::Release { extension, subject, key, call: None });
+            self.ledger.outside(What::Release { extension, subject, key, call });
         }
     }
 

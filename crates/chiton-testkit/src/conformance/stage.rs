@@ -8,7 +8,7 @@ use chiton_lifecycle::extension::{ExtensionKind, ReconcileSupport, StepError};
 use chiton_lifecycle::journal::{OperationOutcome, Subject, WorkspaceKey};
 use chiton_lifecycle::policy::Policy;
 use chiton_model::{ConditionStatus, Error, OperationId, Phase, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use serde_json::Value;
 
 use super::bench::Bench;
@@ -220,13 +220,11 @@ impl Stage {
     pub(super) fn reconcile(&self, id: &SandboxId) -> Option<()> {
         let (engine, rig, request, id) = (self.lab.engine(), self.rig.clone(), self.lab.request(), id.clone());
         self.lab.run(async move {
-            // The round goes on while the delete waits for it.
-            let deleted = Box::pin(async {
-                rig.somebody_waits().await;
-                drop(engine.delete(request, id, false).await);
-                std::future::pending::<()>().await;
-            });
-            drop(select(Box::pin(engine.reconcile()), deleted).await);
+            let round = Box::pin(engine.reconcile());
+            if let Either::Right(((), round)) = select(round, Box::pin(rig.somebody_waits())).await {
+                // Together: the delete waits until the round has given way.
+                drop(join(engine.delete(request, id, false), round).await);
+            }
         })
     }
 

@@ -39,6 +39,8 @@ fn breach<T>(text: impl Into<String>) -> Result<T, Refusal> {
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) info: StoreInfo,
+    /// Earlier lives, oldest first.
+    pub(super) epochs: Vec<StoreEpoch>,
     pub(super) sandboxes: BTreeMap<SandboxId, SandboxRecord>,
     pub(super) operations: BTreeMap<OperationId, OperationRecord>,
     pub(super) configs: BTreeMap<String, Value>,
@@ -71,6 +73,7 @@ impl Disk {
                 epoch: StoreEpoch::generate(0, half(10)),
                 last_commit: 0,
             },
+            epochs: Vec::new(),
             sandboxes: BTreeMap::new(),
             operations: BTreeMap::new(),
             configs: BTreeMap::new(),

@@ -144,6 +144,11 @@ impl Journal for JournalHandle {
         Ok(epoch)
     }
 
+    async fn epochs(&self) -> Result<Vec<StoreEpoch>, JournalError> {
+        self.process.live().await;
+        Ok(self.core().disk.lock().epochs.clone())
+    }
+
     async fn open_operations(&self) -> Result<Vec<OpenOperation>, JournalError> {
         self.process.live().await;
         if self.recovered.swap(true, Ordering::AcqRel) {

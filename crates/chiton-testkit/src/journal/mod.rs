@@ -125,7 +125,9 @@ impl MemoryJournal {
         let mut entropy = [0; 10];
         self.0.world.fill(&mut entropy);
         let epoch = StoreEpoch::generate(1, entropy);
-        self.0.disk.lock().info.epoch = epoch.clone();
+        let mut disk = self.0.disk.lock();
+        let old = std::mem::replace(&mut disk.info.epoch, epoch.clone());
+        disk.epochs.push(old);
         epoch
     }
 

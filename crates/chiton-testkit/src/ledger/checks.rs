@@ -115,6 +115,7 @@ impl Ledger {
             ("only the frozen chain", self.only_the_frozen_chain_is_called()),
             ("one operation at a time", self.one_operation_at_a_time()),
             ("never made again", self.never_recreated()),
+            ("only the listed is retried", self.only_the_listed_is_retried()),
             ("only its owner removes", self.only_owners_remove()),
             ("balance", self.balance(truth)),
         ];

@@ -1,4 +1,4 @@
-//! Risk (c): an object disappears only by a committed delete or unwind of its id, or by a sweep in its epoch.
+//! What only its owner may do. Risk (c): an object disappears only by a committed delete or unwind of its id, or by a sweep in its epoch.
 //!
 //! The check follows every store through its commits, copies and restored ones too, because what a store says of an object
 //! is no excuse when the object is another store's.
@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{OperationOutcome, Subject, Write};
-use chiton_model::{GatewayId, OperationKind, SandboxId, SandboxPhase, StoreEpoch};
+use chiton_model::{ExtensionName, GatewayId, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StoreEpoch};
 
 use super::{Effect, Ledger, Opened, What};
 use crate::driver::Call;
@@ -75,13 +75,66 @@ impl Store {
     }
 }
 
+/// Why the store that runs may have the object removed; else why not.
+fn removal(
+    stores: &BTreeMap<u64, Store>,
+    current: Option<u64>,
+    id: &SandboxId,
+    made: Option<&(GatewayId, StoreEpoch)>,
+) -> Result<(), String> {
+    let Some((number, store)) = current.and_then(|number| stores.get_key_value(&number)) else { return Ok(()) };
+    store.may_remove(id, made)?;
+    let knows = store.now.rows.contains_key(id) || store.ended.contains(id);
+    let elsewhere = stores.iter().find(|(other, store)| {
+        let lives = store.now.rows.get(id).is_some_and(|(phase, _)| lives(*phase));
+        *other != number && lives && store.owns(id)
+    });
+    match elsewhere {
+        Some((other, _)) if !knows => Err(format!("a sweep removes what store {other} has as its own")),
+        _ => Ok(()),
+    }
+}
+
 impl Ledger {
+    /// After an operation's outcome only what that outcome lists is tried again: a cleanup outside of an operation of its
+    /// subject is one of an obligation that is listed at that moment.
+    pub fn only_the_listed_is_retried(&self) -> Result<(), String> {
+        let mut intended: BTreeSet<OperationId> = BTreeSet::new();
+        let mut listed: BTreeMap<String, (Subject, ExtensionName, Phase)> = BTreeMap::new();
+        for entry in self.entries() {
+            match &entry.what {
+                What::Commit(commit) => {
+                    for write in &commit.writes {
+                        match write {
+                            Write::PutOperation(operation) => drop(intended.insert(operation.id.clone())),
+                            Write::PutObligation(owed) => {
+                                let debt = (owed.subject.clone(), owed.debt.extension.clone(), owed.debt.phase);
+                                listed.insert(owed.id.clone(), debt);
+                            }
+                            Write::RemoveObligation(id) => drop(listed.remove(id)),
+                            _ => {}
+                        }
+                    }
+                }
+                What::HookBegin(hook) if hook.phase.is_cleanup() && !intended.contains(&hook.operation) => {
+                    let debt = (hook.subject.clone(), hook.extension.clone(), hook.phase);
+                    if !listed.values().any(|other| *other == debt) {
+                        return Err(format!("a cleanup is retried that no obligation lists: {entry}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// An object disappears only by a committed delete or unwind of its id, or by a sweep of the life of the store that
     /// made it; and never by a sweep while another store has it as its own.
     pub fn only_owners_remove(&self) -> Result<(), String> {
         let mut stores: BTreeMap<u64, Store> = BTreeMap::new();
         let mut current = None;
         let mut made: BTreeMap<SandboxId, (GatewayId, StoreEpoch)> = BTreeMap::new();
+        let mut asked: BTreeMap<SandboxId, Vec<Result<(), String>>> = BTreeMap::new();
         for entry in self.entries() {
             match &entry.what {
                 What::Opened(opened) => {
@@ -111,18 +164,18 @@ impl Ledger {
                         made.insert(id.clone(), (store.now.gateway.clone(), epoch.clone()));
                     }
                 }
+                What::CallBegin { kind: Call::Delete, sandbox: Some(id), .. } => {
+                    let verdict = removal(&stores, current, id, made.get(id));
+                    asked.entry(id.clone()).or_default().push(verdict);
+                }
                 What::Effect { sandbox: id, effect: Effect::Deleted, .. } => {
-                    let Some(number) = current else { continue };
-                    let Some(store) = stores.get(&number) else { continue };
-                    store.may_remove(id, made.get(id)).map_err(|why| format!("{why}: {entry}"))?;
-                    let knows = store.now.rows.contains_key(id) || store.ended.contains(id);
-                    let elsewhere = stores.iter().find(|(other, store)| {
-                        let lives = store.now.rows.get(id).is_some_and(|(phase, _)| lives(*phase));
-                        **other != number && lives && store.owns(id)
-                    });
-                    if let (false, Some((other, _))) = (knows, elsewhere) {
-                        return Err(format!("a sweep removes what store {other} has as its own: {entry}"));
-                    }
+                    // A call may take hold when another store runs: what counts is who made it, and what that one said then.
+                    let verdict = match asked.get(id) {
+                        Some(verdicts) if verdicts.iter().any(Result::is_ok) => Ok(()),
+                        Some(verdicts) => verdicts.first().cloned().unwrap_or(Ok(())),
+                        None => removal(&stores, current, id, made.get(id)),
+                    };
+                    verdict.map_err(|why| format!("{why}: {entry}"))?;
                 }
                 _ => {}
             }

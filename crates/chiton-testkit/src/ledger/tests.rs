@@ -1,11 +1,14 @@
 //! The checks themselves: each finds what it is for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_lifecycle::journal::Subject;
-use chiton_model::{ExtensionName, OperationId, Phase, Ran, SandboxId};
+use chiton_model::{
+    ExtensionName, GatewayId, OperationId, OperationKind, Phase, Ran, SandboxId, SandboxPhase, StoreEpoch,
+};
 
-use super::{Effect, End, Hook, Ledger, Truth, What};
+use super::{Effect, End, Hook, Ledger, Opened, Truth, What};
 use crate::driver::Call;
 use crate::world::VirtualWorld;
 
@@ -127,6 +130,91 @@ fn a_deleted_id_that_is_made_again_is_found() {
         ledger.outside(What::CallBegin { call: 1, driver, kind, sandbox, operation: None });
     }
     assert!(ledger.never_recreated().is_err());
+}
+
+/// A process opens a store of this life, in which the sandbox's row is of that phase and life.
+fn open(ledger: &Ledger, store: u64, life: &str, row: Option<(SandboxPhase, &str)>, operation: Option<OperationKind>) {
+    let epoch = |text: &str| StoreEpoch::new(text).expect("valid");
+    let subject = Subject::Sandbox(sandbox());
+    let open = operation.map(|kind| (OperationId::new("op-1").expect("valid"), (subject, kind)));
+    ledger.outside(What::Opened(Arc::new(Opened {
+        store,
+        gateway: GatewayId::new("g-one").expect("valid"),
+        epoch: epoch(life),
+        rows: row.into_iter().map(|(phase, of)| (sandbox(), (phase, epoch(of)))).collect(),
+        open: open.into_iter().collect(),
+    })));
+}
+
+fn made(ledger: &Ledger) {
+    let (driver, sandbox) = ("fake".to_owned(), Some(sandbox()));
+    ledger.outside(What::CallBegin { call: 1, driver, kind: Call::Create, sandbox, operation: None });
+    effect(ledger, Effect::Created);
+}
+
+#[test]
+fn an_object_that_goes_although_nobody_committed_its_end_is_found() {
+    let ledger = ledger();
+    open(&ledger, 1, "e-one", Some((SandboxPhase::Ready, "e-one")), None);
+    made(&ledger);
+    effect(&ledger, Effect::Deleted);
+    assert!(ledger.only_owners_remove().is_err_and(|why| why.contains("nobody committed its end")));
+}
+
+#[test]
+fn a_delete_that_is_committed_removes_and_one_of_a_held_row_is_found() {
+    for (life, fine) in [("e-one", true), ("e-two", false)] {
+        let ledger = ledger();
+        open(&ledger, 1, life, Some((SandboxPhase::Deleting, "e-one")), Some(OperationKind::Delete));
+        made(&ledger);
+        effect(&ledger, Effect::Deleted);
+        assert_eq!(ledger.only_owners_remove().is_ok(), fine, "{life}: {:?}", ledger.only_owners_remove());
+    }
+}
+
+#[test]
+fn a_sweep_of_another_life_or_of_what_another_store_has_is_found() {
+    let swept = |store: u64, life: &str| {
+        let ledger = ledger();
+        open(&ledger, 1, "e-one", Some((SandboxPhase::Ready, "e-one")), None);
+        made(&ledger);
+        open(&ledger, store, life, None, None);
+        effect(&ledger, Effect::Deleted);
+        ledger.only_owners_remove()
+    };
+    assert_eq!(swept(1, "e-one"), Ok(()), "the same store, whose row went meanwhile");
+    assert!(swept(1, "e-two").is_err_and(|why| why.contains("another life")));
+    assert!(swept(2, "e-one").is_err_and(|why| why.contains("store 1 has as its own")));
+}
+
+#[test]
+fn a_delete_that_takes_hold_when_a_copy_runs_is_judged_by_who_asked_for_it() {
+    for (life, fine) in [("e-one", true), ("e-two", false)] {
+        let ledger = ledger();
+        open(&ledger, 1, life, Some((SandboxPhase::Deleting, "e-one")), Some(OperationKind::Delete));
+        made(&ledger);
+        let (driver, sandbox) = ("fake".to_owned(), Some(sandbox()));
+        ledger.outside(What::CallBegin { call: 2, driver, kind: Call::Delete, sandbox, operation: None });
+        open(&ledger, 1, "e-three", Some((SandboxPhase::Deleting, "e-one")), Some(OperationKind::Delete));
+        effect(&ledger, Effect::Deleted);
+        assert_eq!(ledger.only_owners_remove().is_ok(), fine, "{life}: {:?}", ledger.only_owners_remove());
+    }
+}
+
+#[test]
+fn what_somebody_else_removes_is_nobodys_fault() {
+    let ledger = ledger();
+    open(&ledger, 1, "e-one", Some((SandboxPhase::Ready, "e-one")), None);
+    made(&ledger);
+    effect(&ledger, Effect::Lost);
+    assert_eq!(ledger.only_owners_remove(), Ok(()));
+}
+
+#[test]
+fn a_retry_that_no_obligation_lists_is_found() {
+    let ledger = ledger();
+    hook(&ledger, Phase::AfterStop, Some(Ran::Completed));
+    assert!(ledger.only_the_listed_is_retried().is_err_and(|why| why.contains("no obligation lists")));
 }
 
 #[test]

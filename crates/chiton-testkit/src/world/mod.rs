@@ -242,6 +242,19 @@ impl VirtualWorld {
         state.killed = false;
     }
 
+    /// The end of the world: every task goes, also those outside of the gateway. Tasks own the world that owns them, so
+    /// without this nothing of it would ever be freed.
+    pub(crate) fn end(&self) {
+        self.crash();
+        self.kill();
+        let (tasks, timers) = {
+            let mut state = self.0.state.lock();
+            (std::mem::take(&mut state.tasks), std::mem::take(&mut state.timers))
+        };
+        drop(tasks);
+        drop(timers);
+    }
+
     /// A power loss: [`VirtualWorld::crash`], and the clock since boot begins anew under another boot id.
     pub fn reboot(&self) {
         self.crash();

@@ -20,6 +20,8 @@ pub(crate) enum Act {
     Reconcile,
     /// Orphans and leaked holdings.
     Sweep,
+    /// The delete of a failed create that still owes.
+    Bury,
     /// The last sandbox of a workspace goes, and the workspace.
     Workspace,
     /// The retries of obligations.
@@ -29,7 +31,7 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Create,
         Self::Start,
         Self::Stop,
@@ -38,6 +40,7 @@ impl Act {
         Self::Exit,
         Self::Reconcile,
         Self::Sweep,
+        Self::Bury,
         Self::Workspace,
         Self::Cleanup,
         Self::Shutdown,
@@ -55,6 +58,7 @@ impl Act {
                 P::AfterReady,
                 P::AfterStop,
                 P::OnCreateFailed,
+                P::ReleaseWorkspace,
             ],
             Self::Start => &[P::BeforeStart, P::AfterReady, P::AfterStop],
             Self::Stop => &[P::ApproveStop, P::BeforeStop, P::AfterStop],
@@ -64,7 +68,8 @@ impl Act {
             Self::Reconcile => &[P::Reconcile, P::AfterDelete],
             Self::Sweep => &[P::Sweep],
             Self::Workspace => &[P::AfterDelete, P::ReleaseWorkspace],
-            Self::Cleanup => &[P::AfterDelete, P::AfterStop],
+            Self::Bury => &[P::AfterStop, P::OnCreateFailed],
+            Self::Cleanup => &[P::AfterStop, P::OnCreateFailed, P::AfterDelete, P::ReleaseWorkspace],
             Self::Shutdown => &[P::BeforeStop, P::AfterStop, P::BeforeStart],
         }
     }
@@ -72,15 +77,21 @@ impl Act {
     /// The driver calls whose failure changes its course.
     fn calls(self) -> &'static [Call] {
         match self {
-            Self::Create => {
-                &[Call::EnsureWorkspace, Call::Prepare, Call::Create, Call::Start, Call::Stop, Call::Delete]
-            }
+            Self::Create => &[
+                Call::EnsureWorkspace,
+                Call::Prepare,
+                Call::Create,
+                Call::Start,
+                Call::Stop,
+                Call::Delete,
+                Call::ReleaseWorkspace,
+            ],
             Self::Start | Self::Shutdown => &[Call::Start, Call::Stop],
             Self::Stop | Self::Exit => &[Call::Stop],
             Self::Delete | Self::Cleanup => &[Call::Stop, Call::Delete],
             Self::Cancel => &[Call::Create, Call::Delete],
             Self::Workspace => &[Call::Delete, Call::ReleaseWorkspace],
-            Self::Reconcile => &[],
+            Self::Reconcile | Self::Bury => &[],
             Self::Sweep => &[Call::Delete, Call::List],
         }
     }
@@ -188,7 +199,7 @@ pub(crate) enum After {
 pub(crate) enum Driver {
     Local,
     Remote,
-    /// Create starts, too; no agent.
+    /// Create starts, too; no agent, no workspaces.
     OnePhase,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chiton_lifecycle::OrphanVerdict;
 use chiton_lifecycle::crash::Point;
 use chiton_model::{SandboxId, WorkspaceName};
-use chiton_testkit::{Call, Lab, What};
+use chiton_testkit::{Call, Entry, Lab, What};
 
 use crate::cell::{Act, After, Cell, Setting};
 use crate::scene::Scene;
@@ -17,22 +17,27 @@ const PATIENCE: Duration = Duration::from_hours(6);
 /// Two graces of the sweeps and more.
 const SWEPT: Duration = Duration::from_mins(40);
 
-/// A whole operation without a crash: how many moments it has, and which crash points it reaches.
-pub(crate) fn rehearse(setting: Setting) -> (usize, Vec<Point>) {
+/// A whole operation without a crash.
+pub(crate) struct Rehearsal {
+    /// How many moments it has at which a crash can come.
+    pub(crate) moments: usize,
+    /// The crash points that it reaches, in order.
+    pub(crate) reached: Vec<Point>,
+    /// What happened in it.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Runs an operation without a crash.
+pub(crate) fn rehearse(setting: Setting) -> Rehearsal {
     hush();
     RUNS.set(true);
     let mut scene = Scene::new(setting);
-    let (moments, points) = (scene.lab.ledger().moments(), scene.lab.ledger().reached().len());
+    let ledger = scene.lab.ledger().clone();
+    let (moments, points, entries) = (ledger.moments(), ledger.reached().len(), ledger.len());
     scene.act();
     RUNS.set(false);
-    let reached = scene.lab.ledger().reached().split_off(points);
-    (scene.lab.ledger().moments() - moments, reached)
-}
-
-/// What a run came to.
-pub(crate) struct Ran {
-    /// How many of the placed crashes came.
-    pub(crate) crashes: usize,
+    let reached = ledger.reached().split_off(points);
+    Rehearsal { moments: ledger.moments() - moments, reached, entries: ledger.since(entries) }
 }
 
 thread_local! {
@@ -52,8 +57,8 @@ fn hush() {
     });
 }
 
-/// Runs a cell; an error tells the whole story.
-pub(crate) fn run(cell: Cell) -> Result<Ran, String> {
+/// Runs a cell and answers how many of its crashes came; an error tells the whole story.
+pub(crate) fn run(cell: Cell) -> Result<usize, String> {
     hush();
     RUNS.set(true);
     let played = catch_unwind(AssertUnwindSafe(|| play(cell)));
@@ -64,7 +69,7 @@ pub(crate) fn run(cell: Cell) -> Result<Ran, String> {
     })
 }
 
-fn play(cell: Cell) -> Ran {
+fn play(cell: Cell) -> usize {
     let mut scene = Scene::new(cell.setting);
     let backup = scene.lab.journal().backup();
     let first = scene.lab.ledger().moments() + cell.moment;
@@ -102,7 +107,7 @@ fn play(cell: Cell) -> Ran {
     }
     scene.adopt_none();
     empty(&scene.lab);
-    Ran { crashes }
+    crashes
 }
 
 fn die(lab: &mut Lab, after: After) {
@@ -113,7 +118,12 @@ fn die(lab: &mut Lab, after: After) {
             lab.crash();
             lab.tear_marks(records);
         }
-        After::NoMarks | After::Restored | After::Copied => {
+        After::Copied => {
+            // The log is copied, too; only the epoch says that it is another store's.
+            lab.crash();
+            lab.distrust_marks();
+        }
+        After::NoMarks | After::Restored => {
             lab.crash();
             lab.lose_marks();
         }

@@ -28,7 +28,7 @@ fn spec(setting: Setting) -> DriverSpec {
     let spec = match setting.driver {
         Driver::Local => spec,
         Driver::Remote => spec.remote(),
-        Driver::OnePhase => spec.one_phase().without_agent(),
+        Driver::OnePhase => spec.features([]).without_agent(),
     };
     if setting.act == Act::Shutdown { spec.managed() } else { spec }
 }
@@ -45,6 +45,12 @@ fn script(index: usize) -> ExtensionScript {
     }
 }
 
+/// Asks for the end of the workspace; a refusal is an answer too.
+fn delete_workspace(lab: &Lab) -> impl Future<Output = ()> + use<> {
+    let (engine, principal) = (lab.engine(), lab.request().principal);
+    async move { drop(engine.delete_workspace(principal, WorkspaceName::default()).await) }
+}
+
 impl Scene {
     /// Builds the world and brings it to where the operation begins.
     pub(crate) fn new(setting: Setting) -> Self {
@@ -52,6 +58,8 @@ impl Scene {
         let adopted = Arc::clone(&adopts);
         let mut lab = Lab::new(7).driver(spec(setting)).configure(move |config| {
             config.adopt_epoch.clone_from(&adopted.lock());
+            // At every start, and else only where it is what the scene is about: a round is many commits.
+            config.reconcile_every = Duration::from_hours(24);
         });
         for index in 0..setting.chain {
             lab = lab.extension_with(script(index), |policy| policy.authoritative = true);
@@ -83,15 +91,21 @@ impl Scene {
                 let id = made(self);
                 self.lab.stop_sandbox(&id).expect("a stop is accepted");
             }
-            Act::Cleanup => {
-                let id = made(self);
-                for index in 0..self.setting.chain {
-                    for phase in [Phase::AfterStop, Phase::AfterDelete] {
-                        self.hook(index, phase, Does::Refuse(StepError::fatal("scripted")));
-                    }
+            Act::Bury => self.owe_a_create(),
+            Act::Cleanup => match self.setting.fault {
+                Fault::Hook { phase: Phase::OnCreateFailed, .. } => self.owe_a_create(),
+                Fault::Hook { phase: Phase::ReleaseWorkspace, .. } => {
+                    let id = made(self);
+                    self.lab.delete_sandbox(&id).expect("a delete is accepted");
+                    self.refuse(&[Phase::ReleaseWorkspace]);
+                    self.lab.block_on(delete_workspace(&self.lab));
                 }
-                self.lab.delete_sandbox(&id).expect("a delete is accepted");
-            }
+                _ => {
+                    let id = made(self);
+                    self.refuse(&[Phase::AfterStop, Phase::AfterDelete]);
+                    self.lab.delete_sandbox(&id).expect("a delete is accepted");
+                }
+            },
             Act::Sweep => self.leave_behind(),
         }
         if self.setting.act == Act::Reconcile {
@@ -99,6 +113,23 @@ impl Scene {
         }
         assert!(self.lab.advance(Duration::from_millis(500)), "no crash is placed yet");
         self.misbehave();
+    }
+
+    /// The next call of each extension in these phases fails.
+    fn refuse(&self, phases: &[Phase]) {
+        for index in 0..self.setting.chain {
+            for phase in phases {
+                self.hook(index, *phase, Does::Refuse(StepError::fatal("scripted")));
+            }
+        }
+    }
+
+    /// A failed create whose row owes its undoing.
+    fn owe_a_create(&mut self) {
+        self.refuse(&[Phase::AfterStop, Phase::OnCreateFailed]);
+        let failing = if self.setting.driver == Driver::OnePhase { Call::Create } else { Call::Start };
+        self.lab.platform().next(failing, Behaviour::FailDone(Duration::from_millis(5), "scripted".to_owned()));
+        self.sandbox = Some(self.lab.create("one").0);
     }
 
     /// Something that no row owns: an object of this store, and a holding.
@@ -136,9 +167,19 @@ impl Scene {
                     Ill::Panics => Does::Panic,
                 };
                 self.hook(position, phase, act);
-                if self.setting.act == Act::Create && matches!(phase, Phase::AfterStop | Phase::OnCreateFailed) {
-                    // A cleanup of a create is called when the create fails.
-                    self.hook(position, Phase::AfterReady, Does::Fail(StepError::fatal("scripted")));
+                // A cleanup is called when something fails.
+                let fails = Does::Fail(StepError::fatal("scripted"));
+                match (self.setting.act, phase) {
+                    (Act::Create, Phase::AfterStop | Phase::OnCreateFailed) => {
+                        self.hook(position, Phase::AfterReady, fails);
+                    }
+                    (Act::Create, Phase::ReleaseWorkspace) => {
+                        self.hook(self.setting.chain - 1, Phase::EnsureWorkspace, fails);
+                    }
+                    (Act::Start, Phase::AfterStop) => {
+                        self.hook(self.setting.chain - 1, Phase::BeforeStart, fails);
+                    }
+                    _ => {}
                 }
             }
             Fault::Driver { call, lapse } => {
@@ -152,8 +193,15 @@ impl Scene {
                     Lapse::Lost => Behaviour::Hang,
                 };
                 self.lab.platform().next(call.call(), behaviour);
-                if self.setting.act == Act::Create && matches!(call.call(), Call::Stop | Call::Delete) {
-                    self.lab.platform().next(Call::Start, Behaviour::Fail(soon, why()));
+                match (self.setting.act, call.call()) {
+                    (Act::Create | Act::Start, Call::Stop | Call::Delete) => {
+                        self.lab.platform().next(Call::Start, Behaviour::FailDone(soon, why()));
+                    }
+                    (Act::Create, Call::ReleaseWorkspace) if self.setting.chain > 0 => {
+                        let fails = Does::Fail(StepError::fatal("scripted"));
+                        self.hook(self.setting.chain - 1, Phase::EnsureWorkspace, fails);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -182,7 +230,7 @@ impl Scene {
             }
             Act::Start => drop(self.lab.run(async move { engine.start(request, id()).await })?),
             Act::Stop => drop(self.lab.run(async move { engine.stop(request, id()).await })?),
-            Act::Delete => drop(self.lab.run(async move { engine.delete(request, id(), false).await })?),
+            Act::Delete | Act::Bury => drop(self.lab.run(async move { engine.delete(request, id(), false).await })?),
             Act::Exit => self.lab.platform().exit(&id(), 3),
             Act::Reconcile => {
                 for index in 0..self.setting.chain {
@@ -198,10 +246,7 @@ impl Scene {
                 let deleted = self.lab.run(async move { deleting.delete(request, id(), false).await })?.ok()?;
                 let waiting = engine.clone();
                 self.lab.run(async move { waiting.wait(&deleted.operation?).await.ok() })?;
-                let principal = self.lab.request().principal;
-                self.lab.run(async move {
-                    drop(engine.delete_workspace(principal, WorkspaceName::default()).await);
-                })?;
+                self.lab.run(delete_workspace(&self.lab))?;
             }
             Act::Shutdown => {
                 self.lab.run(async move { engine.shutdown().await })?;

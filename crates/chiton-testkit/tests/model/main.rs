@@ -22,7 +22,7 @@ use crate::machine::Machine;
 use crate::real::Beside;
 
 /// How many histories a default run holds against the model.
-const CASES: u64 = 160;
+const CASES: u64 = 240;
 
 /// Which cells of the conflict table were met in this process.
 static MET: Mutex<BTreeSet<(OperationKind, OperationKind)>> = Mutex::new(BTreeSet::new());
@@ -44,9 +44,10 @@ fn replay(seed: u64) -> Result<(), String> {
     });
     run.map_err(|error| match error {
         TestError::Fail(why, (initial, transitions, _)) => {
-            let history: String = transitions.iter().map(|transition| format!("\n  {transition:?}")).collect();
+            let history: Vec<String> = transitions.iter().map(|transition| format!("  {transition:?}")).collect();
+            let history = history.join("\n");
             let closed = initial.closed;
-            format!("CHITON_SEED={seed}: {why}\nthe shortest history, doors closed at first: {closed}:{history}")
+            format!("CHITON_SEED={seed}: {why}\nthe shortest history, doors closed at first: {closed}:\n{history}")
         }
         TestError::Abort(why) => format!("CHITON_SEED={seed}: {why}"),
     })

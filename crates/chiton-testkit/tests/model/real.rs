@@ -193,6 +193,9 @@ impl Real {
                         self.lab.lose_marks();
                     }
                 }
+                // Every life has another config: cleanups get the one that was frozen.
+                let tag = format!("life-{}", self.lab.ledger().len());
+                self.lab.reconfigure("ext", serde_json::json!({ "tag": tag }));
                 self.lab.start();
                 // Whoever waited died with the gateway, and asks again.
                 let open: Vec<OperationId> = {
@@ -313,7 +316,7 @@ impl Real {
             for number in 0..2 {
                 let of_name = |sandbox: &&crate::reference::Sandbox| sandbox.name == Some(number) && !sandbox.gone;
                 let named = || model.sandboxes.iter().enumerate().filter(|(_, sandbox)| of_name(sandbox));
-                let found = named().find(|(_, sandbox)| sandbox.holds).or_else(|| named().last());
+                let found = named().find(|(_, sandbox)| sandbox.holds).or_else(|| named().next_back());
                 let found = found.filter(|(_, sandbox)| all || sandbox.shown()).map(|(index, _)| &self.ids[&index]);
                 let engine = self.lab.engine();
                 let selector = Selector::Name(WorkspaceName::default(), name(number));

@@ -22,6 +22,7 @@ pub(crate) enum Rule {
     Skip,
 }
 
+#[expect(clippy::match_same_arms, reason = "each arm is a sentence of the rule")]
 pub(crate) fn rule(running: K, asked: K) -> Rule {
     match (asked, running) {
         (K::Reconcile, _) => Rule::Skip,
@@ -29,7 +30,7 @@ pub(crate) fn rule(running: K, asked: K) -> Rule {
         (K::Exit, _) => Rule::Queue,
         (_, K::Reconcile | K::Cleanup) => Rule::Cancel,
         (K::Delete, K::Create) => Rule::Undo,
-        (K::Delete, K::Start) | (K::Stop, K::Start) => Rule::Cancel,
+        (K::Delete | K::Stop, K::Start) => Rule::Cancel,
         (K::Delete | K::Start, K::Stop | K::Exit) | (K::Stop, K::Exit) => Rule::Queue,
         (asked, running) if asked == running => Rule::Join,
         _ => Rule::Conflict,

@@ -156,3 +156,112 @@ fn a_stop_names_its_reason_to_every_hook() {
         assert_eq!(told(phase), Some(StopReason::Request.to_string()));
     }
 }
+
+#[test]
+fn a_repeated_delete_gets_the_recorded_answer_when_the_row_is_gone_and_when_another_has_the_name() {
+    let mut lab = one(11);
+    let (id, _) = lab.create("a");
+    let delete = |lab: &Lab, force| {
+        let (engine, request, id) = (lab.engine(), named(lab, "r"), id.clone());
+        lab.block_on(async move { engine.delete(request, id, force).await })
+    };
+    let first = delete(&lab, false).expect("accepted");
+    settle(&lab);
+    assert!(lab.row(&id).is_none());
+    lab.create("a");
+    lab.restart();
+    let again = delete(&lab, false).expect("answered as before");
+    assert_eq!((again.operation, again.sandbox.id), (first.operation, id.clone()));
+    assert_eq!(lab.journal().rows().len(), 1, "the other one stays");
+    assert_eq!(delete(&lab, true).expect_err("another body").kind, ErrorKind::Conflict);
+    let engine = lab.engine();
+    let request = named(&lab, "r");
+    let before = lab.block_on(async move { engine.answered(&request, "delete").await }).expect("read");
+    assert_eq!(before.map(|sandbox| sandbox.id), Some(id));
+}
+
+#[test]
+fn an_answer_that_needed_no_operation_is_remembered_too() {
+    let lab = one(12);
+    let (id, _) = lab.create("a");
+    let start = || {
+        let (engine, request, id) = (lab.engine(), named(&lab, "r"), id.clone());
+        lab.block_on(async move { engine.start(request, id).await }).expect("accepted").operation
+    };
+    assert_eq!(start(), None, "it runs");
+    lab.stop_sandbox(&id).expect("stopped");
+    assert_eq!(start(), None, "the repeat of a request that did nothing starts nothing");
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Stopped));
+    settle(&lab);
+}
+
+#[test]
+fn a_second_stop_is_not_answered_with_one_that_may_still_be_vetoed() {
+    let lab = one(13);
+    let (id, _) = lab.create("a");
+    let script = lab.script("ext");
+    script.next(Phase::ApproveStop, Act::Obey);
+    script.next(Phase::ApproveStop, Act::Succeed);
+    let stop = || {
+        let (engine, request, id) = (lab.engine(), lab.request(), id.clone());
+        async move { engine.stop(request, id).await }
+    };
+    // The first is not approved within the hook's deadline; the second is asked for itself.
+    let (first, second) = lab.block_on(futures::future::join(stop(), async {
+        lab.world().sleep(Duration::from_secs(1)).await;
+        stop().await
+    }));
+    assert!(first.is_err());
+    let operation = second.expect("approved").operation.expect("an operation of its own");
+    let engine = lab.engine();
+    let ended = lab.block_on(async move { engine.wait(&operation).await }).expect("it exists");
+    assert_eq!(ended.outcome, Some(OperationOutcome::Succeeded));
+    settle(&lab);
+}
+
+#[test]
+fn a_create_waits_for_a_release_of_its_workspace_and_a_release_for_an_ensure() {
+    let lab = one(14);
+    lab.script("ext").next(Phase::EnsureWorkspace, Act::Slow(Duration::from_secs(10)));
+    let create = |name: &'static str| {
+        let (engine, request) = (lab.engine(), lab.request());
+        let name = Some(chiton_model::SandboxName::new(name).expect("valid"));
+        let create = chiton_lifecycle::CreateRequest { name, ..chiton_lifecycle::CreateRequest::default() };
+        async move { engine.create(request, create).await }
+    };
+    let release = || {
+        let (engine, principal) = (lab.engine(), lab.request().principal);
+        let workspace = chiton_model::WorkspaceName::default();
+        async move { engine.delete_workspace(principal, workspace).await }
+    };
+    let later = |seconds| lab.world().sleep(Duration::from_secs(seconds));
+    let (first, second, released) = lab.block_on(futures::future::join3(
+        create("a"),
+        async {
+            later(1).await;
+            create("b").await
+        },
+        async {
+            later(2).await;
+            release().await
+        },
+    ));
+    first.expect("accepted");
+    second.expect("accepted");
+    assert_eq!(released.expect_err("it is used").kind, ErrorKind::Conflict);
+    settle(&lab);
+    for id in lab.journal().rows().into_keys() {
+        lab.delete_sandbox(&id).expect("deleted");
+    }
+    settle(&lab);
+    lab.script("ext").next(Phase::ReleaseWorkspace, Act::Slow(Duration::from_secs(10)));
+    let (released, third) = lab.block_on(futures::future::join(release(), async {
+        later(1).await;
+        create("c").await
+    }));
+    released.expect("released");
+    third.expect("made ready anew");
+    settle(&lab);
+    let ensured = lab.ledger().calls().into_iter().filter(|call| call == "ext ensure_workspace").count();
+    assert_eq!(ensured, 2);
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chiton_driver::{Identity, Observed, ObservedStatus};
 use chiton_lifecycle::engine::OrphanVerdict;
 use chiton_lifecycle::extension::{ReconcileOutcome, ReconcileSupport};
+use chiton_lifecycle::journal::OperationOutcome;
 use chiton_model::{ConditionStatus, GatewayId, Phase, SandboxId, SandboxPhase, StartReason, StopReason};
 use chiton_testkit::{Act, Behaviour, Call, DriverSpec, ExtensionScript, Lab, What};
 
@@ -280,4 +281,23 @@ fn an_object_of_ours_without_a_row_goes_after_the_grace_and_a_strangers_stays() 
     assert!(lab.platform().object(&ours.id).is_none());
     assert!(lab.platform().object(&theirs.id).is_some());
     assert!(lab.journal().audits().iter().any(|audit| audit.action == "orphan.delete"));
+}
+
+#[test]
+fn late_news_of_an_earlier_stop_end_no_start_where_the_driver_does_not_say_of_which() {
+    let mut lab = Lab::new(68).driver(DriverSpec::new("fake").without_agent().watch_lag(Duration::from_secs(3)));
+    lab.start();
+    let (id, _) = lab.create("x");
+    for _ in 0..3 {
+        lab.stop_sandbox(&id).expect("a stop");
+        let started = lab.start_sandbox(&id).expect("a start").expect("an operation");
+        assert_eq!(started.outcome, Some(OperationOutcome::Succeeded));
+        lab.advance(Duration::from_secs(10));
+        assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Ready));
+        assert!(lab.platform().object(&id).is_some_and(|object| object.running()), "{:?}", lab.ledger());
+    }
+    // News that are true are believed.
+    lab.platform().exit(&id, 7);
+    lab.advance(Duration::from_secs(10));
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Completed));
 }

@@ -334,7 +334,10 @@ fn micros(line: &str) -> Option<u64> {
 fn obligations_are_listed_and_discharged() {
     let server = Server::start();
     server.answers("list_obligations", wire::ListObligationsResponse { obligations: vec![obligation()] });
-    assert_snapshot!(without_age(&server.run(&["obligations", "list"]).out));
+    // How wide a column is depends on how long ago that was.
+    let table = without_age(&server.run(&["obligations", "list"]).out);
+    let lines: Vec<String> = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_snapshot!(lines.join("\n"));
     server.answers("discharge_obligation", wire::DischargeObligationResponse {});
     assert_eq!(server.run(&["obligations", "discharge", "ob-1", "--force"]).out, "discharged ob-1\n");
     assert!(server.asked("discharge_obligation")[0].contains("force: true"));

@@ -20,6 +20,26 @@ pub struct Lock {
     file: File,
 }
 
+/// A lock that this process holds alone. A child that another thread is spawning has copies of all descriptors until it
+/// executes its program; a lock that is only closed would stay taken for as long, and the next monitor would find it so.
+#[derive(Debug)]
+pub struct Guard(Lock);
+
+impl Guard {
+    /// Takes the lock if it is free; `None` when somebody holds it.
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        Ok(Lock::try_take(path)?.map(Self))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Unlocking counts for every copy of the descriptor (flock(2)), closing only for the last. It cannot fail on one
+        // that holds the lock.
+        let _ = flock(&self.0.file, FlockOperation::Unlock);
+    }
+}
+
 /// The process that wrote itself into a lock file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -96,4 +116,33 @@ pub fn started(pid: i32) -> io::Result<Option<u64>> {
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks = after_name.split_ascii_whitespace().nth(19).and_then(|word| word.parse().ok());
     ticks.map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has an unknown form")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Guard, Lock};
+
+    #[test]
+    fn a_guard_that_ends_frees_the_lock_although_a_child_that_is_being_spawned_has_a_copy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sandbox.lock");
+        let guard = Guard::try_take(&path).expect("a file").expect("nobody holds it");
+        let copy = guard.0.file.try_clone().expect("a copy, as fork(2) makes one");
+        assert!(Guard::try_take(&path).expect("a file").is_none(), "it is held");
+        drop(guard);
+        assert!(Guard::try_take(&path).expect("a file").is_some(), "the copy does not hold it");
+        drop(copy);
+    }
+
+    #[test]
+    fn a_monitors_lock_is_held_by_every_copy_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sandbox.lock");
+        let lock = Lock::try_take(&path).expect("a file").expect("nobody holds it");
+        let copy = lock.file.try_clone().expect("a copy, as a launch child has one");
+        drop(lock);
+        assert!(Lock::try_take(&path).expect("a file").is_none(), "the copy holds it");
+        drop(copy);
+        assert!(Lock::try_take(&path).expect("a file").is_some(), "nobody holds it");
+    }
 }

@@ -10,7 +10,7 @@ use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy};
 use chiton_oci_monitor::exit::ExitRecord;
 use chiton_oci_monitor::files;
-use chiton_oci_monitor::lock::{self, Lock};
+use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::wire::Request;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -78,7 +78,7 @@ impl Host {
     }
 
     /// Ends who holds the sandbox's lock and everything in its cgroups, and takes the lock.
-    fn seize(&self, id: &SandboxId, paths: &Paths, deadline: Instant) -> CallResult<Lock> {
+    fn seize(&self, id: &SandboxId, paths: &Paths, deadline: Instant) -> CallResult<Guard> {
         let mut cgroups = self.cgroups(id)?;
         if let Some(record) = Record::load(&paths.dir).failed("read the sandbox's record")? {
             let known: Vec<Hierarchy> = cgroups.clone();
@@ -89,7 +89,7 @@ impl Host {
             Self::end_monitor(paths, deadline)?;
             let left = deadline.saturating_duration_since(Instant::now());
             cgroup::destroy(&cgroups, left).failed("end the sandbox's processes")?;
-            if let Some(lock) = Lock::try_take(&paths.lock).failed("take the sandbox's lock")? {
+            if let Some(lock) = Guard::try_take(&paths.lock).failed("take the sandbox's lock")? {
                 // Somebody may have entered between the two steps above; now nobody can any more.
                 cgroup::destroy(&cgroups, left).failed("remove the sandbox's cgroups")?;
                 return Ok(lock);

@@ -76,12 +76,23 @@ pub(crate) enum Share {
     Whole,
 }
 
+/// Waits for a share of the machine; it is held until the file is dropped.
+pub(crate) fn share(share: Share) -> File {
+    let lock = File::create(Path::new(PROGRAM).with_extension("lock")).expect("a lock file");
+    let mode = match share {
+        Share::Part => FlockOperation::LockShared,
+        Share::Whole => FlockOperation::LockExclusive,
+    };
+    rustix::fs::flock(&lock, mode).expect("a share of the machine");
+    lock
+}
+
 /// A gateway of a test's own.
 pub(crate) struct Gateway {
     folder: TempDir,
     child: Option<Child>,
     /// Variables of the program's, by which it is another build.
-    surroundings: Vec<(&'static str, &'static str)>,
+    surroundings: Vec<(&'static str, String)>,
     /// What it said on standard error, over all its lives.
     said: Arc<Mutex<Vec<String>>>,
     /// Told of every line of that.
@@ -100,12 +111,7 @@ impl Gateway {
     }
 
     pub(crate) fn sharing(config: &str, share: Share) -> Self {
-        let lock = File::create(Path::new(PROGRAM).with_extension("lock")).expect("a lock file");
-        let mode = match share {
-            Share::Part => FlockOperation::LockShared,
-            Share::Whole => FlockOperation::LockExclusive,
-        };
-        rustix::fs::flock(&lock, mode).expect("a share of the machine");
+        let lock = self::share(share);
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -135,8 +141,8 @@ impl Gateway {
     }
 
     /// What the next start finds in its environment.
-    pub(crate) fn surround(&mut self, variables: &[(&'static str, &'static str)]) {
-        self.surroundings = variables.to_vec();
+    pub(crate) fn surround(&mut self, variables: &[(&'static str, &str)]) {
+        self.surroundings = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     }
 
     /// Starts the program and waits until it serves.
@@ -178,7 +184,7 @@ impl Gateway {
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(self.surroundings.iter().copied())
+            .envs(self.surroundings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -383,11 +389,6 @@ impl Gateway {
         asked.unwrap_or_else(|_| panic!("a call took more than {DEADLINE:?}; the gateway said:\n{}", self.said()))
     }
 
-    /// The runtime on which the API is called.
-    pub(crate) fn runtime(&self) -> &Runtime {
-        &self.runtime
-    }
-
     /// What a socket of the gateway answers to a plain HTTP request: head and body.
     #[track_caller]
     pub(crate) fn http(&self, socket: &str, path: &str) -> (String, String) {
@@ -494,25 +495,6 @@ impl Gateway {
         let holder =
             |name: &String| fs::read_to_string(self.path("leases").join(name)).is_ok_and(|holder| holder == id);
         self.entries("leases").into_iter().filter(holder).count()
-    }
-
-    /// Processes, groups, mounts and folders of sandboxes that are none of these: `running` may have processes and groups,
-    /// `there` may have folders.
-    pub(crate) fn strangers(&self, running: &[&str], there: &[&str]) -> Vec<String> {
-        let own = self.child.as_ref().map(|child| child.id().to_string());
-        let gateway = own.map(|pid| format!("process {pid} "));
-        let mut found = leftovers::look(&self.id, self.folder.path());
-        found.retain(|what| {
-            let is_gateway = gateway.as_ref().is_some_and(|gateway| what.starts_with(gateway));
-            // Its parent groups are empty and go with its last sandbox; a file of the workspace is held until that goes.
-            let is_parent = what.starts_with("control group") && !what.contains("/s-");
-            let is_workspace = what.ends_with(".ensure_workspace");
-            // Leases are named by address; the test looks into them.
-            let is_lease = what.contains("/leases/");
-            let ids = if what.starts_with('/') { there } else { running };
-            !(is_gateway || is_parent || is_workspace || is_lease || ids.iter().any(|id| what.contains(id)))
-        });
-        found
     }
 
     /// The workspaces' names: one may have a row on each of several drivers.

@@ -162,6 +162,7 @@ fn creates_that_make_no_sense_are_refused_and_store_nothing() {
           cure: add --driver ID
         # driver config that is no JSON: 1
         error: the options of driver "oci" are not JSON: key must be a string at line 1 column 2 [invalid]
+          cure: write {"option": value}
         # driver config that is no object: 1
         error: the options of driver "oci" are not a JSON object [invalid]
           cure: write {"option": value}

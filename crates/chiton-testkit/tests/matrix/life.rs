@@ -1,4 +1,5 @@
-//! The crash matrix: a crash after every single thing that could be seen, with and without the mark log.
+//! One whole life, exhaustively: a crash after every single thing that could be seen, with and without the mark log. The
+//! matrix takes samples by default; this leaves nothing out.
 
 use std::time::Duration;
 
