@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .extension(chiton_extension_noop::extension())
+        .extension(chiton_extension_scratch::extension())
         .extension(chiton_tests::netns::extension());
     if std::env::var("TEST_WITHOUT").is_ok_and(|name| name == "fault") {
         return distribution.main();

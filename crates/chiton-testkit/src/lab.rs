@@ -35,7 +35,7 @@ struct Installed {
 
 /// What stands behind an extension of the lab.
 enum Part {
-    Script(ExtensionScript),
+    Script(Box<ExtensionScript>),
     /// Any kind, made anew for every process.
     Kind(Box<MakeKind>),
 }
@@ -96,7 +96,7 @@ impl Lab {
     pub fn extension_with(mut self, script: ExtensionScript, change: impl FnOnce(&mut Policy)) -> Self {
         let mut policy = Policy::default();
         change(&mut policy);
-        let (name, part) = (script.name().clone(), Part::Script(script));
+        let (name, part) = (script.name().clone(), Part::Script(Box::new(script)));
         self.extensions.push(Installed { name, part, policy, document: json!({}), listed: true });
         self
     }

@@ -1,7 +1,13 @@
 use chiton_model::SandboxId;
+use chiton_testkit::conformance::Bench;
+use serde_json::json;
 
 use crate::leases::{LeaseError, Leases};
 use crate::range::Range;
+
+chiton_testkit::conformance!(crate::extension(), || {
+    Bench::in_folder(|folder| json!({ "folder": folder, "range": "10.88.0.2-10.88.0.9" }))
+});
 
 fn id(name: &str) -> SandboxId {
     SandboxId::new(name).expect("a valid id")

@@ -23,6 +23,9 @@ impl std::fmt::Debug for Kit {
     }
 }
 
+/// Numbers for the threads of checks.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// What the runs of one check came to.
 #[derive(Default)]
 pub(super) struct Found {
@@ -98,7 +101,6 @@ impl Kit {
             return Found::default();
         }
         // On a thread with a name of its own, so that threads which hooks begin can be told apart.
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("kit-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let kit = self.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || kit.dispatch(check));

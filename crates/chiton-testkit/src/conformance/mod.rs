@@ -39,3 +39,8 @@ pub use check::{Check, Family};
 pub use chiton_model::Phase;
 pub use finding::{Finding, Rule};
 pub use kit::Kit;
+
+/// The guide's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../docs/extensions.md")]
+pub struct Guide;

@@ -103,9 +103,9 @@ fn directly(kit: &Kit) -> (Vec<super::Finding>, Option<String>) {
         if !gone.is_empty() {
             stage.rig.find(Rule::Sweep, format!("release of {one} freed {gone:?}, which is {other}'s, which lives"));
         }
-        // Told once.
-        gone.into_iter().for_each(|handle| stage.rig.forget(handle));
-        mine.difference(&now).for_each(|handle| stage.rig.forget(handle));
+        for handle in mine.union(&theirs).filter(|handle| !now.contains(*handle)) {
+            stage.rig.forget(handle);
+        }
         stage.ask(&one, Ask::Delete);
         stage.ask(&other, Ask::Delete);
         if let Some(after) = listed(&stage, kit)
@@ -170,7 +170,9 @@ fn disturbed(kit: &Kit, authoritative: bool) -> (Vec<super::Finding>, Option<Str
                 disturb(handle);
             }
             let broken: BTreeSet<String> = before.difference(&stage.rig.held()).cloned().collect();
-            broken.iter().for_each(|handle| stage.rig.forget(handle));
+            for handle in &broken {
+                stage.rig.forget(handle);
+            }
             stage.rig.place(format!("{broken:?} was removed behind its back; reconcile {how}"));
             stage.reconcile(&id);
             let back: BTreeSet<String> = broken.intersection(&stage.rig.held()).cloned().collect();

@@ -74,12 +74,11 @@ impl std::fmt::Display for Difference<'_> {
 fn parted<'a>(one: &'a Value, other: &'a Value, path: &str) -> Option<(String, &'a Value, &'a Value)> {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
-            let keys = one.keys().chain(other.keys());
-            keys.filter_map(|key| {
+            let mut keys = one.keys().chain(other.keys());
+            keys.find_map(|key| {
                 let (one, other) = (one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null));
                 parted(one, other, &format!("{path}/{key}"))
             })
-            .next()
         }
         _ if one == other => None,
         _ => Some((path.to_owned(), one, other)),

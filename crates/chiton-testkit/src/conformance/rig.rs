@@ -284,19 +284,11 @@ impl Rig {
         own.map(|(handle, _)| handle.clone()).collect()
     }
 
-    /// What is held for sandboxes, or for anybody.
-    pub(super) fn owned(&self, sandboxes_only: bool) -> BTreeMap<String, Owner> {
-        let state = self.state.lock();
-        let wanted = |owner: &Owner| match &owner.subject {
-            Some(subject) => !sandboxes_only || subject.sandbox().is_some(),
-            None => false,
-        };
-        state
-            .owners
-            .iter()
-            .filter(|(_, owner)| wanted(owner))
-            .map(|(handle, owner)| (handle.clone(), owner.clone()))
-            .collect()
+    /// What is held for anybody.
+    pub(super) fn owned(&self) -> BTreeMap<String, Owner> {
+        let mut owned = self.state.lock().owners.clone();
+        owned.retain(|_, owner| owner.subject.is_some());
+        owned
     }
 
     pub(super) fn find(&self, rule: Rule, what: impl Into<String>) {

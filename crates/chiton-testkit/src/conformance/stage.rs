@@ -375,7 +375,7 @@ impl Stage {
     }
 
     fn nothing_is_left(&self) {
-        for (handle, owner) in self.rig.owned(false) {
+        for (handle, owner) in self.rig.owned() {
             let whose = owner.subject.map_or_else(|| "nobody".to_owned(), |subject| subject.to_string());
             let what = format!("{handle:?} is still held for {whose}, which is gone; {} made it", owner.phase);
             self.rig.find(self.rig.leak_rule(), what);

@@ -61,9 +61,9 @@ fn older(kit: &Kit, version: u32) -> (Vec<super::Finding>, Option<String>) {
     stage.end()
 }
 
-fn replace(stage: &Stage, id: &SandboxId, schema_version: u32, payload: Value) {
-    let state = ExtensionState { schema_version, payload };
-    stage.lab.journal().put_state(&Stage::subject(id), stage.rig.extension(), state);
+fn replace(stage: &Stage, id: &SandboxId, version: u32, payload: Value) {
+    let saved = ExtensionState { schema_version: version, payload };
+    stage.lab.journal().put_state(&Stage::subject(id), stage.rig.extension(), saved);
 }
 
 /// State of a version that nobody knows stops the start, and no hook sees it.
@@ -77,12 +77,11 @@ pub(super) fn unknown(kit: &Kit) -> Found {
         stage.lab.crash();
         if let Some(saved) = stage.lab.journal().states().get(&own).cloned() {
             replace(&stage, &id, u32::MAX, saved.payload.clone());
-            match stage.lab.try_start() {
-                Ok(_) => stage.rig.find(Rule::State, "the gateway starts as if it could be read"),
-                Err(_) => {
-                    replace(&stage, &id, saved.schema_version, saved.payload);
-                    stage.start();
-                }
+            if stage.lab.try_start().is_ok() {
+                stage.rig.find(Rule::State, "the gateway starts as if it could be read");
+            } else {
+                replace(&stage, &id, saved.schema_version, saved.payload);
+                stage.start();
             }
         } else {
             stage.start();

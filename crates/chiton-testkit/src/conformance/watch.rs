@@ -225,7 +225,8 @@ pub(super) fn threads_of_this_one() -> usize {
         if alive == 0 {
             break;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        // The system tells nobody when another's thread ends.
+        std::thread::park_timeout(Duration::from_millis(1));
         alive = count();
     }
     alive

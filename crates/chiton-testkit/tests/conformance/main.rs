@@ -1,6 +1,9 @@
 //! The kit itself: an extension that keeps every rule has no finding, and each seeded fault is found, by the family and
 //! under the rule that its author would look for.
 
+/// The guide's own extension, word for word.
+#[allow(unreachable_pub, missing_docs, clippy::wildcard_imports)]
+mod guide;
 mod seeded;
 mod tickets;
 
@@ -15,6 +18,16 @@ fn bench() -> Bench {
 }
 
 chiton_testkit::conformance!(mod reference, crate::tickets::extension(), crate::bench);
+
+chiton_testkit::conformance!(mod guided, crate::guide::extension(), || {
+    Bench::in_folder(|folder| json!({ "folder": folder }))
+});
+
+#[test]
+fn the_guides_extension_is_the_one_that_is_tested() {
+    let guide = include_str!("../../../../docs/extensions.md");
+    assert!(guide.contains(include_str!("guide.rs")), "docs/extensions.md and guide.rs differ");
+}
 
 #[test]
 fn the_macro_makes_a_test_for_every_check() {
