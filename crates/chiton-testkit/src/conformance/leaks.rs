@@ -33,7 +33,13 @@ pub(super) fn everywhere(kit: &Kit) -> Found {
 
 fn after_every_entry(kit: &Kit, entries: usize, death: Death) -> Found {
     let (mut found, mut rng) = (Found::default(), Rng::new(1));
-    for entry in 1..=entries {
+    // After every entry the process dies, and after every other one each that the marks and the machine go with it.
+    let (first, step) = match death {
+        Death::Process => (1, 1),
+        Death::Marks => (1, 2),
+        Death::Machine => (2, 2),
+    };
+    for entry in (first..=entries).step_by(step) {
         if found.is_plenty() {
             break;
         }
