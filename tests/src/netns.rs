@@ -135,6 +135,8 @@ impl Extension for Netns {
     async fn before_create(&self, cx: &HookContext) -> StepResult<SlotValues> {
         let path = self.path(&cx.sandbox);
         cx.blocking(move || make(path)).await?.map_err(failed("no network namespace can be made"))?;
+        // Only what has saved state is reconciled.
+        cx.save(&())?;
         Ok(SlotValues::new())
     }
 
