@@ -110,7 +110,7 @@ fn a_folder_arrives_with_its_links_and_modes() {
         ("tree", T::Directory, "", 0o2777),
         ("tree/shut", T::Directory, "", 0o555),
         ("tree/shut/file", T::Regular, "abc", 0o4766),
-        ("tree/link", T::Symlink, "shut/../shut/file", 0o777),
+        ("tree/link", T::Symlink, "./shut/file", 0o777),
         ("tree/hard", T::Link, "tree/shut/file", 0o644),
     ];
     server.streams("read_tar", archive(&entries));
