@@ -3,14 +3,23 @@
 use std::collections::BTreeMap;
 
 use chiton_driver::{FieldRule, PortableWrite, Rule};
-use chiton_model::{CpuQuantity, Error, MemoryQuantity, printable};
+use chiton_model::{Error, printable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 mod default;
+mod image;
+mod network;
+mod resources;
+mod security;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
+pub use image::{ImageKind, ImagePlan};
+pub use network::{NetworkMode, NetworkPlan};
+pub use resources::ResourcesPlan;
+use resources::write_resource;
+pub use security::SecurityPlan;
 
 /// The version of [`OciPlan`]'s schema.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -61,31 +70,6 @@ pub struct SandboxRef {
     pub workspace: String,
 }
 
-/// The kinds of image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageKind {
-    /// A read-only view of the host's programs and libraries.
-    Host,
-    /// A folder of the host as the lowest layer.
-    Dir,
-}
-
-/// What the root is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ImagePlan {
-    /// Its kind.
-    pub kind: ImageKind,
-    /// As the request named it.
-    pub reference: String,
-    /// The folder, with links resolved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Whether the root cannot be written; `/tmp` then is a tmpfs.
-    pub read_only: bool,
-}
-
 /// A host path shown in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -104,88 +88,6 @@ pub struct MountPlan {
 pub struct DevicePlan {
     /// Absolute path below `/dev`.
     pub path: String,
-}
-
-/// Limits; an absent one is not applied.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ResourcesPlan {
-    /// Processor time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<CpuQuantity>,
-    /// Memory, swap included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<MemoryQuantity>,
-    /// Processes and threads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u32>,
-}
-
-/// The kinds of network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkMode {
-    /// A loopback interface and nothing else.
-    None,
-}
-
-/// Network of the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkPlan {
-    /// Its kind; sealed.
-    pub mode: NetworkMode,
-    /// An address that an extension reserved. It is recorded; no interface carries it while `mode` is `none`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-}
-
-/// Confinement. It stands in the plan so that it can be read and is covered by the digest; nobody may change it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SecurityPlan {
-    /// Whether programs cannot gain privileges by execution.
-    pub no_new_privileges: bool,
-    /// Capabilities of the main process.
-    pub capabilities: Vec<String>,
-    /// Namespaces of its own.
-    pub namespaces: Vec<String>,
-    /// How many ids are mapped into the sandbox, all to unprivileged host ids.
-    pub mapped_ids: u32,
-    /// Paths that cannot be seen.
-    pub masked_paths: Vec<String>,
-    /// Paths that cannot be written.
-    pub readonly_paths: Vec<String>,
-    /// The most open files of a process; lowered to the gateway's own hard limit when that is lower.
-    pub open_files: u64,
-}
-
-impl Default for SecurityPlan {
-    fn default() -> Self {
-        let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-        Self {
-            no_new_privileges: true,
-            capabilities: Vec::new(),
-            namespaces: list(&["user", "mount", "pid", "network", "uts", "ipc", "cgroup"]),
-            mapped_ids: 65_536,
-            masked_paths: list(&[
-                "/proc/acpi",
-                "/proc/asound",
-                "/proc/interrupts",
-                "/proc/kcore",
-                "/proc/keys",
-                "/proc/latency_stats",
-                "/proc/sched_debug",
-                "/proc/scsi",
-                "/proc/timer_list",
-                "/proc/timer_stats",
-                "/sys/devices/virtual/powercap",
-                "/sys/firmware",
-            ]),
-            readonly_paths: list(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
-            open_files: 65_536,
-        }
-    }
 }
 
 impl OciPlan {
@@ -240,27 +142,6 @@ pub(crate) fn write_portable(plan: &mut Value, write: &PortableWrite) -> Result<
         PortableWrite::Resource { name, quantity } => write_resource(&mut typed.resources, &name, &quantity)?,
     }
     *plan = json!(typed);
-    Ok(())
-}
-
-fn write_resource(resources: &mut ResourcesPlan, name: &str, quantity: &str) -> Result<(), Error> {
-    let field = format!("resources.{name}");
-    match name {
-        "cpu" => resources.cpu = Some(CpuQuantity::parse(&field, quantity)?),
-        "memory" => resources.memory = Some(MemoryQuantity::parse(&field, quantity)?),
-        "pids" => {
-            let pids = quantity.parse().ok().filter(|pids| *pids > 0);
-            let pids = pids.ok_or_else(|| {
-                Error::invalid(&field, format!("pids limit {quantity:?} is not a positive whole number"))
-                    .cure("write a number, for example \"256\"")
-            })?;
-            resources.pids = Some(pids);
-        }
-        _ => {
-            return Err(Error::invalid(&field, format!("there is no limit called {name:?}"))
-                .cure("the limits are \"cpu\", \"memory\" and \"pids\""));
-        }
-    }
     Ok(())
 }
 
