@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
 };
 use chiton_model::{BackendId, Error, SandboxId};
 use futures::StreamExt;
@@ -52,6 +52,8 @@ impl OciDriver {
                 Point::Network,
                 Point::Resource,
             ]),
+            limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
+            networks: BTreeSet::new(),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
             plan_schema: PLAN_SCHEMA,
             agent: true,

@@ -26,6 +26,8 @@ fn request() -> PlanRequest {
         secrets: BTreeMap::from([("KEY".to_owned(), "vault".to_owned())]),
         labels: BTreeMap::from([("example.com/team".to_owned(), "x".to_owned())]),
         resources: Resources::default(),
+        network: chiton_model::NetworkSpec::default(),
+        volumes: Vec::new(),
         workdir: String::new(),
         name: None,
         workspace: WorkspaceName::new("default").unwrap(),
