@@ -18,4 +18,4 @@ pub use check::{Alternative, Check};
 pub use compile::{Arch, Program};
 pub use error::{ApplyError, ProfileError};
 pub use paths::{Landlock, PathRule, Right, Scope, TcpRule};
-pub use seccomp::{Errno, Family, Seccomp, known_syscall, why_refused};
+pub use seccomp::{Errno, Family, Seccomp, known_syscall, syscalls, why_refused};

@@ -167,6 +167,11 @@ pub fn known_syscall(name: &str) -> Result<(), ProfileError> {
     Err(ProfileError::UnknownSyscall { name: name.to_owned(), nearest })
 }
 
+/// The names of all system calls that are known, in order.
+pub fn syscalls() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.0)
+}
+
 /// Why the standard profile refuses a call; `None` when it does not, or limits it.
 pub fn why_refused(name: &str) -> Option<&'static str> {
     let absent = ABSENT.contains(&name).then_some("it is answered as by a kernel that does not have it");

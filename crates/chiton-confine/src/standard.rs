@@ -230,7 +230,8 @@ pub(crate) const ALLOWED: &[&[&str]] = &[
         "vfork",
         "wait4",
         "waitid",
-        // The kernel's own probes enter by it; refusing it would kill a program that the host's operator traces.
+        // The kernel's own probes enter by them, past every filter; a process that does gets an error or a signal.
+        "uprobe",
         "uretprobe",
     ],
     // Identities. Only those of the sandbox's user namespace can be taken.
@@ -396,10 +397,7 @@ pub(crate) const REFUSED: &[(&str, &[&str])] = &[
         &["io_uring_enter", "io_uring_register", "io_uring_setup"],
     ),
     ("it lets a program stop the kernel in the middle of an access to memory", &["userfaultfd"]),
-    (
-        "it is the kernel's measuring and tracing, with a record of privilege escalations",
-        &["bpf", "perf_event_open", "uprobe"],
-    ),
+    ("it is the kernel's measuring and tracing, with a record of privilege escalations", &["bpf", "perf_event_open"]),
     ("keyrings are not separate for sandboxes", &["add_key", "keyctl", "request_key"]),
     (
         "mounts are made before the sandbox starts",
@@ -504,6 +502,7 @@ pub(crate) const NEEDED: &[&str] = &[
     "geteuid",
     "getgid",
     "getpgid",
+    "getpgrp",
     "getpid",
     "getppid",
     "getrandom",

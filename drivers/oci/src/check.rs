@@ -54,8 +54,11 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) ->
 /// Checks what is certain of the plan's texts alone.
 pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
     if let Some(what) = plan.security.looser_than_default() {
-        return Err(Error::refused("driver", format!("the plan's confinement is looser than the driver's own: {what}"))
-            .cure("leave /security as the driver made it; a request makes it tighter by driver_config.security"));
+        return Err(Error::refused(
+            "driver",
+            format!("the plan's confinement is looser than the driver's own: {what}"),
+        )
+        .cure("leave /security as the driver made it; a request makes it tighter by driver_config.security"));
     }
     if !open(&plan.hostname) {
         crate::plan::check_hostname("hostname", &plan.hostname)?;

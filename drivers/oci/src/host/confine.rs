@@ -49,7 +49,9 @@ impl Host {
     /// What the sandbox's init enforced on itself in its last launch; none where nothing was launched.
     pub(crate) fn enforced(paths: &Paths) -> CallResult<Option<Enforced>> {
         match fs::read(paths.dir.join(files::CONFINEMENT)) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::from).failed("read what is enforced"),
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(io::Error::from).failed("read what is enforced")
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).failed("read what is enforced"),
         }

@@ -48,8 +48,7 @@ impl Tighten {
                 }
                 "deny_sockets" => {
                     let names = texts(&field, key, value)?;
-                    asked.deny_sockets =
-                        names.iter().map(|name| family(&field, name)).collect::<Result<_, _>>()?;
+                    asked.deny_sockets = names.iter().map(|name| family(&field, name)).collect::<Result<_, _>>()?;
                 }
                 "deny_tcp" => asked.deny_tcp = truth(&field, key, value)?,
                 "require_landlock" => asked.require_landlock = truth(&field, key, value)?,
@@ -128,9 +127,9 @@ fn truth(field: &str, key: &str, value: &Value) -> Result<bool, Error> {
 }
 
 fn texts(field: &str, key: &str, value: &Value) -> Result<Vec<String>, Error> {
-    let list = value.as_array().and_then(|list| {
-        list.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
-    });
+    let list = value
+        .as_array()
+        .and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>());
     list.ok_or_else(|| expected(field, key, value, "a list of texts"))
 }
 
