@@ -78,8 +78,8 @@ fn named(error: &io::Error) -> String {
 fn all(attacks: &[String]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for attack in attacks {
-        let (name, rest) = attack.split_once('=').unwrap_or((attack, ""));
-        let rest = rest.split(',').filter(|argument| !argument.is_empty());
+        let (name, rest) = attack.split_once('=').map_or((attack.as_str(), None), |(name, rest)| (name, Some(rest)));
+        let rest = rest.into_iter().flat_map(|rest| rest.split(','));
         let tried = Command::new("/proc/self/exe").arg(ONE).arg(name).args(rest).output();
         let line = match tried {
             Err(error) => format!("untried {error}"),

@@ -38,12 +38,12 @@ fn mount(source: &str, target: &str, kind: &str, flags: u64, data: &str) -> io::
     call(libc::SYS_mount, arguments).map(drop)
 }
 
-/// KIND[,DATA[,TARGET]]
+/// KIND[,DATA[,TARGET]]; a plus sign in the data stands for a comma.
 fn mount_kind(arguments: &[String]) -> Tried {
     let kind = argument(arguments, 0, "a kind of file system")?;
-    let data = arguments.get(1).map_or("", String::as_str);
+    let data = arguments.get(1).map_or_else(String::new, |data| data.replace('+', ","));
     let target = arguments.get(2).cloned().map_or_else(own_folder, Ok)?;
-    mount("attack", &target, kind, 0, data)?;
+    mount("attack", &target, kind, 0, &data)?;
     Ok(format!("{kind} on {target}"))
 }
 

@@ -16,7 +16,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("unix", unix),
     ("tcp", tcp),
     ("vsock", vsock),
-    ("unix-abstract-any", abstract_any),
+    ("abstract-any", abstract_any),
     ("hold-abstract", hold_abstract),
 ];
 

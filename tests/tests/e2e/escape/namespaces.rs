@@ -28,7 +28,7 @@ fn nothing_can_be_mounted_unmounted_or_turned() {
         ("remount-writable=/run/chiton", NO),
         ("remount-writable=/proc/sys", NO),
         ("umount=/run/chiton", NO),
-        ("umount=/proc/kcore", NO),
+        ("umount=/proc/keys", NO),
         ("umount=/proc/sys", NO),
         ("pivot-root", NO),
         ("chroot", NO),
@@ -58,7 +58,7 @@ fn no_control_group_can_be_mounted_or_written_and_no_release_agent_set() {
     scene.refused(&[
         ("mount=cgroup,memory", NO),
         ("mount=cgroup,rdma", NO),
-        ("mount=cgroup,none,name=attack", NO),
+        ("mount=cgroup,none+name=attack", NO),
         ("mount=cgroup2", NO),
         ("unshare=cgroup", NO),
         ("write=/sys/fs/cgroup/release_agent,/tmp/attack", none),
