@@ -4,9 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 3] = [
+const PACKAGES: [(&str, &[&str]); 5] = [
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
+    // Everyday programs that must work in a sandbox.
+    ("git", &["/usr/bin/git"]),
+    ("python3", &["/usr/bin/python3"]),
     ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),
     // The agent is linked statically.
     (
