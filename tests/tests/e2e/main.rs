@@ -2,6 +2,7 @@
 //!
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
+//! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
@@ -14,6 +15,7 @@
 
 mod chains;
 mod damage;
+mod escape;
 mod faults;
 mod harness;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
