@@ -1,5 +1,6 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
+//! - `accidents`: what dies, hangs or is replaced below and above a sandbox
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `faults`: an extension that fails, hangs or panics
@@ -13,6 +14,7 @@
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
+mod accidents;
 mod chains;
 mod damage;
 mod faults;
