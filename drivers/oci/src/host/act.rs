@@ -10,7 +10,7 @@ use super::spawn::await_state;
 use super::{ACT, Doing, Host, Monitor};
 use crate::connection::Connection;
 use crate::plan::OciPlan;
-use crate::record::{Paths, Record};
+use crate::record::{Paths, Record, boot_id};
 
 impl Host {
     /// Makes the sandbox up to an init that waits; `None` when it exists already.
@@ -121,6 +121,7 @@ impl Host {
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
             stop_grace_seconds: plan.stop_grace_seconds,
+            boot: boot_id(),
         })
     }
 }
