@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
 use chiton_model::{Error, SandboxId};
-use chiton_oci_monitor::cgroup::{self, Hierarchy, Mounted};
+use chiton_oci_monitor::cgroup::{self, Hierarchy};
 use chiton_oci_monitor::exit::ExitRecord;
 use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::{files, wire::State};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::means::Means;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
@@ -53,7 +54,7 @@ pub(crate) struct Host {
 /// What is set up once.
 pub(crate) struct Ready {
     pub(crate) agent_program: PathBuf,
-    pub(crate) mounted: Vec<Mounted>,
+    pub(crate) means: Means,
 }
 
 /// Names what failed.
@@ -94,7 +95,6 @@ impl Host {
         if let Some(ready) = &*ready {
             return Ok(Arc::clone(ready));
         }
-        crate::doctor::require_root().map_err(CallError::NotRun)?;
         let options = &self.options;
         for dir in [&options.state_dir, &options.run_dir] {
             make_folder(dir).not_run("make the driver's folder")?;
@@ -108,8 +108,8 @@ impl Host {
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
         let agent_program = self.install_agent().not_run("install the agent's program")?;
-        let mounted = cgroup::detect().not_run("find the cgroup hierarchies")?;
-        let made = Arc::new(Ready { agent_program, mounted });
+        let means = Means::detect().not_run("find the cgroup hierarchies")?.take();
+        let made = Arc::new(Ready { agent_program, means });
         *ready = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -159,7 +159,7 @@ impl Host {
 
     /// A sandbox's cgroups on this machine.
     fn cgroups(&self, id: &SandboxId) -> CallResult<Vec<Hierarchy>> {
-        Ok(cgroup::layout(&self.ready()?.mounted, &self.cgroup_parent(), id.as_str()))
+        Ok(cgroup::layout(&self.ready()?.means.cgroups, &self.cgroup_parent(), id.as_str()))
     }
 
     fn busy(&self, id: &SandboxId) -> Arc<Mutex<()>> {

@@ -20,7 +20,7 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
-        crate::check::limits(&plan, &ready.mounted).map_err(CallError::NotRun)?;
+        crate::check::limits(&plan, &ready.means).map_err(CallError::NotRun)?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
