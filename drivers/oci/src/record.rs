@@ -38,14 +38,22 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
-    /// The first host id of its range.
+    /// The first id of its range: of the host where the driver runs as root, else of the user's own namespace.
     pub(crate) first_id: u32,
+    /// How many ids it has.
+    #[serde(default = "all_ids")]
+    pub(crate) ids: u32,
     /// Its cgroups.
     pub(crate) cgroups: Vec<Hierarchy>,
     /// The start that was asked for last.
     pub(crate) attempt: Option<String>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
+}
+
+/// What a record without the number had.
+fn all_ids() -> u32 {
+    crate::means::IDS
 }
 
 impl Record {

@@ -12,6 +12,7 @@
 mod container;
 mod raw;
 mod stage;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
@@ -44,6 +45,8 @@ pub(crate) struct LaunchDocument {
     pub(crate) enter: Option<PathBuf>,
     /// What the root file system is made of.
     pub(crate) root: RootDocument,
+    /// Whether this is an ordinary user's, in its user namespace.
+    pub(crate) user: bool,
 }
 
 /// What the root file system is made of.
@@ -170,7 +173,12 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
             None => bind(parent)?,
         }
     }
-    stage::make(&document.root)?;
+    if document.user {
+        user::prepare(&document.root)?;
+    } else {
+        stage::separate()?;
+    }
+    stage::make(&document.root, document.user)?;
     let mut container = container::create(&document.id, document.spec)?;
     let created = LaunchReport::Created { pid: container.pid() };
     wire::send(monitor, &created).step("report")?;
