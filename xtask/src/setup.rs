@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 3] = [
+const PACKAGES: [(&str, &[&str]); 4] = [
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
+    // An ordinary user maps the ids that it was granted by two programs of this package.
+    ("uidmap", &["/usr/bin/newuidmap"]),
     ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),
     // The agent is linked statically.
     (
@@ -31,7 +33,9 @@ pub(crate) fn prepare() -> Result<(), String> {
         install(&missing)?;
     }
     if !is_root() {
-        eprintln!("xtask: not root: tests that make real sandboxes will say by name that they are skipped");
+        eprintln!(
+            "xtask: not root: tests that need root, and what only root can make, will say by name that they are skipped"
+        );
     }
     Ok(())
 }

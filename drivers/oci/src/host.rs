@@ -109,11 +109,8 @@ impl Host {
         self.forget_tombstones().not_run("remove old tombstones")?;
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
-        let user = if means.root() {
-            None
-        } else {
-            Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?)
-        };
+        let user =
+            if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
         let made = Arc::new(Ready { agent_program, means, user });
         *ready = Some(Arc::clone(&made));
         Ok(made)

@@ -133,7 +133,8 @@ fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
 
 /// The runtime specification (OCI 1.0), without the root's path.
 pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>, means: &Means) -> Value {
-    let ids = json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
+    let ids =
+        json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
     let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
     let no_capabilities = json!({
         "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []

@@ -70,9 +70,7 @@ pub(crate) fn enter(namespace: &Path, launcher: &Path, id: &OsString) -> ExitCod
 pub(crate) fn remove(namespace: &Path, folders: &[OsString]) -> ExitCode {
     let removed = inside(namespace).and_then(|()| {
         folders.iter().try_for_each(|folder| match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(named(folder.as_ref(), &error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(folder.as_ref(), &error)),
             _ => Ok(()),
         })
     });

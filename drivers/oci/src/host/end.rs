@@ -164,7 +164,8 @@ impl Host {
 fn gone(descriptor: &OwnedFd, deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
             Ok(_) => return Ok(()),

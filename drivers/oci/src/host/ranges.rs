@@ -38,7 +38,8 @@ impl Host {
         let range = match &means.ids {
             Ids::Any => {
                 let step = usize::try_from(IDS).unwrap_or(usize::MAX);
-                let free = (self.options.first_id..=LAST_ID - IDS).step_by(step).find(|first| !used.contains_key(first));
+                let free =
+                    (self.options.first_id..=LAST_ID - IDS).step_by(step).find(|first| !used.contains_key(first));
                 let first = free.ok_or_else(|| {
                     CallError::NotRun(
                         Error::exhausted("ids", "every range of host ids is taken by a sandbox")

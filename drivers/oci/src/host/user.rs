@@ -117,9 +117,7 @@ fn map(pid: u32, means: &Means) -> io::Result<()> {
             return fs::write(format!("/proc/{pid}/gid_map"), format!("0 {gid} 1"));
         }
     };
-    for (program, own, granted) in
-        [(&ranges.newuidmap, uid, &ranges.uids), (&ranges.newgidmap, gid, &ranges.gids)]
-    {
+    for (program, own, granted) in [(&ranges.newuidmap, uid, &ranges.uids), (&ranges.newgidmap, gid, &ranges.gids)] {
         let mut command = Command::new(program);
         command.args([pid, 0, own, 1].map(|number| number.to_string()));
         let mut next = 1;

@@ -85,6 +85,11 @@ pub fn children(pid: i32) -> Vec<i32> {
     text.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
 
+/// The children of a process, theirs, and so on.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    children(pid).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
+}
+
 pub struct World {
     pub folder: tempfile::TempDir,
     pub gateway: GatewayId,
