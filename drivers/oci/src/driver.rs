@@ -24,7 +24,7 @@ use crate::options::OciOptions;
 use crate::plan::{self, OciPlan, PLAN_SCHEMA};
 use crate::record::Paths;
 use crate::watch::Board;
-use crate::{check, doctor, logs};
+use crate::{check, logs};
 
 /// The embedded driver.
 pub struct OciDriver {
@@ -148,10 +148,9 @@ impl ComputeDriver for OciDriver {
 
     async fn validate(&self, plan: &Value) -> Result<(), Error> {
         let plan = OciPlan::decode(plan)?;
-        doctor::require_root()?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.mounted).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.means).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)

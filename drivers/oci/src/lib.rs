@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod host;
 pub mod launch;
 mod logs;
+mod means;
 mod options;
 mod plan;
 mod record;

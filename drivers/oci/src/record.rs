@@ -38,8 +38,11 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
-    /// The first host id of its range.
+    /// The first id of its range: of the host where the driver runs as root, else of the user's own namespace.
     pub(crate) first_id: u32,
+    /// How many ids it has.
+    #[serde(default = "all_ids")]
+    pub(crate) ids: u32,
     /// Its cgroups.
     pub(crate) cgroups: Vec<Hierarchy>,
     /// The start that was asked for last.
@@ -54,6 +57,11 @@ pub(crate) struct Record {
 /// The kernel's id of this boot; empty when it cannot be read.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// What a record without the number had.
+fn all_ids() -> u32 {
+    crate::means::IDS
 }
 
 impl Record {

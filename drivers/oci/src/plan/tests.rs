@@ -163,11 +163,11 @@ fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
     let mut plan = default_plan(&request(), &options()).unwrap().plan;
     plan["resources"] = json!({ "cpu": "1", "memory": "64Mi", "pids": 10 });
     let mounted = |controllers: &[&str]| {
-        vec![chiton_oci_monitor::cgroup::Mounted {
+        crate::means::Means::of_root(vec![chiton_oci_monitor::cgroup::Mounted {
             root: "/sys/fs/cgroup".into(),
             unified: true,
             controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
-        }]
+        }])
     };
     let typed = OciPlan::decode(&plan).unwrap();
     check::limits(&typed, &mounted(&["cpu", "memory", "pids"])).unwrap();

@@ -21,7 +21,7 @@ use crate::files;
 use crate::lock::Lock;
 use crate::log::Writer;
 use crate::wire::{Config, LaunchReport, Request, State};
-use crate::{cgroup, wire};
+use crate::{cgroup, user, wire};
 
 /// How long killed processes may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
@@ -304,7 +304,13 @@ impl Monitor {
         for pid in [self.init, self.launch.as_ref().map(|launch| launch.pid)].into_iter().flatten() {
             let _ = kill(pid, Signal::SIGKILL);
         }
+        self.kill_all();
+    }
+
+    /// Kills everybody: by cgroups, and in a pid namespace of our own whoever is in it.
+    fn kill_all(&self) {
         cgroup::kill_all(&self.config.cgroups);
+        user::kill_others();
     }
 
     fn signals(&mut self, signals: &SignalFd) -> Result<(), MonitorError> {
@@ -415,7 +421,7 @@ impl Monitor {
         let mut pause = Duration::from_micros(50);
         // Children that were handed to us end without a signal that tells which, so this asks until none is left.
         while self.reap(Some(WaitPidFlag::WNOHANG)).unwrap_or(true) && Instant::now() < deadline {
-            cgroup::kill_all(&self.config.cgroups);
+            self.kill_all();
             #[expect(clippy::disallowed_methods, reason = "the kernel tells of this by no event")]
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
