@@ -7,8 +7,9 @@ use std::path::{Component, Path};
 use chiton_model::Error;
 use chiton_oci_monitor::cgroup::Mounted;
 
+use crate::disk::{self, Means};
 use crate::options::OciOptions;
-use crate::plan::{OciPlan, SecurityPlan};
+use crate::plan::{OciPlan, ResourcesPlan, SecurityPlan};
 
 /// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -21,8 +22,8 @@ fn open(text: &str) -> bool {
 }
 
 /// Checks all of a sealed plan.
-pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) -> Result<(), Error> {
-    limits(plan, mounted)?;
+pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted], means: &Means) -> Result<(), Error> {
+    limits(plan, mounted, means)?;
     filled(plan)?;
     if let Some(path) = &plan.image.path {
         crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
@@ -125,8 +126,10 @@ fn check_device(field: &str, path: &str) -> Result<(), Error> {
 }
 
 /// Checks limits: each is applied or the sandbox is refused.
-pub(crate) fn limits(plan: &OciPlan, mounted: &[Mounted]) -> Result<(), Error> {
+pub(crate) fn limits(plan: &OciPlan, mounted: &[Mounted], means: &Means) -> Result<(), Error> {
     let limits = &plan.resources;
+    disk::check(limits, plan.image.read_only, means)?;
+    open_files(limits)?;
     let wanted = [("cpu", limits.cpu.is_some()), ("memory", limits.memory.is_some()), ("pids", limits.pids.is_some())];
     for (name, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
         if !mounted.iter().any(|hierarchy| hierarchy.controllers.iter().any(|controller| controller == name)) {
@@ -148,4 +151,17 @@ pub(crate) fn limits(plan: &OciPlan, mounted: &[Mounted]) -> Result<(), Error> {
             .cure("allow at least 4"));
     }
     Ok(())
+}
+
+/// A process cannot be given more open files than this one may have.
+fn open_files(limits: &ResourcesPlan) -> Result<(), Error> {
+    let most = crate::spec::open_files_limit();
+    match limits.open_files {
+        Some(asked) if u64::from(asked) > most => {
+            let text = format!("{asked} open files are more than this gateway may give, which are {most}");
+            Err(Error::refused("driver", text)
+                .cure(format!("ask for at most {most}, or raise the gateway's own hard limit (LimitNOFILE)")))
+        }
+        _ => Ok(()),
+    }
 }

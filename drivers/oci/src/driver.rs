@@ -52,7 +52,14 @@ impl OciDriver {
                 Point::Network,
                 Point::Resource,
             ]),
-            limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
+            limits: BTreeSet::from([
+                Limit::Cpu,
+                Limit::Memory,
+                Limit::Pids,
+                Limit::Disk,
+                Limit::Inodes,
+                Limit::OpenFiles,
+            ]),
             networks: BTreeSet::new(),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
             plan_schema: PLAN_SCHEMA,
@@ -120,7 +127,7 @@ impl ComputeDriver for OciDriver {
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
-            plan::default_plan(&request, &host.options).map_err(CallError::NotRun)
+            plan::default_plan(&request, &host.options, host.means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -143,7 +150,7 @@ impl ComputeDriver for OciDriver {
         doctor::require_root()?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.mounted).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.mounted, host.means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)

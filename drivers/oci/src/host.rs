@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::disk::Means;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
@@ -48,6 +49,8 @@ pub(crate) struct Host {
     ranges: Mutex<Option<BTreeSet<u32>>>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
+    /// By what a writable layer can be limited here.
+    means: OnceLock<Means>,
 }
 
 /// What is set up once.
@@ -85,7 +88,13 @@ impl Host {
             busy: Mutex::default(),
             ranges: Mutex::default(),
             swept: Mutex::default(),
+            means: OnceLock::new(),
         }
+    }
+
+    /// By what a writable layer can be limited on this machine; looked at once.
+    pub(crate) fn means(&self) -> &Means {
+        self.means.get_or_init(|| Means::detect(&self.options))
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.

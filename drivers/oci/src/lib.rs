@@ -15,6 +15,7 @@
 
 mod check;
 mod connection;
+mod disk;
 mod doctor;
 mod driver;
 #[cfg(feature = "fuzzing")]
@@ -34,6 +35,6 @@ pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
 pub use options::{Launcher, OciOptions};
 pub use plan::{
-    DevicePlan, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA, ResourcesPlan,
-    SandboxRef, SecurityPlan,
+    DevicePlan, DiskMeans, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
+    ResourcesPlan, SandboxRef, SecurityPlan,
 };

@@ -17,8 +17,8 @@ mod security;
 pub(crate) use default::{check_hostname, default_plan, resolve};
 pub use image::{ImageKind, ImagePlan};
 pub use network::{NetworkMode, NetworkPlan};
-pub use resources::ResourcesPlan;
 use resources::write_resource;
+pub use resources::{DiskMeans, ResourcesPlan};
 pub use security::SecurityPlan;
 
 /// The version of [`OciPlan`]'s schema.
@@ -115,6 +115,9 @@ pub(crate) fn field_rules() -> Vec<FieldRule> {
         FieldRule::new("/resources/cpu", Rule::SetOnce),
         FieldRule::new("/resources/memory", Rule::SetOnce),
         FieldRule::new("/resources/pids", Rule::SetOnce),
+        FieldRule::new("/resources/disk", Rule::SetOnce),
+        FieldRule::new("/resources/inodes", Rule::SetOnce),
+        FieldRule::new("/resources/open_files", Rule::SetOnce),
         FieldRule::new("/network/address", Rule::SetOnce),
     ]
 }

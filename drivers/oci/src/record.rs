@@ -95,6 +95,8 @@ pub(crate) struct Paths {
     pub(crate) upper: PathBuf,
     /// The overlay's work folder.
     pub(crate) work: PathBuf,
+    /// The image that holds both where the layer is limited.
+    pub(crate) disk: PathBuf,
     /// The monitor's socket is here.
     pub(crate) run: PathBuf,
     /// The agent's folder.
@@ -111,6 +113,7 @@ impl Paths {
         Self {
             upper: dir.join("upper"),
             work: dir.join("work"),
+            disk: dir.join("disk.img"),
             dir,
             run: options.run_dir.join("monitors").join(id.as_str()),
             agent: options.run_dir.join("agent").join(id.as_str()),

@@ -20,7 +20,7 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
-        crate::check::limits(&plan, &ready.mounted).map_err(CallError::NotRun)?;
+        crate::check::limits(&plan, &ready.mounted, self.means()).map_err(CallError::NotRun)?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
@@ -33,8 +33,9 @@ impl Host {
             let first_id = self.take_range()?;
             let record = self.record(call, &plan, first_id)?;
             let spawned = Self::make_folders(&paths, first_id)
-                .and_then(|()| record.store(&paths.dir))
                 .failed("make the sandbox's folders")
+                .and_then(|()| self.make_disk(&plan, &paths))
+                .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
                 .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
                 self.free_range(first_id);

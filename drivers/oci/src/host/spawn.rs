@@ -17,8 +17,9 @@ use chiton_oci_monitor::wire::{Config, State};
 
 use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
+use crate::disk;
 use crate::launch::LaunchDocument;
-use crate::plan::OciPlan;
+use crate::plan::{DiskMeans, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -44,6 +45,20 @@ impl Host {
             chown(&paths.upper, Some(first_id), Some(first_id))?;
         }
         Ok(())
+    }
+
+    /// Makes the image of a writable layer that is limited by one. It is there from create to delete.
+    pub(super) fn make_disk(&self, plan: &OciPlan, paths: &Paths) -> CallResult<()> {
+        if plan.resources.disk_by != Some(DiskMeans::Image) || !plan.resources.limits_disk() {
+            return Ok(());
+        }
+        let geometry = disk::Geometry::of(&plan.resources).map_err(CallError::NotRun)?;
+        let mkfs = self.means().image.as_ref();
+        let mkfs = mkfs.map_err(|lacking| {
+            CallError::NotRun(Error::refused("driver", format!("the writable layer cannot be limited: {lacking}")))
+        })?;
+        disk::prepare(&self.options.state_dir.join("disks"), mkfs, geometry, &paths.disk)
+            .failed("make the sandbox's disk")
     }
 
     pub(super) fn spawn(

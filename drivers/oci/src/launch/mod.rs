@@ -10,6 +10,7 @@
 //! would keep a copy of every host mount busy for that long.
 
 mod container;
+mod layer;
 mod raw;
 mod stage;
 
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 use crate::sys;
 
+pub(crate) use layer::Layer;
 pub use raw::{RawTiming, raw_create_start};
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
@@ -53,9 +55,7 @@ pub(crate) struct RootDocument {
     /// A host folder below everything, shown with the sandbox's ids.
     pub(crate) lower: Option<PathBuf>,
     /// Where what the sandbox writes is kept.
-    pub(crate) upper: PathBuf,
-    /// The overlay's work folder.
-    pub(crate) work: PathBuf,
+    pub(crate) layer: Layer,
     /// The host id that the sandbox's 0 is mapped to.
     pub(crate) first_id: u32,
     /// How many ids are mapped.

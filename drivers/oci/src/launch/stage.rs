@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{Bind, Entry, LaunchError, RootDocument, Step};
+use super::{Bind, Entry, LaunchError, RootDocument, Step, layer};
 use crate::sys::{self, Attributes};
 
 /// Where the stage is mounted.
@@ -48,8 +48,7 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
         .map(|path| idmapped(path, root).map_err(|error| named(path, &error)))
         .transpose()
         .step("map the image's owners into the sandbox")?;
-    let upper = open_folder(&root.upper).step("open the upper layer")?;
-    let work = open_folder(&root.work).step("open the overlay's work folder")?;
+    let layer = layer::open(&root.layer)?;
     hide_cgroups().step("detach cgroups")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0711,size=16m")).step("mount the stage")?;
@@ -57,6 +56,7 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
         fs::DirBuilder::new().mode(0o755).create(folder).step("lay out the stage")?;
     }
     skeleton(root).step("lay out the bottom layer")?;
+    let (upper, work) = layer.enter(root.first_id).step("enter the sandbox's disk")?;
     overlay(lower, &upper, &work)?;
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {

@@ -19,8 +19,6 @@ pub struct SecurityPlan {
     pub masked_paths: Vec<String>,
     /// Paths that cannot be written.
     pub readonly_paths: Vec<String>,
-    /// The most open files of a process; lowered to the gateway's own hard limit when that is lower.
-    pub open_files: u64,
 }
 
 impl Default for SecurityPlan {
@@ -46,7 +44,6 @@ impl Default for SecurityPlan {
                 "/sys/firmware",
             ]),
             readonly_paths: list(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
-            open_files: 65_536,
         }
     }
 }
