@@ -30,6 +30,8 @@ struct Config {
     log_bytes: Option<u64>,
     /// How much a sandbox whose request names no disk limit may keep, for example "2Gi". Default: no limit.
     disk: Option<MemoryQuantity>,
+    /// How much a volume that is made without a size may hold, for example "10Gi". Default: no limit of its own.
+    volume_size: Option<MemoryQuantity>,
 }
 
 /// The `oci` driver: containers run directly, without a daemon.
@@ -72,8 +74,10 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
     if config.log_bytes.is_some_and(|bytes| bytes < 4096) {
         issue("/log_bytes", "a log of less than 4096 bytes holds no output".to_owned(), "use at least 4096");
     }
-    if config.disk.is_some_and(|disk| disk.bytes() < 8 << 20) {
-        issue("/disk", "a disk limit below 8 MiB holds no file system".to_owned(), "use at least \"8Mi\"");
+    for (pointer, size) in [("/disk", &config.disk), ("/volume_size", &config.volume_size)] {
+        if size.as_ref().is_some_and(|size| size.bytes() < 8 << 20) {
+            issue(pointer, "less than 8 MiB hold no file system".to_owned(), "use at least \"8Mi\"");
+        }
     }
     issues
 }
@@ -89,6 +93,7 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
     options.stop_grace = config.stop_grace_seconds.map_or(options.stop_grace, Duration::from_secs);
     options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);
     options.default_disk = config.disk;
+    options.volume_size = config.volume_size;
     Ok(options)
 }
 

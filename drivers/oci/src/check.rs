@@ -70,24 +70,25 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
                 .cure("use a name without \"=\" and a value without NUL bytes"));
         }
     }
+    let mounts = plan.mounts.iter().enumerate().map(|(index, mount)| (format!("mounts[{index}]"), &mount.target));
+    let volumes = plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), &volume.target));
     let mut targets = BTreeSet::new();
-    for (index, mount) in plan.mounts.iter().enumerate().filter(|(_, mount)| !open(&mount.target)) {
-        let field = format!("mounts[{index}].target");
-        check_target(&field, &mount.target)?;
+    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !open(target)) {
+        let field = format!("{field}.target");
+        check_target(&field, target)?;
         let taken = ["/dev", "/proc", "/sys", "/run/chiton", "/run/chiton-agent"]
             .into_iter()
-            .find(|own| Path::new(&mount.target).starts_with(own));
+            .find(|own| Path::new(target).starts_with(own));
         if let Some(own) = taken {
-            return Err(Error::invalid(
-                &field,
-                format!("{:?} is at or below {own:?}, which the driver makes", mount.target),
-            )
-            .cure("choose another path in the sandbox"));
-        }
-        if mount.target == "/" || !targets.insert(mount.target.trim_end_matches('/')) {
-            return Err(Error::invalid(&field, format!("{:?} is mounted already", mount.target))
+            return Err(Error::invalid(&field, format!("{target:?} is at or below {own:?}, which the driver makes"))
                 .cure("choose another path in the sandbox"));
         }
+        if target == "/" || !targets.insert(target.trim_end_matches('/')) {
+            return Err(Error::invalid(&field, format!("{target:?} is mounted already"))
+                .cure("choose another path in the sandbox"));
+        }
+    }
+    for (index, mount) in plan.mounts.iter().enumerate() {
         if !open(&mount.source) && !mount.source.starts_with('/') {
             let field = format!("mounts[{index}].source");
             return Err(Error::invalid(field, format!("host path {:?} is not absolute", mount.source))

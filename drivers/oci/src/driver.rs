@@ -8,9 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall, Volume,
+    VolumeRequest,
 };
-use chiton_model::{BackendId, Error, SandboxId};
+use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl OciDriver {
                 Limit::OpenFiles,
             ]),
             networks: BTreeSet::new(),
-            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
+            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
         };
@@ -207,6 +208,20 @@ impl ComputeDriver for OciDriver {
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(watch(Arc::clone(&self.host), Arc::clone(&self.board), sender));
         ReceiverStream::new(receiver).boxed()
+    }
+
+    async fn volumes(&self) -> CallResult<Vec<Volume>> {
+        self.blocking("list the volumes", Host::volumes).await
+    }
+
+    async fn create_volume(&self, request: &VolumeRequest) -> CallResult<Volume> {
+        let request = request.clone();
+        self.blocking("make the volume", move |host| host.create_volume(&request)).await
+    }
+
+    async fn delete_volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<()> {
+        let (workspace, name) = (workspace.clone(), name.clone());
+        self.blocking("delete the volume", move |host| host.delete_volume(&workspace, &name)).await
     }
 
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {

@@ -25,6 +25,7 @@ use crate::record::{self, Paths, Record};
 mod act;
 mod end;
 mod spawn;
+mod volumes;
 
 pub(crate) use spawn::Monitor;
 
@@ -51,6 +52,8 @@ pub(crate) struct Host {
     swept: Mutex<Option<Instant>>,
     /// By what a writable layer can be limited here.
     means: OnceLock<Means>,
+    /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
+    volumes: Mutex<()>,
 }
 
 /// What is set up once.
@@ -89,6 +92,7 @@ impl Host {
             ranges: Mutex::default(),
             swept: Mutex::default(),
             means: OnceLock::new(),
+            volumes: Mutex::default(),
         }
     }
 
@@ -116,11 +120,22 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
+        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mounted = cgroup::detect().not_run("find the cgroup hierarchies")?;
         let made = Arc::new(Ready { agent_program, mounted });
         *ready = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
+    fn remove_leftovers(&self) {
+        let options = self.options.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = crate::volumes::remove_leftovers(&options) {
+                tracing::warn!(%error, "what is left of deleted volumes was not removed");
+            }
+        });
     }
 
     /// Writes the agent's program under its digest, once per content.

@@ -29,6 +29,7 @@ mod plan;
 mod record;
 mod spec;
 mod sys;
+mod volumes;
 mod watch;
 
 pub use doctor::{Finding, doctor};
@@ -36,5 +37,5 @@ pub use driver::OciDriver;
 pub use options::{Launcher, OciOptions};
 pub use plan::{
     DevicePlan, DiskMeans, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
-    ResourcesPlan, SandboxRef, SecurityPlan,
+    ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan,
 };

@@ -35,6 +35,8 @@ pub struct OciOptions {
     pub log_bytes: u64,
     /// The disk limit of sandboxes whose request names none; `None` leaves these without.
     pub default_disk: Option<MemoryQuantity>,
+    /// The most bytes of a volume that is made without a size; `None` leaves these without a limit of their own.
+    pub volume_size: Option<MemoryQuantity>,
 }
 
 /// How the launch child is reached.
@@ -68,6 +70,7 @@ impl OciOptions {
             stop_grace: Duration::from_secs(10),
             log_bytes: 8 << 20,
             default_disk: None,
+            volume_size: None,
         }
     }
 }

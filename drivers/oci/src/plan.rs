@@ -13,6 +13,7 @@ mod image;
 mod network;
 mod resources;
 mod security;
+mod volumes;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
 pub use image::{ImageKind, ImagePlan};
@@ -20,6 +21,7 @@ pub use network::{NetworkMode, NetworkPlan};
 use resources::write_resource;
 pub use resources::{DiskMeans, ResourcesPlan};
 pub use security::SecurityPlan;
+pub use volumes::VolumePlan;
 
 /// The version of [`OciPlan`]'s schema.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -44,6 +46,9 @@ pub struct OciPlan {
     pub mounts: Vec<MountPlan>,
     /// Host devices shown in the sandbox.
     pub devices: Vec<DevicePlan>,
+    /// Named volumes shown in the sandbox; sealed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumePlan>,
     /// Working folder of the main process.
     pub workdir: String,
     /// Host name in the sandbox.

@@ -9,7 +9,7 @@ use chiton_oci_monitor::cgroup::Limits;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::launch::{Bind, Entry, Layer, RootDocument};
+use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
 use crate::plan::{DiskMeans, ImageKind, OciPlan};
 use crate::record::{Paths, Record};
 
@@ -52,7 +52,13 @@ pub(crate) fn limits(plan: &OciPlan) -> Limits {
 }
 
 /// The layers and host paths of a sandbox's root.
-pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option<&Path>) -> RootDocument {
+pub(crate) fn root(
+    plan: &OciPlan,
+    record: &Record,
+    paths: &Paths,
+    agent: Option<&Path>,
+    volumes: Vec<VolumeBind>,
+) -> RootDocument {
     let mut skeleton = base(plan);
     let mut binds = Vec::new();
     if plan.image.kind == ImageKind::Host {
@@ -87,6 +93,7 @@ pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option
         ids: plan.security.mapped_ids,
         skeleton,
         binds,
+        volumes,
     }
 }
 

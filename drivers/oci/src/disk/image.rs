@@ -8,7 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,8 +66,10 @@ fn pristine(disks: &Path, mkfs: &Path, geometry: Geometry) -> io::Result<PathBuf
 fn make(work: &Path, mkfs: &Path, geometry: Geometry) -> io::Result<()> {
     fs::create_dir(work)?;
     let tree = work.join("tree");
-    for folder in ["", "upper", "work"] {
+    for (folder, mode) in [("", 0o711), ("upper", 0o755), ("work", 0o700)] {
         fs::create_dir(tree.join(folder))?;
+        // The file mode mask of the process does not decide this.
+        fs::set_permissions(tree.join(folder), fs::Permissions::from_mode(mode))?;
     }
     let image = work.join("image");
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&image)?;

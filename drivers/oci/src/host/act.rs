@@ -36,6 +36,7 @@ impl Host {
                 .failed("make the sandbox's folders")
                 .and_then(|()| self.make_disk(&plan, &paths))
                 .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
+                .and_then(|()| self.make_volumes(&plan, &call.identity))
                 .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
                 self.free_range(first_id);
@@ -117,6 +118,7 @@ impl Host {
             first_id,
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
+            volumes: plan.volumes.iter().map(|volume| volume.name.clone()).collect(),
             stop_grace_seconds: plan.stop_grace_seconds,
         })
     }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chiton_driver::{AgentLaunch, CallError, CallResult};
-use chiton_model::Error;
+use chiton_model::{Error, WorkspaceName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::wire::{Config, State};
 
@@ -70,13 +70,15 @@ impl Host {
         start: bool,
     ) -> CallResult<Monitor> {
         let ready = self.ready()?;
+        let workspace = WorkspaceName::new(plan.sandbox.workspace.as_str()).map_err(CallError::NotRun)?;
+        let volumes = self.volume_binds(plan, &workspace)?;
         let program = agent.map(|_| ready.agent_program.as_path());
         let document = LaunchDocument {
             id: record.id.to_string(),
             spec: spec::runtime(plan, record, agent),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
-            root: spec::root(plan, record, paths, program),
+            root: spec::root(plan, record, paths, program, volumes),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;
         let config = Config {

@@ -13,6 +13,7 @@ mod container;
 mod layer;
 mod raw;
 mod stage;
+mod volumes;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
@@ -31,6 +32,7 @@ use crate::sys;
 
 pub(crate) use layer::Layer;
 pub use raw::{RawTiming, raw_create_start};
+pub(crate) use volumes::VolumeBind;
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,6 +66,8 @@ pub(crate) struct RootDocument {
     pub(crate) skeleton: Vec<Entry>,
     /// Host paths shown in the sandbox, in this order.
     pub(crate) binds: Vec<Bind>,
+    /// Named volumes, shown after them.
+    pub(crate) volumes: Vec<VolumeBind>,
 }
 
 /// One thing in the bottom layer.

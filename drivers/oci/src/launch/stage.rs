@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{Bind, Entry, LaunchError, RootDocument, Step, layer};
+use super::{Bind, Entry, LaunchError, RootDocument, Step, layer, volumes};
 use crate::sys::{self, Attributes};
 
 /// Where the stage is mounted.
@@ -49,6 +49,7 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
         .transpose()
         .step("map the image's owners into the sandbox")?;
     let layer = layer::open(&root.layer)?;
+    let volumes = volumes::open(&root.volumes)?;
     hide_cgroups().step("detach cgroups")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0711,size=16m")).step("mount the stage")?;
@@ -64,7 +65,7 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
             .map_err(|error| io::Error::new(error.kind(), format!("at {}: {error}", bind.target)))
             .step("show a host path in the sandbox")?;
     }
-    Ok(())
+    volumes::show(&opened, root, volumes)
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
@@ -178,7 +179,7 @@ fn show(root: &OwnedFd, bind: &Bind, source: &OwnedFd, owner: u32) -> io::Result
 }
 
 /// Opens a path below the root, making what is missing.
-fn mount_point(root: BorrowedFd<'_>, path: &str, folder: bool, owner: u32) -> io::Result<OwnedFd> {
+pub(super) fn mount_point(root: BorrowedFd<'_>, path: &str, folder: bool, owner: u32) -> io::Result<OwnedFd> {
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = path.trim_matches('/');
     let opened = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside);

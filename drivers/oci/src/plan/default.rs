@@ -165,6 +165,11 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions, means: &
     for pointer in ResourcesPlan::from_request(&request.resources) {
         said(true, pointer);
     }
+    for index in 0..request.volumes.len() {
+        for part in ["name", "target", "read_only"] {
+            said(true, format!("/volumes/{index}/{part}"));
+        }
+    }
     said(config.disk.is_some(), "/resources/disk_by".to_owned());
     for key in request.labels.keys() {
         said(true, format!("/labels/{}", segment(key)));
@@ -204,6 +209,7 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions, means: &
         annotations: BTreeMap::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        volumes: request.volumes.iter().map(Into::into).collect(),
         workdir: workdir.to_owned(),
         hostname,
         resources: ResourcesPlan::of(&request.resources, default_disk, disk::chosen(config.disk, means)),
