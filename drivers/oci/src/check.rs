@@ -9,7 +9,7 @@ use chiton_oci_monitor::cgroup::Mounted;
 
 use crate::disk::{self, Means};
 use crate::options::OciOptions;
-use crate::plan::{OciPlan, ResourcesPlan, SecurityPlan};
+use crate::plan::{OciPlan, ResourcesPlan};
 
 /// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -54,9 +54,12 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted], me
 
 /// Checks what is certain of the plan's texts alone.
 pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
-    if plan.security != SecurityPlan::default() {
-        return Err(Error::refused("driver", "the plan's confinement is not the driver's own")
-            .cure("leave /security as the driver made it"));
+    if let Some(what) = plan.security.looser_than_default() {
+        return Err(Error::refused(
+            "driver",
+            format!("the plan's confinement is looser than the driver's own: {what}"),
+        )
+        .cure("leave /security as the driver made it; a request makes it tighter by driver_config.security"));
     }
     if !open(&plan.hostname) {
         crate::plan::check_hostname("hostname", &plan.hostname)?;

@@ -23,10 +23,12 @@ use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
 mod act;
+mod confine;
 mod end;
 mod spawn;
 mod volumes;
 
+use confine::Filters;
 pub(crate) use spawn::Monitor;
 
 /// How long one call may take: a little less than the engine waits, so that the answer says what hung.
@@ -48,6 +50,8 @@ pub(crate) struct Host {
     busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
     /// First ids in use; the record of each sandbox has its own.
     ranges: Mutex<Option<BTreeSet<u32>>>,
+    /// Profiles of system calls that were compiled lately.
+    filters: Mutex<Filters>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
     /// By what a writable layer can be limited here.
@@ -90,6 +94,7 @@ impl Host {
             ready: Mutex::default(),
             busy: Mutex::default(),
             ranges: Mutex::default(),
+            filters: Mutex::default(),
             swept: Mutex::default(),
             means: OnceLock::new(),
             volumes: Mutex::default(),

@@ -13,6 +13,7 @@ mod image;
 mod network;
 mod resources;
 mod security;
+mod tighten;
 mod volumes;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};

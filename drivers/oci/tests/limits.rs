@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use chiton_driver::{ComputeDriver, LogOptions, ObservedStatus, PlanRequest};
 use chiton_model::{MemoryQuantity, SandboxId};
@@ -209,5 +210,60 @@ async fn twenty_sandboxes_with_disk_limits_are_made_at_once_and_every_device_is_
         driver.delete(id).await.unwrap();
     }
     assert_eq!(loops(&world), Vec::<String>::new());
+    world.assert_no_traces();
+}
+
+/// Kills the monitor, and with it whatever it is making, at a moment of a create; the sandbox is then deleted.
+async fn interrupted(world: &World, driver: &chiton_driver_oci::OciDriver, after: Duration) {
+    let id = sandbox_id();
+    let mut request = script("while :; do sleep 0.05; done");
+    request.resources.disk = Some(bytes("16Mi"));
+    let call = call(driver, &request, &id).await;
+    let victim = {
+        let (id, begin) = (id.clone(), Instant::now());
+        std::thread::spawn(move || {
+            let arguments = format!("monitor\0{id}\0");
+            let found = || {
+                fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+                    let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+                    let line = fs::read(entry.path().join("cmdline")).ok()?;
+                    String::from_utf8_lossy(&line).ends_with(&arguments).then_some(pid)
+                })
+            };
+            let monitor = loop {
+                if let Some(pid) = found() {
+                    break pid;
+                }
+                if begin.elapsed() > PATIENCE {
+                    return;
+                }
+            };
+            let begin = Instant::now();
+            while begin.elapsed() < after {
+                std::hint::spin_loop();
+            }
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_raw(monitor).unwrap(),
+                rustix::process::Signal::KILL,
+            );
+        })
+    };
+    let _ = driver.create(&call).await;
+    let _ = driver.start(&call).await;
+    victim.join().unwrap();
+    driver.delete(&id).await.unwrap();
+    assert_eq!(loops(world), Vec::<String>::new(), "a device is left after a kill at {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_loop_device_is_left_whenever_its_makers_are_killed() {
+    if !root("no_loop_device_is_left_whenever_its_makers_are_killed") {
+        return;
+    }
+    let world = World::new();
+    let driver = world.driver();
+    for step in 0..40 {
+        interrupted(&world, &driver, Duration::from_micros(step * 600)).await;
+    }
     world.assert_no_traces();
 }

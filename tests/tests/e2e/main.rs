@@ -9,6 +9,7 @@
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
@@ -24,3 +25,4 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod volumes;

@@ -43,7 +43,9 @@ impl Host {
             }
             spawned?
         };
-        await_monitor(spawned, &State::Created, deadline, "create the sandbox").map(Some)
+        let monitor = await_monitor(spawned, &State::Created, deadline, "create the sandbox")?;
+        Self::report(id, &paths)?;
+        Ok(Some(monitor))
     }
 
     /// Runs the sandbox; a new monitor is returned where the container had to be built anew.
@@ -80,7 +82,9 @@ impl Host {
         record.store(&paths.dir).failed("write the sandbox's record")?;
         let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
         drop(guard);
-        await_monitor(spawned, &State::Running, deadline, "start the sandbox").map(Some)
+        let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox")?;
+        Self::report(id, &paths)?;
+        Ok(Some(monitor))
     }
 
     /// Stops the sandbox; returns when its init was reaped and its cgroups are gone.

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clients::Client;
-use super::launch::{Launch, verify};
+use super::launch::{Launch, verify, verify_process};
 use super::output::Output;
 use super::{MonitorError, Step};
 use crate::exit::ExitRecord;
@@ -232,10 +232,13 @@ impl Monitor {
                         launch.pid = Pid::from_raw(pid);
                     }
                 }
-                LaunchReport::Created { pid } => {
+                LaunchReport::Created { pid, confinement } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
                     verify(pid).step("verify the container's confinement")?;
+                    // Before the mark: what is there when the mark is, is whole.
+                    std::fs::write(self.config.dir.join(files::CONFINEMENT), confinement)
+                        .step("write what is enforced")?;
                     files::mark(&self.config.dir, files::CREATED).step("mark the container as created")?;
                     self.announce(State::Created);
                     if self.start_wanted {
@@ -244,6 +247,10 @@ impl Monitor {
                 }
                 LaunchReport::Running => {
                     self.launch_by = None;
+                    // One that was reaped already was looked at before it could execute anything.
+                    if let (Some(init), None) = (self.init, self.init_status) {
+                        verify_process(init.as_raw()).step("verify the main process's confinement")?;
+                    }
                     files::mark(&self.config.dir, files::RUNNING).step("mark the container as running")?;
                     self.announce(State::Running);
                 }
