@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chiton_model::{BackendId, Error, SandboxId, WorkspaceName};
+use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::{
     CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, LogOptions, LogStream,
-    Observed, PlanRequest, PortableWrite, StartCall,
+    Observed, PlanRequest, PortableWrite, StartCall, Volume, VolumeRequest,
 };
 
 /// How long the engine waits for each kind of call.
@@ -104,9 +104,29 @@ pub trait ComputeDriver: Send + Sync + 'static {
         Ok(())
     }
 
+    /// This gateway's volumes, by workspace and name. Only for drivers with [`Feature::Volumes`](crate::Feature).
+    async fn volumes(&self) -> CallResult<Vec<Volume>> {
+        Err(no_volumes(self.capabilities()))
+    }
+
+    /// Makes a volume; an error of the kind `already_exists` when there is one of that name.
+    async fn create_volume(&self, _request: &VolumeRequest) -> CallResult<Volume> {
+        Err(no_volumes(self.capabilities()))
+    }
+
+    /// Deletes a volume and all in it, for ever. `not_found` when there is none, `conflict` when a sandbox has it.
+    async fn delete_volume(&self, _workspace: &WorkspaceName, _name: &VolumeName) -> CallResult<()> {
+        Err(no_volumes(self.capabilities()))
+    }
+
     /// The main process's output.
     async fn logs(&self, _id: &SandboxId, _options: LogOptions) -> CallResult<LogStream> {
         let id = self.capabilities().id.to_string();
         Err(CallError::NotRun(Error::unsupported(&id, "logs", format!("driver {id:?} keeps no logs"))))
     }
+}
+
+fn no_volumes(capabilities: &Capabilities) -> CallError {
+    let id = capabilities.id.as_str();
+    CallError::NotRun(Error::unsupported(id, "volumes", format!("driver {id:?} keeps no named volumes")))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::disk;
 use crate::means::Means;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
@@ -28,6 +29,7 @@ mod end;
 mod ranges;
 mod spawn;
 mod user;
+mod volumes;
 
 use confine::Filters;
 pub(crate) use spawn::Monitor;
@@ -51,6 +53,10 @@ pub(crate) struct Host {
     ranges: Mutex<ranges::Used>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
+    /// By what a writable layer can be limited here.
+    disk: OnceLock<disk::Means>,
+    /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
+    volumes: Mutex<()>,
 }
 
 /// What is set up once.
@@ -91,7 +97,14 @@ impl Host {
             ranges: Mutex::default(),
             filters: Mutex::default(),
             swept: Mutex::default(),
+            disk: OnceLock::new(),
+            volumes: Mutex::default(),
         }
+    }
+
+    /// By what a writable layer can be limited on this machine; looked at once.
+    pub(crate) fn disk_means(&self) -> &disk::Means {
+        self.disk.get_or_init(|| disk::Means::detect(&self.options))
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.
@@ -112,6 +125,7 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
+        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
         let user =
@@ -119,6 +133,16 @@ impl Host {
         let made = Arc::new(Ready { agent_program, means, user });
         *ready = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
+    fn remove_leftovers(&self) {
+        let options = self.options.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = crate::volumes::remove_leftovers(&options) {
+                tracing::warn!(%error, "what is left of deleted volumes was not removed");
+            }
+        });
     }
 
     /// Writes the agent's program under its digest, once per content.

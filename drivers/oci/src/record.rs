@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chiton_driver::Identity;
-use chiton_model::{GatewayId, SandboxId, StoreEpoch};
+use chiton_model::{GatewayId, SandboxId, StoreEpoch, VolumeName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::files;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,9 @@ pub(crate) struct Record {
     pub(crate) cgroups: Vec<Hierarchy>,
     /// The start that was asked for last.
     pub(crate) attempt: Option<String>,
+    /// Its named volumes, within its workspace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeName>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
     /// The kernel's boot id when it was made or started last; empty when it could not be read.
@@ -117,6 +120,8 @@ pub(crate) struct Paths {
     pub(crate) upper: PathBuf,
     /// The overlay's work folder.
     pub(crate) work: PathBuf,
+    /// The image that holds both where the layer is limited.
+    pub(crate) disk: PathBuf,
     /// The monitor's socket is here.
     pub(crate) run: PathBuf,
     /// The agent's folder.
@@ -133,6 +138,7 @@ impl Paths {
         Self {
             upper: dir.join("upper"),
             work: dir.join("work"),
+            disk: dir.join("disk.img"),
             dir,
             run: options.run_dir.join("monitors").join(id.as_str()),
             agent: options.run_dir.join("agent").join(id.as_str()),

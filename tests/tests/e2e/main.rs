@@ -12,6 +12,7 @@
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
 //! - `terminals`: `exec -it` on a pseudo terminal
+//! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
@@ -30,3 +31,4 @@ mod observe;
 mod points;
 mod secrets;
 mod terminals;
+mod volumes;

@@ -135,6 +135,9 @@ impl Gateway for Api {
         list_drivers(wire::ListDriversRequest) -> wire::ListDriversResponse;
         list_workspaces(wire::ListWorkspacesRequest) -> wire::ListWorkspacesResponse;
         delete_workspace(wire::DeleteWorkspaceRequest) -> wire::DeleteWorkspaceResponse;
+        list_volumes(wire::ListVolumesRequest) -> wire::ListVolumesResponse;
+        create_volume(wire::CreateVolumeRequest) -> wire::Volume;
+        delete_volume(wire::DeleteVolumeRequest) -> wire::DeleteVolumeResponse;
         get_config(wire::GetConfigRequest) -> wire::GetConfigResponse;
         watch_sandboxes(wire::WatchSandboxesRequest) -> Stream<wire::WatchSandboxesEvent>;
         wait_operation(wire::WaitOperationRequest) -> Stream<wire::WaitOperationEvent>;
