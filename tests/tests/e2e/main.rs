@@ -9,6 +9,7 @@
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `without_root`: a gateway of an ordinary user
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
@@ -24,3 +25,4 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod without_root;
