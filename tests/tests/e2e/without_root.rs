@@ -26,7 +26,8 @@ impl User {
         let home = folder.path().join("home");
         let made = Command::new("useradd").args(["--create-home", "--home-dir"]).arg(&home).arg(&name).output();
         assert!(made.as_ref().is_ok_and(|output| output.status.success()), "{made:?}");
-        let stripped = Command::new("strip").arg("-g").arg("-o").arg(folder.path().join("chiton")).arg(PROGRAM).status();
+        let stripped =
+            Command::new("strip").arg("-g").arg("-o").arg(folder.path().join("chiton")).arg(PROGRAM).status();
         if !stripped.is_ok_and(|status| status.success()) {
             fs::copy(PROGRAM, folder.path().join("chiton")).expect("a copy");
         }
@@ -41,7 +42,11 @@ impl User {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("runuser");
         command.args(["-u", &self.name, "--"]).arg(self.folder.path().join("chiton")).args(arguments);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home()).current_dir(self.home());
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", self.home())
+            .current_dir(self.home());
         command
     }
 
@@ -98,7 +103,9 @@ impl User {
             .map(str::to_owned)
             .collect();
         let state = self.home().join(".local/share/chiton/drivers/oci/sandboxes");
-        left.extend(fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path().display().to_string()));
+        left.extend(
+            fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path().display().to_string()),
+        );
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         let folder = self.folder.path().to_string_lossy().into_owned();
         left.extend(mounts.lines().filter(|line| line.contains(&folder)).map(str::to_owned));
