@@ -217,7 +217,7 @@ fn a_delegated_cgroup_is_used_as_an_ordinary_user() {
     }
     let user = User::new(false);
     let subtree = Subtree::new(nix_uid(&user.name));
-    let text = user.test(Some("delegated_"), Some(&subtree.0));
+    let text = user.test(Some("::delegated_"), Some(&subtree.0));
     let skipped = text.matches("SKIPPED").count();
     let controllers = fs::read_to_string(subtree.0.join("cgroup.controllers")).unwrap();
     let all = ["cpu", "memory", "pids"].iter().all(|name| controllers.split_whitespace().any(|word| word == *name));

@@ -28,8 +28,8 @@ fn granted() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_without_a_delegated_cgroup_is_refused_with_what_is_missing() {
-    if !user("a_limit_without_a_delegated_cgroup_is_refused_with_what_is_missing") {
+async fn a_limit_that_nothing_enforces_is_refused_with_what_is_missing() {
+    if !user("a_limit_that_nothing_enforces_is_refused_with_what_is_missing") {
         return;
     }
     let world = World::new();
