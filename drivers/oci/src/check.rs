@@ -8,7 +8,7 @@ use chiton_model::Error;
 
 use crate::means::{Limit, Means};
 use crate::options::OciOptions;
-use crate::plan::{OciPlan, SecurityPlan};
+use crate::plan::OciPlan;
 
 /// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -53,9 +53,12 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means) -> Resul
 
 /// Checks what is certain of the plan's texts alone.
 pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
-    if plan.security != SecurityPlan::default() {
-        return Err(Error::refused("driver", "the plan's confinement is not the driver's own")
-            .cure("leave /security as the driver made it"));
+    if let Some(what) = plan.security.looser_than_default() {
+        return Err(Error::refused(
+            "driver",
+            format!("the plan's confinement is looser than the driver's own: {what}"),
+        )
+        .cure("leave /security as the driver made it; a request makes it tighter by driver_config.security"));
     }
     if !open(&plan.hostname) {
         crate::plan::check_hostname("hostname", &plan.hostname)?;

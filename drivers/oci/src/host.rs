@@ -23,11 +23,13 @@ use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
 mod act;
+mod confine;
 mod end;
 mod ranges;
 mod spawn;
 mod user;
 
+use confine::Filters;
 pub(crate) use spawn::Monitor;
 use user::UserSpace;
 
@@ -44,6 +46,8 @@ pub(crate) struct Host {
     ready: Mutex<Option<Arc<Ready>>>,
     /// One lock an id, so that two calls for one sandbox never prepare its files at once.
     busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
+    /// Profiles of system calls that were compiled lately.
+    filters: Mutex<Filters>,
     ranges: Mutex<ranges::Used>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
@@ -85,6 +89,7 @@ impl Host {
             ready: Mutex::default(),
             busy: Mutex::default(),
             ranges: Mutex::default(),
+            filters: Mutex::default(),
             swept: Mutex::default(),
         }
     }

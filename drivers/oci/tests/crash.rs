@@ -89,8 +89,8 @@ async fn a_second_driver_finds_running_sandboxes_and_exits_that_nobody_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown() {
-    if !able("a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown") {
+async fn a_sandbox_whose_monitor_was_killed_is_ended_and_says_so() {
+    if !able("a_sandbox_whose_monitor_was_killed_is_ended_and_says_so") {
         return;
     }
     let world = World::new();
@@ -101,7 +101,7 @@ async fn a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown() {
     driver.start(&call).await.unwrap();
     kill(monitor_of(&id).unwrap());
     let exit = exit(&driver, &id).await;
-    assert_eq!((exit.code, exit.reason.as_str()), (None, "Unknown"));
+    assert_eq!((exit.code, exit.reason.as_str()), (None, "MonitorLost"));
     driver.start(&call).await.unwrap();
     assert_eq!(status(&driver, &id).await, Some(ObservedStatus::Running));
     kill(monitor_of(&id).unwrap());

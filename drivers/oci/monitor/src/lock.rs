@@ -102,7 +102,8 @@ pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
     Ok((alive(pid)? == Some(since)).then_some(Holder { pid, started: since }))
 }
 
-/// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)); `None` when it is gone.
+/// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)); `None` when it has ended. One
+/// that nobody has waited for yet has ended, too: what inherits orphans may take seconds to do so.
 pub fn started(pid: i32) -> io::Result<Option<u64>> {
     Ok(stat(pid)?.map(|(_, started)| started))
 }
@@ -135,7 +136,20 @@ fn stat(pid: i32) -> io::Result<Option<(u8, u64)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Guard, Lock};
+    use super::{Guard, Lock, started};
+
+    #[test]
+    fn a_process_that_ended_and_was_not_waited_for_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("a process");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        assert!(started(pid).expect("a look").is_some());
+        child.kill().expect("a signal");
+        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child));
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(id, options).expect("a wait").expect("a status");
+        assert_eq!(started(pid).expect("a look"), None);
+        child.wait().expect("a status");
+    }
 
     #[test]
     fn a_guard_that_ends_frees_the_lock_although_a_child_that_is_being_spawned_has_a_copy() {

@@ -126,7 +126,7 @@ pub(crate) fn own_pid() -> io::Result<i32> {
     pid.ok_or_else(|| io::Error::other(format!("/proc/self leads to {}", link.display())))
 }
 
-/// The id by which `/proc` knows a process that this one knows as `pid`: a descriptor of it says so (proc_pid_fdinfo(5)).
+/// The id by which `/proc` knows a process that this one knows as `pid`: a descriptor of it says so (`proc_pid_fdinfo(5)`).
 pub(crate) fn outer_pid(pid: i32) -> io::Result<i32> {
     let gone = || io::Error::from(io::ErrorKind::NotFound);
     let descriptor = pidfd_open(Pid::from_raw(pid).ok_or_else(gone)?, PidfdFlags::empty())?;

@@ -11,7 +11,7 @@ use super::{ACT, Doing, Host, Monitor};
 use crate::connection::Connection;
 use crate::means::Range;
 use crate::plan::OciPlan;
-use crate::record::{Paths, Record};
+use crate::record::{Paths, Record, boot_id};
 
 impl Host {
     /// Makes the sandbox up to an init that waits; `None` when it exists already.
@@ -43,7 +43,9 @@ impl Host {
             }
             spawned?
         };
-        await_monitor(spawned, &State::Created, deadline, "create the sandbox").map(Some)
+        let monitor = await_monitor(spawned, &State::Created, deadline, "create the sandbox")?;
+        Self::report(id, &paths)?;
+        Ok(Some(monitor))
     }
 
     /// Runs the sandbox; a new monitor is returned where the container had to be built anew.
@@ -82,7 +84,9 @@ impl Host {
         record.store(&paths.dir).failed("write the sandbox's record")?;
         let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
         drop(guard);
-        await_monitor(spawned, &State::Running, deadline, "start the sandbox").map(Some)
+        let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox")?;
+        Self::report(id, &paths)?;
+        Ok(Some(monitor))
     }
 
     /// Stops the sandbox; returns when its init was reaped and its cgroups are gone.
@@ -122,6 +126,7 @@ impl Host {
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
             stop_grace_seconds: plan.stop_grace_seconds,
+            boot: boot_id(),
         })
     }
 }

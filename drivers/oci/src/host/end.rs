@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chiton_driver::{CallError, CallResult};
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy};
-use chiton_oci_monitor::exit::ExitRecord;
+use chiton_oci_monitor::exit::{Cause, ExitRecord};
 use chiton_oci_monitor::files;
 use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::wire::Request;
@@ -56,10 +56,16 @@ impl Host {
         let _lock = self.seize(id, &paths, deadline)?;
         if ExitRecord::load(&paths.dir).failed("read the exit record")?.is_none() {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+            let (cause, lost) = if record.is_of_this_boot() {
+                (Cause::MonitorLost, "its monitor did not live to see the end")
+            } else {
+                (Cause::HostRestarted, "the machine was restarted while it ran")
+            };
             let exit = ExitRecord {
                 at_ms: u64::try_from(now).unwrap_or(u64::MAX),
                 attempt: record.attempt,
-                lost: Some("its monitor did not live to see the end".to_owned()),
+                lost: Some(lost.to_owned()),
+                cause: Some(cause),
                 ..ExitRecord::default()
             };
             exit.store(&paths.dir, true).failed("write the exit record")?;

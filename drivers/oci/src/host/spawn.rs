@@ -63,6 +63,7 @@ impl Host {
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
             root: spec::root(plan, record, paths, program),
+            confinement: self.confinement(plan)?,
             user: !ready.means.root(),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;

@@ -69,7 +69,7 @@ fn an_unknown_option_is_refused_with_the_nearest_known_one() {
     assert_eq!(error.message, "the oci driver has no option \"hostnme\"");
     assert_eq!(error.cure.as_deref(), Some("did you mean \"hostname\"?"));
     let error = config(json!({ "privileged": true }));
-    assert_eq!(error.cure.as_deref(), Some("the options are hostname, read_only, stop_grace_seconds"));
+    assert_eq!(error.cure.as_deref(), Some("the options are hostname, read_only, security, stop_grace_seconds"));
     assert_eq!(config(json!([])).message, "the driver's block is not a table");
     assert_eq!(config(json!({ "read_only": 1 })).message, "read_only is 1, which is not true or false");
     assert_eq!(
