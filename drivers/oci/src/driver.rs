@@ -164,6 +164,10 @@ impl ComputeDriver for OciDriver {
         .map_err(CallError::into_error)
     }
 
+    fn shortfall(&self) -> Option<String> {
+        self.host.shortfall()
+    }
+
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
         let id = call.identity.sandbox.clone();
         let call = call.clone();

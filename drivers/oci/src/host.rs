@@ -145,6 +145,11 @@ impl Host {
         });
     }
 
+    /// What is not enforced here, as far as the machine was looked at.
+    pub(crate) fn shortfall(&self) -> Option<String> {
+        self.ready.lock().as_ref().and_then(|ready| ready.means.gaps())
+    }
+
     /// Writes the agent's program under its digest, once per content.
     fn install_agent(&self) -> io::Result<PathBuf> {
         let digest = hex::encode(Sha256::digest(self.options.agent_binary));
