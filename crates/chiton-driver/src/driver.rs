@@ -1,5 +1,6 @@
 //! The trait that every driver implements, in process or behind a socket.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +9,8 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::{
-    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, LogOptions, LogStream,
-    Observed, PlanRequest, PortableWrite, StartCall,
+    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, Images, LogOptions,
+    LogStream, Observed, PlanRequest, PortableWrite, StartCall,
 };
 
 /// How long the engine waits for each kind of call.
@@ -68,8 +69,9 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Looks at a sealed plan (slots not filled) and refuses what this platform cannot do. No effects.
     async fn validate(&self, plan: &Value) -> Result<(), Error>;
 
-    /// Slow work that needs no undo: image pull, asset fetch.
-    async fn prepare(&self, _plan: &Value) -> CallResult<()> {
+    /// Slow work that needs no undo: image pull, asset fetch. It may take long and tells of itself by
+    /// [`DriverEvent::Progress`]; work that nobody waits for any more ends.
+    async fn prepare(&self, _id: &SandboxId, _plan: &Value) -> CallResult<()> {
         Ok(())
     }
 
@@ -102,6 +104,11 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Undoes [`ComputeDriver::ensure_workspace`].
     async fn release_workspace(&self, _workspace: &WorkspaceName) -> CallResult<()> {
         Ok(())
+    }
+
+    /// The images that are on this platform, where the driver has a store of its own.
+    fn images(&self) -> Option<Arc<dyn Images>> {
+        None
     }
 
     /// The main process's output.

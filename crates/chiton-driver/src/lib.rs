@@ -8,11 +8,13 @@
 mod call;
 mod capabilities;
 mod driver;
+mod images;
 mod observe;
 mod plan;
 
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
 pub use capabilities::{Capabilities, Feature, Locality, Point};
 pub use driver::{ComputeDriver, Deadlines};
+pub use images::{ImageEvent, ImageInfo, Images, Removed};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
 pub use plan::{DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, marker, slots};

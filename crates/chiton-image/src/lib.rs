@@ -27,6 +27,6 @@ pub use error::{ImageError, Result};
 pub use manifest::ImageConfig;
 pub use policy::{Credential, Policy};
 pub use reference::Reference;
-pub use store::{Freed, Images, Layer, Listener, Pinned, Progress, Stored, Use};
+pub use store::{Freed, Images, Layer, Listener, Pinned, Progress, Stored, Use, Uses};
 pub use unpack::{Limits, Owner};
 pub use user::{User, resolve_user};

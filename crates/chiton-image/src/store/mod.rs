@@ -26,7 +26,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-pub use gc::{Freed, Use};
+pub use gc::{Freed, Use, Uses};
 pub use records::Stored;
 
 use crate::error::{Doing, ImageError, Result};

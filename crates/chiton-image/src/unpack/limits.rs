@@ -12,20 +12,27 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Bytes of all layers as they are stored and sent.
     pub image_bytes: u64,
-    /// How many times larger a layer may be unpacked than it is stored, once it has [`Limits::RATIO_FROM`] bytes.
+    /// How many times larger a layer may be unpacked than it is stored, once it has [`Limits::ratio_from`] bytes.
     pub ratio: u64,
+    /// Up to so many bytes of a layer its ratio does not matter: small files of zeroes are common.
+    pub ratio_from: u64,
 }
 
 impl Limits {
-    /// Up to so many bytes of a layer its ratio does not matter: small files of zeroes are common.
-    pub const RATIO_FROM: u64 = 128 << 20;
     /// Bytes of a manifest, an index or a config.
     pub const DOCUMENT_BYTES: u64 = 4 << 20;
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { layers: 128, entries: 1_000_000, layer_bytes: 32 << 30, image_bytes: 32 << 30, ratio: 200 }
+        Self {
+            layers: 128,
+            entries: 1_000_000,
+            layer_bytes: 32 << 30,
+            image_bytes: 32 << 30,
+            ratio: 200,
+            ratio_from: 128 << 20,
+        }
     }
 }
 

@@ -88,7 +88,7 @@ impl<'a> Placer<'a> {
         let path = parts(&entry.path, &entry.path, "its name")?;
         let Some((name, folders)) = path.split_last() else {
             // The layer's own folder.
-            if entry.kind != EntryType::Directory && !entry.path.ends_with(b"/") {
+            if entry.kind != EntryType::Directory {
                 return Err(refuse(&entry.path, "it is the root and no folder"));
             }
             let root = openat(&self.root, ".", DIRECTORY, Mode::empty()).doing("open the layer's folder")?;

@@ -116,7 +116,7 @@ impl<R: Read> Read for Unpacked<R> {
         if self.bytes > self.limits.layer_bytes {
             return Err(ImageError::TooLarge { what: "bytes in a layer", limit: self.limits.layer_bytes }.into());
         }
-        if self.bytes > Limits::RATIO_FROM && self.bytes / self.limits.ratio.max(1) > self.stored() {
+        if self.bytes > self.limits.ratio_from && self.bytes / self.limits.ratio.max(1) > self.stored() {
             return Err(
                 ImageError::TooLarge { what: "times its stored size in a layer", limit: self.limits.ratio }.into()
             );
