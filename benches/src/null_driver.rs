@@ -29,6 +29,8 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
         gateway_manages_lifecycle: false,
         locality: Locality::Local,
         points: BTreeSet::from([Point::Label]),
+        limits: BTreeSet::new(),
+        networks: BTreeSet::new(),
         features: BTreeSet::from([Feature::TwoPhaseStart]),
         plan_schema: 1,
         agent: false,

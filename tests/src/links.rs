@@ -57,6 +57,8 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
         gateway_manages_lifecycle: false,
         locality: Locality::Local,
         points: BTreeSet::from([Point::Label, Point::Env, Point::Network]),
+        limits: BTreeSet::new(),
+        networks: BTreeSet::new(),
         features: BTreeSet::from([Feature::TwoPhaseStart]),
         plan_schema: 1,
         agent: false,

@@ -48,6 +48,8 @@ pub enum Feature {
     TwoPhaseStart,
     /// Keeps the main process's output.
     Logs,
+    /// Keeps named volumes that outlive sandboxes.
+    Volumes,
     /// Knows workspaces (its own ensure and release calls do something).
     Workspaces,
 }
@@ -58,7 +60,63 @@ impl Feature {
         match self {
             Self::TwoPhaseStart => "two_phase_start",
             Self::Logs => "logs",
+            Self::Volumes => "volumes",
             Self::Workspaces => "workspaces",
+        }
+    }
+}
+
+/// A limit that a driver can hold a sandbox to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Processor time.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Processes and threads.
+    Pids,
+    /// Bytes of its own files.
+    Disk,
+    /// Number of its own files.
+    Inodes,
+    /// Open files of one process.
+    OpenFiles,
+}
+
+impl Limit {
+    /// The word that requests and messages use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Disk => "disk",
+            Self::Inodes => "inodes",
+            Self::OpenFiles => "open_files",
+        }
+    }
+}
+
+/// A kind of network that a driver can give a sandbox besides none at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkKind {
+    /// The host's own.
+    Host,
+    /// One of the driver's own.
+    Bridge,
+    /// One that the operator or the engine knows by name.
+    Named,
+}
+
+impl NetworkKind {
+    /// The word that requests and messages use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Bridge => "bridge",
+            Self::Named => "named",
         }
     }
 }
@@ -90,6 +148,10 @@ pub struct Capabilities {
     pub locality: Locality,
     /// Portable points that its plans offer.
     pub points: BTreeSet<Point>,
+    /// Limits that it can hold a sandbox to.
+    pub limits: BTreeSet<Limit>,
+    /// Networks that it can give a sandbox besides none at all.
+    pub networks: BTreeSet<NetworkKind>,
     /// What it can do beyond the core.
     pub features: BTreeSet<Feature>,
     /// The version of its plan's schema.

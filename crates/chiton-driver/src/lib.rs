@@ -10,10 +10,11 @@ mod capabilities;
 mod driver;
 mod images;
 mod observe;
+mod offers;
 mod plan;
 
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
-pub use capabilities::{Capabilities, Feature, Locality, Point};
+pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
 pub use driver::{ComputeDriver, Deadlines};
 pub use images::{ImageEvent, ImageInfo, Images, Removed};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};

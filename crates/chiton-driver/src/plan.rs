@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chiton_model::{Resources, WorkspaceName};
+use chiton_model::{NetworkSpec, Resources, VolumeMount, WorkspaceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,6 +36,10 @@ pub struct PlanRequest {
     pub labels: BTreeMap<String, String>,
     /// Limits.
     pub resources: Resources,
+    /// How it reaches other machines; only what the capabilities name is ever asked for.
+    pub network: NetworkSpec,
+    /// Named volumes; empty unless the capabilities name the feature.
+    pub volumes: Vec<VolumeMount>,
     /// Working folder.
     pub workdir: String,
     /// The name, or none when it will be generated (use the slot).

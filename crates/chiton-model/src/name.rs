@@ -89,6 +89,10 @@ name!(
     /// A tenant's room; every sandbox is in one.
     WorkspaceName, "workspace", "workspace name"
 );
+name!(
+    /// A named volume within its workspace.
+    VolumeName, "volume", "volume name"
+);
 
 impl Default for WorkspaceName {
     fn default() -> Self {

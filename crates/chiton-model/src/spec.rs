@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::id::{DriverId, ExtensionName};
 use crate::label;
+use crate::network::NetworkSpec;
 use crate::quantity::{CpuQuantity, MemoryQuantity};
+use crate::volume::{self, VolumeMount};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +36,15 @@ pub struct Resources {
     /// Processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Bytes that the sandbox may keep in its own files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<MemoryQuantity>,
+    /// Files, folders and links that it may keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// Files that one of its processes may have open at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u32>,
 }
 
 /// The request for a sandbox: what the record keeps and hooks see. It holds no secret, only references.
@@ -55,6 +66,12 @@ pub struct SandboxSpec {
     /// Limits.
     #[serde(default)]
     pub resources: Resources,
+    /// How it reaches other machines.
+    #[serde(default, skip_serializing_if = "NetworkSpec::is_none")]
+    pub network: NetworkSpec,
+    /// Named volumes shown in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
     /// Working folder of the main process and of exec; empty means the image's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub workdir: String,
@@ -84,6 +101,9 @@ const COMMAND_BYTES: usize = 128 * 1024;
 /// The most bytes that an environment may have: the kernel's limit for one of its strings (`MAX_ARG_STRLEN`), so that
 /// no part of it can be the one that it refuses.
 const ENV_BYTES: usize = 128 * 1024;
+
+/// The fewest open files: standard streams, libraries being loaded, and what an agent needs to serve.
+const LEAST_OPEN_FILES: u32 = 32;
 
 /// How deep documents of drivers and extensions may be nested. They are stored some levels deep in rows, and JSON is read
 /// back to 128 levels only: one that is deeper could be stored and never read again.
@@ -139,7 +159,19 @@ impl SandboxSpec {
             return Err(Error::invalid("resources.pids", "a pids limit of 0 leaves no process to run")
                 .cure("allow at least 1, or leave it out"));
         }
-        Ok(())
+        if self.resources.inodes == Some(0) {
+            return Err(Error::invalid("resources.inodes", "a limit of 0 files leaves nothing to write to")
+                .cure("allow at least 1, or leave it out"));
+        }
+        if self.resources.open_files.is_some_and(|files| files < LEAST_OPEN_FILES) {
+            return Err(Error::invalid(
+                "resources.open_files",
+                format!("fewer than {LEAST_OPEN_FILES} open files are too few for a program to start"),
+            )
+            .cure(format!("allow at least {LEAST_OPEN_FILES}, or leave it out")));
+        }
+        self.network.check()?;
+        volume::check(&self.volumes)
     }
 }
 

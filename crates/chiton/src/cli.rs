@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use jiff::Timestamp;
 
-use crate::parse::{Side, duration, key_value, remote_or_local, since_now};
+use crate::parse::{Side, duration, key_value, remote_or_local, since_now, volume};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -157,6 +157,27 @@ pub(crate) struct CreateArgs {
     /// Processes and threads.
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Bytes that it may keep in its own files, as Kubernetes quantity: 2Gi.
+    #[arg(long, value_name = "Q")]
+    pub(crate) disk: Option<String>,
+    /// Files, folders and links that it may keep.
+    #[arg(long, value_name = "N")]
+    pub(crate) inodes: Option<u64>,
+    /// Files that one of its processes may have open.
+    #[arg(long, value_name = "N")]
+    pub(crate) open_files: Option<u32>,
+    /// none, bridge, host, or named:NAME. Default: none.
+    #[arg(long, value_name = "NET")]
+    pub(crate) network: Option<String>,
+    /// Where it may connect to besides: 10.1.0.0/16, 10.1.2.3:443/tcp.
+    #[arg(long, value_name = "RANGE[:PORTS]")]
+    pub(crate) allow: Vec<String>,
+    /// The address of a name server.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) dns: Vec<String>,
+    /// A named volume and where it is shown; it outlives the sandbox.
+    #[arg(long, value_name = "NAME:PATH[:ro]", value_parser = volume)]
+    pub(crate) volume: Vec<chiton_proto::v1::VolumeMount>,
     /// Working folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,

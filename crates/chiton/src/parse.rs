@@ -5,6 +5,7 @@ mod tests;
 
 use std::time::Duration;
 
+use chiton_proto::v1::VolumeMount;
 use jiff::{SignedDuration, Timestamp};
 
 /// `K=V`.
@@ -12,6 +13,17 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// `NAME:/path`, `NAME:/path:ro`.
+pub(crate) fn volume(text: &str) -> Result<VolumeMount, String> {
+    let (rest, read_only) = text.strip_suffix(":ro").map_or((text, false), |rest| (rest, true));
+    match rest.split_once(':') {
+        Some((name, target)) if !name.is_empty() && target.starts_with('/') => {
+            Ok(VolumeMount { name: name.to_owned(), target: target.to_owned(), read_only })
+        }
+        _ => Err("write NAME:/path, or NAME:/path:ro".to_owned()),
     }
 }
 

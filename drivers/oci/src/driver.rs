@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Images, Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
 };
 use chiton_model::{BackendId, Error, SandboxId};
 use futures::StreamExt;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::host::{ACT, Host, Monitor};
+use crate::images;
 use crate::options::OciOptions;
 use crate::plan::{self, OciPlan, PLAN_SCHEMA};
 use crate::record::Paths;
@@ -52,6 +53,8 @@ impl OciDriver {
                 Point::Network,
                 Point::Resource,
             ]),
+            limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
+            networks: BTreeSet::new(),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
@@ -118,7 +121,8 @@ impl ComputeDriver for OciDriver {
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
-            plan::default_plan(&request, &host.options).map_err(CallError::NotRun)
+            let resolver = |reference: &str| host.resolve_image(reference);
+            plan::default_plan(&request, &host.options, &resolver).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -145,6 +149,18 @@ impl ComputeDriver for OciDriver {
         })
         .await
         .map_err(CallError::into_error)
+    }
+
+    async fn prepare(&self, id: &SandboxId, plan: &Value) -> CallResult<()> {
+        let image = OciPlan::decode(plan).and_then(|plan| plan.image.pinned()).map_err(CallError::NotRun)?;
+        let Some(image) = image else { return Ok(()) };
+        let (board, id) = (Arc::clone(&self.board), id.clone());
+        let tell = move |message| board.tell(DriverEvent::Progress { id: id.clone(), message });
+        images::ensure(Arc::clone(&self.host), image, Box::new(tell)).await
+    }
+
+    fn images(&self) -> Option<Arc<dyn Images>> {
+        Some(Arc::new(images::Store(Arc::clone(&self.host))))
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
+use chiton_image::Images;
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy, Mounted};
 use chiton_oci_monitor::exit::ExitRecord;
@@ -23,8 +24,10 @@ use crate::record::{self, Paths, Record};
 
 mod act;
 mod end;
+mod image;
 mod spawn;
 
+pub(crate) use image::Unpacked;
 pub(crate) use spawn::Monitor;
 
 /// How long one call may take: a little less than the engine waits, so that the answer says what hung.
@@ -46,6 +49,8 @@ pub(crate) struct Host {
     busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
     /// First ids in use; the record of each sandbox has its own.
     ranges: Mutex<Option<BTreeSet<u32>>>,
+    /// The image store, opened when it is needed first.
+    pub(crate) images: Mutex<Option<Images>>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
 }
@@ -84,6 +89,7 @@ impl Host {
             ready: Mutex::default(),
             busy: Mutex::default(),
             ranges: Mutex::default(),
+            images: Mutex::default(),
             swept: Mutex::default(),
         }
     }

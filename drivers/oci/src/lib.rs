@@ -21,6 +21,7 @@ mod driver;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod images;
 pub mod launch;
 mod logs;
 mod options;
@@ -34,6 +35,6 @@ pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
 pub use options::{Launcher, OciOptions};
 pub use plan::{
-    DevicePlan, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA, ResourcesPlan,
-    SandboxRef, SecurityPlan,
+    DevicePlan, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
+    ResourcesPlan, SandboxRef, SecurityPlan,
 };

@@ -15,7 +15,7 @@ mod resources;
 mod security;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
-pub use image::{ImageKind, ImagePlan};
+pub use image::{ImageKind, ImagePlan, LayerPlan};
 pub use network::{NetworkMode, NetworkPlan};
 pub use resources::ResourcesPlan;
 use resources::write_resource;

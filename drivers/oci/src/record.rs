@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chiton_driver::Identity;
+use chiton_image::Digest;
 use chiton_model::{GatewayId, SandboxId, StoreEpoch};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::files;
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    /// The image that its layers are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageUse>,
     /// The first host id of its range.
     pub(crate) first_id: u32,
     /// Its cgroups.
@@ -46,6 +50,16 @@ pub(crate) struct Record {
     pub(crate) attempt: Option<String>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
+}
+
+/// The layers that a sandbox is made of; while its record stands they are not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageUse {
+    /// The image.
+    pub(crate) digest: Digest,
+    /// Chain ids, the lowest first.
+    pub(crate) chains: Vec<Digest>,
 }
 
 impl Record {

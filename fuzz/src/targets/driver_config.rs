@@ -97,6 +97,8 @@ fn request(input: &Input) -> PlanRequest {
         secrets: input.secrets.clone(),
         labels: input.labels.clone(),
         resources: input.resources.clone(),
+        network: chiton_model::NetworkSpec::default(),
+        volumes: Vec::new(),
         workdir: input.workdir.clone(),
         name: input.name.clone(),
         workspace: WorkspaceName::default(),

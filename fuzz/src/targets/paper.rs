@@ -28,6 +28,8 @@ impl Paper {
             gateway_manages_lifecycle: false,
             locality: Locality::Local,
             points: BTreeSet::new(),
+            limits: BTreeSet::new(),
+            networks: BTreeSet::new(),
             features: BTreeSet::new(),
             plan_schema: 1,
             agent: false,

@@ -9,8 +9,8 @@ use chiton_lifecycle::journal::{
 use chiton_lifecycle::plan::Explained;
 use chiton_lifecycle::{CreateRequest, SandboxView, Selector};
 use chiton_model::{
-    Condition, ConditionStatus, CpuQuantity, DriverId, Error, ExitStatus, ExtensionName, MemoryQuantity, Resources,
-    SandboxId, SandboxName, SandboxSpec, WorkspaceName,
+    Condition, ConditionStatus, CpuQuantity, DriverId, Error, ExitStatus, ExtensionName, MemoryQuantity, NetworkSpec,
+    Resources, SandboxId, SandboxName, SandboxSpec, VolumeMount, VolumeName, WorkspaceName,
 };
 use chiton_proto::v1 as wire;
 use jiff::Timestamp;
@@ -85,13 +85,36 @@ fn spec(spec: wire::SandboxSpec) -> Result<SandboxSpec, Error> {
                 .map(|text| MemoryQuantity::parse("resources.memory", text))
                 .transpose()?,
             pids: (resources.pids != 0).then_some(resources.pids),
+            disk: present(&resources.disk).map(|text| MemoryQuantity::parse("resources.disk", text)).transpose()?,
+            inodes: (resources.inodes != 0).then_some(resources.inodes),
+            open_files: (resources.open_files != 0).then_some(resources.open_files),
         },
+        network: network(&spec.network.unwrap_or_default())?,
+        volumes: spec.volumes.into_iter().map(volume).collect::<Result<_, _>>()?,
         workdir: spec.workdir,
         secrets: spec.secrets.into_iter().collect(),
         extensions: spec.extensions.into_iter().map(ExtensionName::new).collect::<Result<_, _>>()?,
         driver: present(&spec.driver).map(DriverId::from_str).transpose()?,
         driver_config,
     })
+}
+
+fn network(network: &wire::Network) -> Result<NetworkSpec, Error> {
+    let dns = |text: &String| {
+        text.parse().map_err(|_| {
+            Error::invalid("network.dns", format!("{text:?} is not the address of a name server"))
+                .cure("write an IPv4 or IPv6 address, for example 192.0.2.53")
+        })
+    };
+    Ok(NetworkSpec {
+        mode: present(&network.mode).map(str::parse).transpose()?.unwrap_or_default(),
+        allow: network.allow.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        dns: network.dns.iter().map(dns).collect::<Result<_, _>>()?,
+    })
+}
+
+fn volume(volume: wire::VolumeMount) -> Result<VolumeMount, Error> {
+    Ok(VolumeMount { name: VolumeName::new(volume.name)?, target: volume.target, read_only: volume.read_only })
 }
 
 pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
@@ -116,7 +139,24 @@ fn spec_out(spec: &SandboxSpec) -> wire::SandboxSpec {
             cpu: text(spec.resources.cpu.as_ref().map(ToString::to_string)),
             memory: text(spec.resources.memory.as_ref().map(ToString::to_string)),
             pids: spec.resources.pids.unwrap_or_default(),
+            disk: text(spec.resources.disk.as_ref().map(ToString::to_string)),
+            inodes: spec.resources.inodes.unwrap_or_default(),
+            open_files: spec.resources.open_files.unwrap_or_default(),
         }),
+        network: Some(wire::Network {
+            mode: spec.network.mode.to_string(),
+            allow: spec.network.allow.iter().map(ToString::to_string).collect(),
+            dns: spec.network.dns.iter().map(ToString::to_string).collect(),
+        }),
+        volumes: spec
+            .volumes
+            .iter()
+            .map(|volume| wire::VolumeMount {
+                name: volume.name.to_string(),
+                target: volume.target.clone(),
+                read_only: volume.read_only,
+            })
+            .collect(),
         workdir: spec.workdir.clone(),
         secrets: spec.secrets.clone().into_iter().collect(),
         extensions: spec.extensions.iter().map(ToString::to_string).collect(),

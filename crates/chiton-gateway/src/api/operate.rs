@@ -164,6 +164,8 @@ impl Api {
                 is_default: capabilities.id == *self.engine.default_driver(),
                 points: capabilities.points.iter().map(|point| point.as_str().to_owned()).collect(),
                 features: capabilities.features.iter().map(|feature| feature.as_str().to_owned()).collect(),
+                limits: capabilities.limits.iter().map(|limit| limit.as_str().to_owned()).collect(),
+                networks: capabilities.networks.iter().map(|kind| kind.as_str().to_owned()).collect(),
                 field_rules: rules.collect(),
                 plan_schema: driver.plan_schema().to_string(),
                 backend,

@@ -211,6 +211,6 @@ impl Run {
         let absent = matches!(self.sandbox.phase, SandboxPhase::Error | SandboxPhase::Deleted);
         debug_assert!(self.steps.recovered, "only recovery resumes");
         tracing::info!(sandbox = %self.sandbox.id, begun = self.may_have(DriverCall::Delete), "a delete goes on");
-        self.delete(absent).await;
+        Box::pin(self.delete(absent)).await;
     }
 }

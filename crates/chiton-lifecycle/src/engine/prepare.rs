@@ -128,6 +128,8 @@ impl Inner {
             });
             self.tolerate(link, checked.await)?;
         }
+        let spec = &request.spec;
+        capabilities.check_offers(&spec.resources, &spec.network, &spec.volumes)?;
         let default =
             within(&*self.world.clock, driver.deadlines().look, driver.default_plan(&plan_request(request, driver)))
                 .await
@@ -250,6 +252,8 @@ fn plan_request(request: &CreateRequest, driver: &Arc<dyn ComputeDriver>) -> Pla
         secrets: spec.secrets,
         labels: spec.labels,
         resources: spec.resources,
+        network: spec.network,
+        volumes: spec.volumes,
         workdir: spec.workdir,
         name: request.name.as_ref().map(ToString::to_string),
         workspace: request.workspace.clone(),
@@ -265,6 +269,8 @@ fn request_view(request: &CreateRequest, driver: &Arc<dyn ComputeDriver>) -> Req
         command: request.spec.command.clone(),
         labels: request.spec.labels.clone(),
         resources: request.spec.resources.clone(),
+        network: request.spec.network.clone(),
+        volumes: request.spec.volumes.clone(),
         driver_config: own_config(&request.spec, driver),
     }
 }

@@ -207,9 +207,9 @@ impl Run {
             cause: "the gateway ended while it ran".to_owned(),
         };
         match self.op.kind {
-            OperationKind::Create if self.is_adopted_and_runs().await => self.keep_adopted().await,
+            OperationKind::Create if self.is_adopted_and_runs().await => Box::pin(self.keep_adopted()).await,
             OperationKind::Create => self.unwind_create(interrupted).await,
-            OperationKind::Start => self.resume_start(interrupted).await,
+            OperationKind::Start => Box::pin(self.resume_start(interrupted)).await,
             OperationKind::Stop => {
                 let reason = self.op.stop_reason.unwrap_or(StopReason::Request);
                 let (inner, id) = (Arc::clone(&self.inner), self.sandbox.id.clone());

@@ -127,6 +127,8 @@ pub(super) fn request_view(sandbox: &SandboxRecord) -> RequestView {
         command: sandbox.spec.command.clone(),
         labels: sandbox.spec.labels.clone(),
         resources: sandbox.spec.resources.clone(),
+        network: sandbox.spec.network.clone(),
+        volumes: sandbox.spec.volumes.clone(),
         driver_config: config,
     }
 }

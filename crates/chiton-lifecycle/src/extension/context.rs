@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use chiton_driver::Capabilities;
 use chiton_model::spec::{DEEPEST, is_shallow};
 use chiton_model::{
-    BackendId, ExtensionName, OperationId, OperationKind, Phase, Principal, Resources, SandboxId, SandboxName,
-    WorkspaceName,
+    BackendId, ExtensionName, NetworkSpec, OperationId, OperationKind, Phase, Principal, Resources, SandboxId,
+    SandboxName, VolumeMount, WorkspaceName,
 };
 use futures::channel::oneshot;
 use serde::Serialize;
@@ -37,6 +37,10 @@ pub struct RequestView {
     pub labels: BTreeMap<String, String>,
     /// Limits.
     pub resources: Resources,
+    /// How it reaches other machines.
+    pub network: NetworkSpec,
+    /// Named volumes.
+    pub volumes: Vec<VolumeMount>,
     /// The chosen driver's own block.
     pub driver_config: Value,
 }

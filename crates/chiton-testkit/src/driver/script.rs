@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use chiton_driver::{Capabilities, Deadlines, Feature, Locality, Point};
+use chiton_driver::{Capabilities, Deadlines, Feature, Limit, Locality, Point};
 use chiton_model::DriverId;
 
 /// A driver call, the looks among them.
@@ -99,6 +99,8 @@ impl DriverSpec {
                     Point::Network,
                     Point::Resource,
                 ]),
+                limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
+                networks: BTreeSet::new(),
                 features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Workspaces]),
                 plan_schema: 1,
                 agent: true,

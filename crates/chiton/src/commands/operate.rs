@@ -185,7 +185,8 @@ pub(super) async fn drivers(cx: &Context) -> Result<ExitCode, Error> {
         output::document(&json!(answer.drivers.iter().map(output::driver).collect::<Vec<_>>()));
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["ID", "KIND", "VERSION", "DEFAULT", "POINTS", "FEATURES", "STATE"]);
+    let mut table =
+        Table::new(&["ID", "KIND", "VERSION", "DEFAULT", "POINTS", "LIMITS", "NETWORKS", "FEATURES", "STATE"]);
     for driver in &answer.drivers {
         let state = if driver.unavailable.is_empty() { "reachable" } else { &driver.unavailable };
         let default = if driver.is_default { "yes" } else { "" };
@@ -195,6 +196,8 @@ pub(super) async fn drivers(cx: &Context) -> Result<ExitCode, Error> {
             &driver.version,
             default,
             &driver.points.join(","),
+            &driver.limits.join(","),
+            &driver.networks.join(","),
             &driver.features.join(","),
             state,
         ]);

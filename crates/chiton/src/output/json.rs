@@ -22,6 +22,7 @@ fn embedded(text: &str) -> Value {
 pub(crate) fn sandbox(sandbox: &wire::Sandbox) -> Value {
     let spec = sandbox.spec.clone().unwrap_or_default();
     let resources = spec.resources.unwrap_or_default();
+    let network = spec.network.unwrap_or_default();
     json!({
         "id": sandbox.id,
         "name": sandbox.name,
@@ -32,7 +33,18 @@ pub(crate) fn sandbox(sandbox: &wire::Sandbox) -> Value {
         "command": spec.command,
         "env": spec.env,
         "labels": spec.labels,
-        "resources": { "cpu": text(&resources.cpu), "memory": text(&resources.memory), "pids": (resources.pids != 0).then_some(resources.pids) },
+        "resources": {
+            "cpu": text(&resources.cpu),
+            "memory": text(&resources.memory),
+            "pids": (resources.pids != 0).then_some(resources.pids),
+            "disk": text(&resources.disk),
+            "inodes": (resources.inodes != 0).then_some(resources.inodes),
+            "open_files": (resources.open_files != 0).then_some(resources.open_files),
+        },
+        "network": { "mode": if network.mode.is_empty() { "none" } else { &network.mode }, "allow": network.allow, "dns": network.dns },
+        "volumes": spec.volumes.iter().map(|volume| json!({
+            "name": volume.name, "target": volume.target, "read_only": volume.read_only,
+        })).collect::<Vec<_>>(),
         "workdir": text(&spec.workdir),
         "secrets": spec.secrets,
         "extensions": spec.extensions,
@@ -127,7 +139,8 @@ pub(crate) fn extension(extension: &wire::Extension) -> Value {
 pub(crate) fn driver(driver: &wire::Driver) -> Value {
     json!({
         "id": driver.id, "kind": driver.kind, "version": driver.version, "default_image": driver.default_image,
-        "default": driver.is_default, "points": driver.points, "features": driver.features, "backend": text(&driver.backend),
+        "default": driver.is_default, "points": driver.points, "features": driver.features,
+        "limits": driver.limits, "networks": driver.networks, "backend": text(&driver.backend),
         "unavailable": text(&driver.unavailable), "plan_schema": embedded(&driver.plan_schema),
         "field_rules": driver.field_rules.iter().map(|rule| json!({ "path": rule.path, "rule": rule.rule })).collect::<Vec<_>>(),
     })

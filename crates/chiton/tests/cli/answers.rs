@@ -22,7 +22,12 @@ pub(crate) fn sandbox() -> wire::Sandbox {
             command: vec!["sh".into(), "-c".into(), "sleep 9".into()],
             env: [("A".to_owned(), "1".to_owned())].into(),
             labels: [("team".to_owned(), "red".to_owned())].into(),
-            resources: Some(wire::Resources { cpu: "500m".into(), memory: String::new(), pids: 64 }),
+            resources: Some(wire::Resources {
+                cpu: "500m".into(),
+                memory: String::new(),
+                pids: 64,
+                ..Default::default()
+            }),
             ..wire::SandboxSpec::default()
         }),
         conditions: vec![wire::Condition {

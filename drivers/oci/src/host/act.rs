@@ -32,10 +32,12 @@ impl Host {
             }
             let first_id = self.take_range()?;
             let record = self.record(call, &plan, first_id)?;
-            let spawned = Self::make_folders(&paths, first_id)
-                .and_then(|()| record.store(&paths.dir))
-                .failed("make the sandbox's folders")
-                .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
+            let made = self.adopt_image(record.image.as_ref(), || {
+                Self::make_folders(&paths, first_id)
+                    .and_then(|()| record.store(&paths.dir))
+                    .failed("make the sandbox's folders")
+            });
+            let spawned = made.and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
                 self.free_range(first_id);
             }
@@ -113,6 +115,7 @@ impl Host {
             commit: identity.commit,
             labels: Record::labels(identity, &plan.labels),
             annotations,
+            image: super::image::image_use(plan)?,
             first_id,
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),

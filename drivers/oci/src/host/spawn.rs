@@ -56,12 +56,13 @@ impl Host {
     ) -> CallResult<Monitor> {
         let ready = self.ready()?;
         let program = agent.map(|_| ready.agent_program.as_path());
+        let image = self.unpacked(plan)?;
         let document = LaunchDocument {
             id: record.id.to_string(),
-            spec: spec::runtime(plan, record, agent),
+            spec: spec::runtime(plan, record, agent, image.user.as_ref()),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
-            root: spec::root(plan, record, paths, program),
+            root: spec::root(plan, record, paths, program, &image),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;
         let config = Config {

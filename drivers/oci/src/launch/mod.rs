@@ -50,8 +50,8 @@ pub(crate) struct LaunchDocument {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RootDocument {
-    /// A host folder below everything, shown with the sandbox's ids.
-    pub(crate) lower: Option<PathBuf>,
+    /// Host folders below what the sandbox writes, the highest first, shown with the sandbox's ids.
+    pub(crate) lowers: Vec<PathBuf>,
     /// Where what the sandbox writes is kept.
     pub(crate) upper: PathBuf,
     /// The overlay's work folder.
@@ -76,6 +76,8 @@ pub(crate) enum Entry {
     File(String, String),
     /// A link and what it points to.
     Link(String, String),
+    /// Whose an earlier folder is: user and group in the sandbox.
+    Owner(String, u32, u32),
 }
 
 /// One host path shown in the sandbox.

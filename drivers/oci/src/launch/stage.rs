@@ -28,8 +28,8 @@ pub(super) const BUNDLE: &str = "/run/bundle";
 pub(super) const STATE: &str = "/run/state";
 /// The bottom layer.
 const SKELETON: &str = "/run/skeleton";
-/// The image, with the sandbox's ids.
-const IMAGE: &str = "/run/image";
+/// The image's layers, with the sandbox's ids.
+const IMAGE: &str = "/run/i";
 
 /// Makes the root at [`ROOT`] and empty [`BUNDLE`] and [`STATE`] folders.
 pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
@@ -42,11 +42,16 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
         .map(|bind| clone_tree(&bind.source, !bind.device).map_err(|error| named(&bind.source, &error)))
         .collect::<Result<Vec<_>, _>>()
         .step("open what is shown from the host")?;
-    let lower = root
-        .lower
-        .as_deref()
-        .map(|path| idmapped(path, root).map_err(|error| named(path, &error)))
-        .transpose()
+    let users = match root.lowers.is_empty() {
+        true => None,
+        false => Some(sys::user_namespace(root.first_id, root.ids).step("make the sandbox's ids")?),
+    };
+    let lowers = root
+        .lowers
+        .iter()
+        .zip(std::iter::repeat(users.as_ref()))
+        .filter_map(|(path, users)| users.map(|users| idmapped(path, users).map_err(|error| named(path, &error))))
+        .collect::<Result<Vec<_>, _>>()
         .step("map the image's owners into the sandbox")?;
     let upper = open_folder(&root.upper).step("open the upper layer")?;
     let work = open_folder(&root.work).step("open the overlay's work folder")?;
@@ -57,7 +62,7 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
         fs::DirBuilder::new().mode(0o755).create(folder).step("lay out the stage")?;
     }
     skeleton(root).step("lay out the bottom layer")?;
-    overlay(lower, &upper, &work)?;
+    overlay(&lowers, &upper, &work)?;
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {
         show(&opened, bind, &source, root.first_id)
@@ -83,7 +88,7 @@ fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
 
 /// A detached, read-only copy of a folder's mount on which the files' owners are shifted into the sandbox's range. The
 /// path is followed without links: it was resolved when the plan was made, and must not lead elsewhere since.
-fn idmapped(path: &Path, root: &RootDocument) -> io::Result<OwnedFd> {
+fn idmapped(path: &Path, users: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     let tree = open_tree(
@@ -91,7 +96,6 @@ fn idmapped(path: &Path, root: &RootDocument) -> io::Result<OwnedFd> {
         "",
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
     )?;
-    let users = sys::user_namespace(root.first_id, root.ids)?;
     let attributes = Attributes { read_only: true, ..Attributes::default() };
     sys::set_attributes(tree.as_fd(), attributes, Some(users.as_fd()))?;
     Ok(tree)
@@ -140,6 +144,11 @@ fn skeleton(root: &RootDocument) -> io::Result<()> {
                 symlink(target, &path)?;
                 lchown(&path, owner, owner)?;
             }
+            Entry::Owner(path, uid, gid) => {
+                let path = base.join(path.trim_start_matches('/'));
+                let shifted = |id: &u32| root.first_id.checked_add(*id);
+                lchown(&path, shifted(uid), shifted(gid))?;
+            }
         }
     }
     Ok(())
@@ -147,17 +156,19 @@ fn skeleton(root: &RootDocument) -> io::Result<()> {
 
 /// Mounts the overlay. Layers are named by descriptor: paths may hold commas and colons, and the sandbox sees this
 /// text in its own mount table.
-fn overlay(lower: Option<OwnedFd>, upper: &OwnedFd, work: &OwnedFd) -> Result<(), LaunchError> {
+fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<(), LaunchError> {
     use std::os::fd::AsRawFd;
-    let lowers = match lower {
-        Some(tree) => {
-            move_mount(&tree, "", CWD, IMAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount the image")?;
-            format!("{IMAGE}:{SKELETON}")
-        }
-        None => SKELETON.to_owned(),
-    };
+    let mut stack = String::new();
+    for (index, tree) in lowers.iter().enumerate() {
+        // Short names: all of them together must fit into one page.
+        let place = format!("{IMAGE}/{index}");
+        fs::create_dir(&place).step("lay out the stage")?;
+        move_mount(tree, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount the image")?;
+        stack.push_str(&place);
+        stack.push(':');
+    }
     let options = format!(
-        "lowerdir={lowers},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        "lowerdir={stack}{SKELETON},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
         upper.as_raw_fd(),
         work.as_raw_fd()
     );

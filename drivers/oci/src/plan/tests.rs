@@ -26,6 +26,8 @@ fn request() -> PlanRequest {
         secrets: BTreeMap::from([("KEY".to_owned(), "vault".to_owned())]),
         labels: BTreeMap::from([("example.com/team".to_owned(), "x".to_owned())]),
         resources: Resources::default(),
+        network: chiton_model::NetworkSpec::default(),
+        volumes: Vec::new(),
         workdir: String::new(),
         name: None,
         workspace: WorkspaceName::new("default").unwrap(),
@@ -33,14 +35,21 @@ fn request() -> PlanRequest {
     }
 }
 
+/// A plan without a source of images.
+fn plan_of(request: &PlanRequest, options: &OciOptions) -> Result<chiton_driver::DefaultPlan, chiton_model::Error> {
+    default_plan(request, options, &|reference| {
+        Err(chiton_model::Error::invalid("image", format!("no image {reference:?}")))
+    })
+}
+
 fn config(driver_config: Value) -> chiton_model::Error {
-    default_plan(&PlanRequest { driver_config, ..request() }, &options()).unwrap_err()
+    plan_of(&PlanRequest { driver_config, ..request() }, &options()).unwrap_err()
 }
 
 #[test]
 fn the_same_request_gives_the_same_plan_and_every_slot_points_at_its_marker() {
-    let first = default_plan(&request(), &options()).unwrap();
-    assert_eq!(first, default_plan(&request(), &options()).unwrap());
+    let first = plan_of(&request(), &options()).unwrap();
+    assert_eq!(first, plan_of(&request(), &options()).unwrap());
     let slots: Vec<(&str, &str)> =
         first.slots.iter().map(|(pointer, slot)| (pointer.as_str(), slot.as_str())).collect();
     assert_eq!(
@@ -85,7 +94,7 @@ fn images_that_cannot_be_used_are_refused_with_a_cure() {
     std::fs::create_dir(&options.state_dir).unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     let refused = |image: String, options: &OciOptions| {
-        let error = default_plan(&PlanRequest { image, ..request() }, options).unwrap_err();
+        let error = plan_of(&PlanRequest { image, ..request() }, options).unwrap_err();
         assert!(error.cure.is_some(), "{error} has no cure");
         error
     };
@@ -105,7 +114,7 @@ fn images_that_cannot_be_used_are_refused_with_a_cure() {
 
 #[test]
 fn every_portable_write_lands_under_a_rule_that_allows_it() {
-    let mut plan = default_plan(&request(), &options()).unwrap().plan;
+    let mut plan = plan_of(&request(), &options()).unwrap().plan;
     let before = plan.clone();
     let writes = [
         PortableWrite::Env { name: "B".to_owned(), value: "2".to_owned() },
@@ -138,7 +147,7 @@ fn every_portable_write_lands_under_a_rule_that_allows_it() {
 
 #[test]
 fn a_plan_with_weakened_confinement_or_a_bad_path_is_refused() {
-    let plan = default_plan(&request(), &options()).unwrap().plan;
+    let plan = plan_of(&request(), &options()).unwrap().plan;
     let refused = |change: &dyn Fn(&mut Value)| {
         let mut changed = plan.clone();
         change(&mut changed);
@@ -158,7 +167,7 @@ fn a_plan_with_weakened_confinement_or_a_bad_path_is_refused() {
 
 #[test]
 fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
-    let mut plan = default_plan(&request(), &options()).unwrap().plan;
+    let mut plan = plan_of(&request(), &options()).unwrap().plan;
     plan["resources"] = json!({ "cpu": "1", "memory": "64Mi", "pids": 10 });
     let mounted = |controllers: &[&str]| {
         vec![chiton_oci_monitor::cgroup::Mounted {

@@ -136,6 +136,8 @@ pub fn request(image: &str, command: &[&str]) -> PlanRequest {
         secrets: BTreeMap::new(),
         labels: BTreeMap::new(),
         resources: Resources::default(),
+        network: chiton_model::NetworkSpec::default(),
+        volumes: Vec::new(),
         workdir: String::new(),
         name: Some("box".to_owned()),
         workspace: WorkspaceName::new("default").unwrap(),
