@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 3] = [
+const PACKAGES: [(&str, &[&str]); 4] = [
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
+    // The registry that images are pulled from.
+    ("docker-registry", &["/usr/bin/docker-registry"]),
     ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),
     // The agent is linked statically.
     (

@@ -26,7 +26,7 @@ pub use digest::{Digest, NotADigest};
 pub use error::{ImageError, Result};
 pub use manifest::ImageConfig;
 pub use policy::{Credential, Policy};
-pub use reference::Reference;
+pub use reference::{Reference, is_authority as is_registry};
 pub use store::{Freed, Images, Layer, Listener, Pinned, Progress, Stored, Use, Uses};
 pub use unpack::{Limits, Owner};
 pub use user::{User, resolve_user};

@@ -166,7 +166,7 @@ fn is_component(text: &str) -> bool {
 }
 
 /// Whether a text is a host with an optional port, and nothing that would change the meaning of an address.
-pub(crate) fn is_authority(text: &str) -> bool {
+pub fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((inner, rest)) => {
             let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("x")) };

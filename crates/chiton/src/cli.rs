@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Backend objects that no sandbox owns.
     #[command(subcommand)]
     Orphans(OrphansCommand),
+    /// Images that the drivers keep.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Workspaces.
     #[command(subcommand)]
     Workspaces(WorkspacesCommand),
@@ -360,6 +363,41 @@ pub(crate) struct OrphanArgs {
     pub(crate) driver: String,
     /// Its sandbox id.
     pub(crate) id: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List them.
+    List {
+        /// Only of this driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Bring one here before a sandbox needs it.
+    Pull {
+        /// oci:PATH[:TAG], tar:PATH[:TAG] or REGISTRY/NAME[:TAG][@DIGEST].
+        image: String,
+        /// For this driver. Default: the gateway's default driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Remove one that no sandbox needs.
+    Rm {
+        /// A name that it was pulled by, its digest, or the first 12 digits of that.
+        image: String,
+        /// Of this driver. Default: the gateway's default driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Remove those that no sandbox needs and no config pins.
+    Prune {
+        /// Only those not used for so long, for example 24h. Default: what the driver's limits say.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        older_than: Option<std::time::Duration>,
+        /// Only of this driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
