@@ -12,6 +12,9 @@
 mod cancel;
 mod digest;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod join;
 mod manifest;
 mod policy;
