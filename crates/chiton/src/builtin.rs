@@ -51,7 +51,7 @@ struct ImagesConfig {
     keep_hours: Option<u64>,
     /// Unpacked bytes of images that no sandbox uses and that may stay. Default: 20 GiB.
     keep_bytes: Option<u64>,
-    /// Layers that an image may have, at most 400. Default: 128.
+    /// Layers that an image may have, at most 300. Default: 128.
     max_layers: Option<usize>,
     /// Files, folders and links that a layer may have. Default: 1,000,000.
     max_entries: Option<u64>,
@@ -95,11 +95,11 @@ impl ImagesConfig {
             let pointer = format!("/images/login/{}/password_file", host.replace('~', "~0").replace('/', "~1"));
             issue(&pointer, format!("{:?} is not an absolute path", login.password_file), "begin it with \"/\"");
         }
-        if self.max_layers.is_some_and(|layers| layers == 0 || layers > 400) {
+        if self.max_layers.is_some_and(|layers| layers == 0 || layers > 300) {
             issue(
                 "/images/max_layers",
-                "the kernel stacks at most 500 layers, ours among them".to_owned(),
-                "use 1 to 400",
+                "the names of more than 300 layers do not fit into one mount call".to_owned(),
+                "use 1 to 300",
             );
         }
         if self.max_ratio == Some(0) {

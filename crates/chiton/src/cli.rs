@@ -136,7 +136,7 @@ pub(crate) struct CreateArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
-    /// host, dir:PATH, … Default: the driver's.
+    /// host, dir:PATH, oci:PATH[:TAG], tar:PATH[:TAG] or REGISTRY/NAME[:TAG][@DIGEST]. Default: the driver's.
     #[arg(long, value_name = "REF")]
     pub(crate) image: Option<String>,
     /// The driver. Default: the gateway's.

@@ -24,6 +24,7 @@ fn open(text: &str) -> bool {
 pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) -> Result<(), Error> {
     limits(plan, mounted)?;
     filled(plan)?;
+    plan.image.pinned()?;
     if let Some(path) = &plan.image.path {
         crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
     }

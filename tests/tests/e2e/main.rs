@@ -3,6 +3,7 @@
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `faults`: an extension that fails, hangs or panics
+//! - `images`: from a name to a process, and what keeps and removes images
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
@@ -16,6 +17,7 @@ mod chains;
 mod damage;
 mod faults;
 mod harness;
+mod images;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
 mod input;
 mod kills;

@@ -4,7 +4,7 @@
 /// others name images sets these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Layers of an image. The kernel stacks at most 500.
+    /// Layers of an image. The kernel stacks at most 500, and takes the names of about 300.
     pub layers: usize,
     /// Files, folders and links of one layer.
     pub entries: u64,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chiton_driver::{CallError, CallResult};
-use chiton_image::{Freed, ImageConfig, ImageError, Images, Pinned, Policy, Use, User, resolve_user};
+use chiton_image::{Freed, ImageConfig, ImageError, Images, Owner, Pinned, Policy, Use, User, resolve_user};
 use chiton_model::Error;
 
 use super::Host;
@@ -37,7 +37,9 @@ impl Host {
         if let Some(images) = &*images {
             return Ok(images.clone());
         }
-        let policy = Policy { roots: self.options.dir_roots.clone(), ..self.options.images.clone() };
+        // Only root can give files away.
+        let owner = if rustix::process::geteuid().is_root() { Owner::Keep } else { Owner::Single };
+        let policy = Policy { roots: self.options.dir_roots.clone(), owner, ..self.options.images.clone() };
         let opened = Images::open(&self.options.state_dir.join("images"), policy).map_err(not_run)?;
         *images = Some(opened.clone());
         Ok(opened)
