@@ -24,6 +24,7 @@ mod host;
 mod images;
 pub mod launch;
 mod logs;
+mod means;
 mod options;
 mod plan;
 mod record;

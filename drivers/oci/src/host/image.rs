@@ -67,12 +67,11 @@ impl Host {
         kept.and_then(|()| adopted.map_err(not_run))
     }
 
-    /// The unpacked layers of a plan's image, and its user.
-    pub(super) fn unpacked(&self, plan: &OciPlan) -> CallResult<Unpacked> {
+    /// The unpacked layers of a plan's image, and its user among so many ids.
+    pub(super) fn unpacked(&self, plan: &OciPlan, ids: u32) -> CallResult<Unpacked> {
         let Some(used) = image_use(plan)? else { return Ok(Unpacked::default()) };
         let images = self.images()?;
         let layers = images.layers(&used.chains).map_err(not_run)?;
-        let ids = plan.security.mapped_ids;
         let user = resolve_user(&plan.image.user, &layers, images.policy().owner, ids).map_err(not_run)?;
         Ok(Unpacked { layers, user: Some(user) })
     }

@@ -31,38 +31,53 @@ const SKELETON: &str = "/run/skeleton";
 /// The image's layers, with the sandbox's ids.
 const IMAGE: &str = "/run/i";
 
-/// Makes the root at [`ROOT`] and empty [`BUNDLE`] and [`STATE`] folders.
-pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
+/// Moves this process into a mount namespace of its own.
+pub(super) fn separate() -> Result<(), LaunchError> {
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace")?;
+    private()
+}
+
+/// Keeps what is mounted from here on from going elsewhere.
+pub(super) fn private() -> Result<(), LaunchError> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .step("make mounts private")?;
+        .step("make mounts private")
+}
+
+/// Makes the root at [`ROOT`] and empty [`BUNDLE`] and [`STATE`] folders, in a mount namespace of its own. For an
+/// ordinary user (`user`) the image's files keep their owners.
+pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
     let sources = root
         .binds
         .iter()
         .map(|bind| clone_tree(&bind.source, !bind.device).map_err(|error| named(&bind.source, &error)))
         .collect::<Result<Vec<_>, _>>()
         .step("open what is shown from the host")?;
-    let users = match root.lowers.is_empty() {
-        true => None,
-        false => Some(sys::user_namespace(root.first_id, root.ids).step("make the sandbox's ids")?),
+    // An ordinary user may not shift owners.
+    let users = if user || root.lowers.is_empty() {
+        None
+    } else {
+        Some(sys::user_namespace(root.first_id, root.ids).step("make the sandbox's ids")?)
     };
     let lowers = root
         .lowers
         .iter()
-        .zip(std::iter::repeat(users.as_ref()))
-        .filter_map(|(path, users)| users.map(|users| idmapped(path, users).map_err(|error| named(path, &error))))
+        .map(|path| image(path, users.as_ref()).map_err(|error| named(path, &error)))
         .collect::<Result<Vec<_>, _>>()
         .step("map the image's owners into the sandbox")?;
     let upper = open_folder(&root.upper).step("open the upper layer")?;
     let work = open_folder(&root.work).step("open the overlay's work folder")?;
-    hide_cgroups().step("detach cgroups")?;
+    if user {
+        super::user::hide_cgroups().step("hide cgroups")?;
+    } else {
+        hide_cgroups().step("detach cgroups")?;
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0711,size=16m")).step("mount the stage")?;
     for folder in [ROOT, BUNDLE, STATE, SKELETON, IMAGE] {
         fs::DirBuilder::new().mode(0o755).create(folder).step("lay out the stage")?;
     }
     skeleton(root).step("lay out the bottom layer")?;
-    overlay(&lowers, &upper, &work)?;
+    overlay(&lowers, &upper, &work, user)?;
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {
         show(&opened, bind, &source, root.first_id)
@@ -86,9 +101,10 @@ fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(open_tree(CWD, path, flags)?)
 }
 
-/// A detached, read-only copy of a folder's mount on which the files' owners are shifted into the sandbox's range. The
-/// path is followed without links: it was resolved when the plan was made, and must not lead elsewhere since.
-fn idmapped(path: &Path, users: &OwnedFd) -> io::Result<OwnedFd> {
+/// A detached, read-only copy of a folder's mount on which the files' owners are shifted into the sandbox's range; an
+/// ordinary user may not shift them. The path is followed without links: it was resolved when the plan was made, and
+/// must not lead elsewhere since.
+fn image(path: &Path, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     let tree = open_tree(
@@ -97,7 +113,7 @@ fn idmapped(path: &Path, users: &OwnedFd) -> io::Result<OwnedFd> {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
     )?;
     let attributes = Attributes { read_only: true, ..Attributes::default() };
-    sys::set_attributes(tree.as_fd(), attributes, Some(users.as_fd()))?;
+    sys::set_attributes(tree.as_fd(), attributes, users.map(AsFd::as_fd))?;
     Ok(tree)
 }
 
@@ -156,7 +172,7 @@ fn skeleton(root: &RootDocument) -> io::Result<()> {
 
 /// Mounts the overlay. Layers are named by descriptor: paths may hold commas and colons, and the sandbox sees this
 /// text in its own mount table.
-fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<(), LaunchError> {
+fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, user: bool) -> Result<(), LaunchError> {
     use std::os::fd::AsRawFd;
     let mut stack = String::new();
     for (index, tree) in lowers.iter().enumerate() {
@@ -167,10 +183,12 @@ fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> Result<(), La
         stack.push_str(&place);
         stack.push(':');
     }
+    // An ordinary user may not write the extended attributes that the overlay otherwise uses.
     let options = format!(
-        "lowerdir={stack}{SKELETON},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        "lowerdir={stack}{SKELETON},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{}",
         upper.as_raw_fd(),
-        work.as_raw_fd()
+        work.as_raw_fd(),
+        if user { ",userxattr" } else { "" }
     );
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("overlay"), ROOT, Some("overlay"), flags, Some(options.as_str())).step("mount the overlay")

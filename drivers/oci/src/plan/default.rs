@@ -8,6 +8,7 @@ use chiton_image::{ImageConfig, Pinned};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
+use super::tighten::Tighten;
 use super::{ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
 use crate::options::OciOptions;
 
@@ -21,12 +22,13 @@ const GRACE_LIMIT: u64 = 45;
 struct DriverConfig {
     hostname: Option<String>,
     read_only: bool,
+    security: Tighten,
     stop_grace_seconds: Option<u64>,
     /// Not to run the image's own command when the request has none.
     no_image_command: bool,
 }
 
-const KEYS: [&str; 4] = ["hostname", "image_command", "read_only", "stop_grace_seconds"];
+const KEYS: [&str; 5] = ["hostname", "image_command", "read_only", "security", "stop_grace_seconds"];
 
 impl DriverConfig {
     fn decode(value: &Value) -> Result<Self, Error> {
@@ -51,6 +53,7 @@ impl DriverConfig {
                     config.no_image_command = !value.as_bool().ok_or_else(|| expected("true or false"))?;
                 }
                 "read_only" => config.read_only = value.as_bool().ok_or_else(|| expected("true or false"))?,
+                "security" => config.security = Tighten::decode(value)?,
                 "stop_grace_seconds" => {
                     let seconds = value.as_u64().filter(|seconds| *seconds <= GRACE_LIMIT);
                     let seconds =
@@ -220,6 +223,8 @@ pub(crate) fn default_plan(
         }
         name.clone()
     });
+    let mut security = SecurityPlan::default();
+    from_request.extend(config.security.apply(&mut security)?.into_iter().map(str::to_owned));
     let default_workdir = match image.kind {
         ImageKind::Host => "/workspace",
         ImageKind::Oci if !from.workdir.is_empty() => {
@@ -254,7 +259,7 @@ pub(crate) fn default_plan(
             pids: request.resources.pids,
         },
         network: NetworkPlan { mode: NetworkMode::None, address: None },
-        security: SecurityPlan::default(),
+        security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };
     Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request, from_image })
