@@ -126,7 +126,7 @@ impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
 
 /// Readers of ours report their own conditions through [`io::Error`]; these come out as they went in.
 pub(crate) fn from_io(doing: String, error: io::Error) -> ImageError {
-    if error.get_ref().is_some_and(|inner| inner.is::<ImageError>()) {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<ImageError>) {
         let inner = error.into_inner().and_then(|inner| inner.downcast::<ImageError>().ok());
         return inner.map_or(ImageError::Cancelled, |inner| *inner);
     }

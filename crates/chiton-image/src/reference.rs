@@ -167,21 +167,19 @@ fn is_component(text: &str) -> bool {
 
 /// Whether a text is a host with an optional port, and nothing that would change the meaning of an address.
 pub fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((inner, rest)) => {
-            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("x")) };
-            (inner.parse::<std::net::Ipv6Addr>().is_ok(), port)
-        }
-        None => {
-            let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
-            let labels = host.split('.').all(|label| {
-                matches!(label.len(), 1..=63)
-                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-                    && !label.starts_with('-')
-                    && !label.ends_with('-')
-            });
-            (labels && host.len() <= 253, port)
-        }
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (host, port) = if let Some((inner, rest)) = bracketed {
+        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("x")) };
+        (inner.parse::<std::net::Ipv6Addr>().is_ok(), port)
+    } else {
+        let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+        let labels = host.split('.').all(|label| {
+            matches!(label.len(), 1..=63)
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        });
+        (labels && host.len() <= 253, port)
     };
     host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }

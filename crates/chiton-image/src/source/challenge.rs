@@ -74,7 +74,7 @@ mod tests {
                 r#"Bearer realm="https://a/t",service="s",scope="repository:x:pull,push""#,
                 bearer("https://a/t", Some("s"), Some("repository:x:pull,push")),
             ),
-            (r#"bearer service=s, realm=https://a/t"#, bearer("https://a/t", Some("s"), None)),
+            ("bearer service=s, realm=https://a/t", bearer("https://a/t", Some("s"), None)),
             (r#"Bearer realm="a\"b""#, bearer("a\"b", None, None)),
             (r#"Basic realm="x""#, Some(Challenge::Basic)),
             (r#"Bearer service="s""#, None),

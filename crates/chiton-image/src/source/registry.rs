@@ -190,8 +190,8 @@ impl Registries {
     /// What to send in `Authorization`, by the challenge of a registry.
     async fn token(&self, at: Repository<'_>, headers: &HeaderMap) -> Result<HeaderValue> {
         let login = self.login(at)?;
-        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let challenge = challenges.filter_map(Challenge::parse).next().ok_or_else(|| at.unauthorized())?;
+        let mut challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenge = challenges.find_map(Challenge::parse).ok_or_else(|| at.unauthorized())?;
         let (realm, service, scope) = match challenge {
             Challenge::Basic => {
                 let (user, password) = login.ok_or_else(|| at.unauthorized())?;

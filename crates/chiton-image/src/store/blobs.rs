@@ -91,7 +91,7 @@ impl Inner {
                 Ok(()) => break,
                 Err(ImageError::Registry { transient: true, .. }) if attempt < ATTEMPTS => {
                     tracing::warn!(registry = at.registry, digest = %layer.digest, have, attempt, "a download broke off; taking it up again");
-                    self.wait(at, deadline, async {
+                    Self::wait(at, deadline, async {
                         tokio::time::sleep(pause).await;
                         Ok(())
                     })?;
@@ -136,7 +136,7 @@ impl Inner {
         if *have == layer.size {
             return Ok(());
         }
-        let (mut response, begins) = self.wait(at, deadline, self.registries.blob(at, &layer.digest, *have))?;
+        let (mut response, begins) = Self::wait(at, deadline, self.registries.blob(at, &layer.digest, *have))?;
         if begins != *have {
             file.set_len(0).doing("begin a blob anew")?;
             (*hash, *have) = (Sha256::new(), 0);
@@ -144,7 +144,7 @@ impl Inner {
         file.seek(SeekFrom::Start(*have)).doing("write a blob")?;
         loop {
             cancel.check()?;
-            let piece = self.wait(at, deadline, async {
+            let piece = Self::wait(at, deadline, async {
                 response.chunk().await.map_err(|error| ImageError::Registry {
                     registry: at.registry.to_owned(),
                     why: format!("a layer broke off: {}", error.without_url()),

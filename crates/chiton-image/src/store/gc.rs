@@ -59,7 +59,7 @@ impl Images {
     /// Removes the image of this name or digest (or the beginning of one, at least 12 digits), unless it is needed.
     pub fn remove(&self, name: &str, uses: Uses<'_>) -> Result<Freed> {
         let mut leases = self.inner.leases.lock();
-        let needs = self.inner.needs(&mut leases, uses)?;
+        let needs = Inner::needs(&mut leases, uses)?;
         let digits = name.strip_prefix("sha256:").unwrap_or(name);
         let canonical = self.parse(name).map(|reference| reference.to_string()).unwrap_or_default();
         let is = |image: &Stored| {
@@ -85,7 +85,7 @@ impl Images {
     /// those not used for longest.
     pub fn prune(&self, older: Duration, bytes: u64, uses: Uses<'_>) -> Result<Freed> {
         let mut leases = self.inner.leases.lock();
-        let needs = self.inner.needs(&mut leases, uses)?;
+        let needs = Inner::needs(&mut leases, uses)?;
         let mut idle: Vec<Stored> = self.inner.stored()?;
         idle.retain(|image| self.inner.needed(&needs, image).is_none());
         idle.sort_by_key(|image| std::cmp::Reverse(image.used));
@@ -113,7 +113,7 @@ impl Inner {
             || image.references.iter().any(|reference| pinned.contains(reference))
     }
 
-    fn needs(&self, leases: &mut Vec<Lease>, uses: Uses<'_>) -> Result<Vec<Use>> {
+    fn needs(leases: &mut Vec<Lease>, uses: Uses<'_>) -> Result<Vec<Use>> {
         let now = Instant::now();
         leases.retain(|lease| lease.until.is_none_or(|until| until > now));
         let mut needs = uses().doing("find out which images sandboxes use")?;

@@ -195,7 +195,7 @@ impl Images {
 
     /// Ends the lease of one [`Images::ensure`] whose layers are not needed further.
     pub fn release(&self, digest: &Digest) {
-        self.inner.end_lease(&mut self.inner.leases.lock(), digest);
+        Inner::end_lease(&mut self.inner.leases.lock(), digest);
     }
 
     /// Hands an image over to a sandbox: while `record` makes its use durable nothing is removed, and from then on
@@ -209,7 +209,7 @@ impl Images {
         let mut leases = self.inner.leases.lock();
         self.layers(chains)?;
         record()?;
-        self.inner.end_lease(&mut leases, digest);
+        Inner::end_lease(&mut leases, digest);
         Ok(())
     }
 
@@ -250,7 +250,7 @@ impl Inner {
     }
 
     /// Ends the oldest lease of an image that is not being pulled.
-    fn end_lease(&self, leases: &mut Vec<Lease>, digest: &Digest) {
+    fn end_lease(leases: &mut Vec<Lease>, digest: &Digest) {
         if let Some(index) = leases.iter().position(|lease| lease.digest == *digest && lease.until.is_some()) {
             leases.remove(index);
         }
@@ -288,7 +288,7 @@ impl Inner {
             {
                 return Ok((digest, bytes));
             }
-            let (found, bytes) = self.wait(at, deadline, async {
+            let (found, bytes) = Self::wait(at, deadline, async {
                 match (manifest, digest) {
                     (false, Some(digest)) => Ok((digest, self.registries.blob_document(at, &digest).await?)),
                     _ => self.registries.manifest(at, wanted).await,
@@ -307,7 +307,7 @@ impl Inner {
     }
 
     /// Waits on this thread for a registry.
-    fn wait<T>(&self, at: Repository<'_>, deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
+    fn wait<T>(at: Repository<'_>, deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
         let failed =
             |why: &str| ImageError::Registry { registry: at.registry.to_owned(), why: why.to_owned(), transient: true };
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| failed("it was asked outside a runtime"))?;

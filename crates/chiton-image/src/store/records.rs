@@ -53,7 +53,7 @@ impl Inner {
     pub(super) fn record(&self, image: &Pinned, chains: &[Digest]) -> Result<()> {
         let _turn = self.joins.turn(format!("image {}", image.digest), &Cancel::default())?;
         let path = self.record_path(&image.digest);
-        let mut record = self.load(&path)?.unwrap_or(ImageRecord {
+        let mut record = Self::load(&path)?.unwrap_or(ImageRecord {
             version: ImageRecord::VERSION,
             digest: image.digest,
             references: BTreeSet::new(),
@@ -80,7 +80,7 @@ impl Inner {
     }
 
     /// A record that cannot be read counts as none: the image is pulled again when somebody wants it.
-    fn load(&self, path: &std::path::Path) -> Result<Option<ImageRecord>> {
+    fn load(path: &std::path::Path) -> Result<Option<ImageRecord>> {
         match fs::read(path) {
             Ok(bytes) => {
                 let read = serde_json::from_slice::<ImageRecord>(&bytes).ok();
@@ -96,7 +96,7 @@ impl Inner {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.dir.join("images")).doing("list the images")? {
             let path = entry.doing("list the images")?.path();
-            let Some(record) = self.load(&path)? else { continue };
+            let Some(record) = Self::load(&path)? else { continue };
             if !record.chains.iter().all(|chain| self.layer(chain).exists()) {
                 continue;
             }

@@ -369,7 +369,7 @@ fn time(text: &[u8]) -> Option<(i64, u32)> {
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let nanos: u32 = format!("{:0<9.9}", fraction).parse().ok()?;
+    let nanos: u32 = format!("{fraction:0<9.9}").parse().ok()?;
     Some(match (negative, nanos) {
         (false, nanos) => (seconds, nanos),
         (true, 0) => (-seconds, 0),

@@ -116,14 +116,14 @@ impl<'a> Placer<'a> {
             EntryType::Symlink => self.symlink(entry, folder.as_fd(), name),
             EntryType::Link => self.hard_link(entry, folder.as_fd(), name),
             EntryType::Fifo => {
-                self.free(entry, folder.as_fd(), name)?;
+                free(entry, folder.as_fd(), name)?;
                 mknodat(&folder, *name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
                     .map_err(|error| failed(entry, error))?;
                 self.finish_special(entry, folder.as_fd(), name)
             }
             EntryType::Char if entry.device == (0, 0) => {
                 // The overlay's own form of a removed name.
-                self.free(entry, folder.as_fd(), name)?;
+                free(entry, folder.as_fd(), name)?;
                 whiteout(folder.as_fd(), name).map_err(|error| failed(entry, error))
             }
             EntryType::Char | EntryType::Block => Err(refuse(&entry.path, "it is a device node")),
@@ -179,13 +179,10 @@ impl<'a> Placer<'a> {
                     }
                     self.count()?;
                     let made = self.make_folder(entry, opened.as_fd(), name)?;
-                    let (mode, uid, gid, time) =
-                        self.parents.folder(&folders[..=depth])?.map_or((0o755, 0, 0, (0, 0)), |stat: Stat| {
-                            let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
-                            (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid, (stat.st_mtime, nanos))
-                        });
-                    self.own(made.as_fd(), uid, gid).map_err(|error| failed(entry, error))?;
-                    fchmod(&made, self.folder_mode(mode)).map_err(|error| failed(entry, error))?;
+                    let below = self.parents.folder(&folders[..=depth])?;
+                    let (bits, owner, time) = below.as_ref().map_or((0o755, (0, 0), (0, 0)), described);
+                    self.own(made.as_fd(), owner.0, owner.1).map_err(|error| failed(entry, error))?;
+                    fchmod(&made, self.folder_mode(bits)).map_err(|error| failed(entry, error))?;
                     self.times.push((path, time));
                     opened = made;
                 }
@@ -198,11 +195,11 @@ impl<'a> Placer<'a> {
     /// A folder, made or found.
     fn make_folder(&self, entry: &Entry, folder: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
         let mut hides = false;
-        if let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                self.free(entry, folder, name)?;
-                hides = true;
-            }
+        if let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+        {
+            free(entry, folder, name)?;
+            hides = true;
         }
         match mkdirat(folder, name, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -242,7 +239,7 @@ impl<'a> Placer<'a> {
         if entry.length > self.limits.layer_bytes {
             return Err(ImageError::TooLarge { what: "bytes in a layer", limit: self.limits.layer_bytes });
         }
-        self.free(entry, folder, name)?;
+        free(entry, folder, name)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(folder, name, flags, Mode::from_raw_mode(0o600)).map_err(|error| failed(entry, error))?;
         match &entry.parts {
@@ -265,7 +262,7 @@ impl<'a> Placer<'a> {
         if entry.link.is_empty() || entry.link.len() > LONGEST {
             return Err(refuse(&entry.path, "it is a link to an empty or overlong name"));
         }
-        self.free(entry, folder, name)?;
+        free(entry, folder, name)?;
         symlinkat(entry.link.as_slice(), folder, name).map_err(|error| failed(entry, error))?;
         self.own_name(entry, folder, name)
     }
@@ -299,7 +296,7 @@ impl<'a> Placer<'a> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory || is_whiteout(&stat) {
             return Err(refuse(&entry.path, "it is a hard link to a folder or to a removed name"));
         }
-        self.free(entry, folder, name)?;
+        free(entry, folder, name)?;
         linkat(&from, *last, folder, name, AtFlags::empty()).map_err(|error| failed(entry, error))
     }
 
@@ -331,23 +328,23 @@ impl<'a> Placer<'a> {
         fsetxattr(folder, self.owner.opaque(), b"y", XattrFlags::empty())
     }
 
-    /// Makes room for a name: only the mark of a removed one gives way.
-    fn free(&self, entry: &Entry, folder: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(failed(entry, error)),
-            Ok(stat) if is_whiteout(&stat) => {
-                unlinkat(folder, name, AtFlags::empty()).map_err(|error| failed(entry, error))
-            }
-            Ok(_) => Err(refuse(&entry.path, "the layer has the name twice")),
-        }
-    }
-
     fn own(&self, file: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
         match self.owner {
             Owner::Keep => fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
             Owner::Single => Ok(()),
         }
+    }
+}
+
+/// Makes room for a name: only the mark of a removed one gives way.
+fn free(entry: &Entry, folder: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(failed(entry, error)),
+        Ok(stat) if is_whiteout(&stat) => {
+            unlinkat(folder, name, AtFlags::empty()).map_err(|error| failed(entry, error))
+        }
+        Ok(_) => Err(refuse(&entry.path, "the layer has the name twice")),
     }
 }
 
@@ -391,13 +388,19 @@ fn attributes(entry: &Entry, file: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Mode, owner and time of a folder of the layers below.
+fn described(stat: &Stat) -> (u32, (u32, u32), (i64, u32)) {
+    let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    (stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid), (stat.st_mtime, nanos))
+}
+
 fn stamps((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos).into() };
+    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) };
     Timestamps { last_access: time, last_modification: time }
 }
 
 fn copy<R: io::Read>(frames: &mut Frames<R>, file: &OwnedFd, mut at: u64, mut left: u64) -> Result<()> {
-    let mut buffer = [0; 64 * 1024];
+    let mut buffer = [0; 16 * 1024];
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let read = frames.read(&mut buffer[..most])?;

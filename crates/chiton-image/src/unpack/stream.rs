@@ -105,7 +105,7 @@ impl<R: Read> Read for Unpacked<R> {
             Plain::Zstd(decoder) => decoder.read(buffer),
         };
         let read = read.map_err(|error| {
-            if error.get_ref().is_some_and(|inner| inner.is::<ImageError>()) {
+            if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<ImageError>) {
                 return error;
             }
             let why = format!("it cannot be decompressed: {error}");

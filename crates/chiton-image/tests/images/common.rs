@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chiton_image::{Cancel, Digest, ImageError, Images, Limits, Owner, Pinned, Policy};
+use chiton_image::{Cancel, ImageError, Images, Limits, Owner, Pinned, Policy};
 use serde_json::json;
 
 use crate::build::{Layer, Packing, image};
@@ -85,10 +85,7 @@ pub(crate) fn unpack(world: &World, images: &Images, layers: &[Layer]) -> Result
 }
 
 /// No test removes anything that somebody uses, unless it says so.
+#[expect(clippy::unnecessary_wraps, reason = "the form of the question that the store asks")]
 pub(crate) fn nobody() -> std::io::Result<Vec<chiton_image::Use>> {
     Ok(Vec::new())
-}
-
-pub(crate) fn digest(text: &str) -> Digest {
-    Digest::of(text.as_bytes())
 }

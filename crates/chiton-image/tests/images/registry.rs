@@ -130,11 +130,12 @@ fn a_layer_that_breaks_off_is_taken_up_where_it_broke_and_a_short_one_is_refused
     let (registry, world) = (Registry::start(), World::new());
     let made = image(&[(Layer::default().file("one", &noise(300_000)), Packing::Plain)], &json!({}));
     registry.put("app", "1", &made);
-    let cut = Some((100_000, Arc::new(AtomicU64::new(0))));
-    let front = Front::start(&registry.address, Manner { cut: cut.clone(), ..Manner::default() });
+    let cuts = Arc::new(AtomicU64::new(0));
+    let manner = Manner { cut: Some((100_000, Arc::clone(&cuts))), ..Manner::default() };
+    let front = Front::start(&registry.address, manner);
     let images = world.images();
     let (pinned, _) = images.resolve(&format!("{}/app:1", front.address), PATIENCE).unwrap();
-    cut.unwrap().1.store(2, std::sync::atomic::Ordering::SeqCst);
+    cuts.store(2, std::sync::atomic::Ordering::SeqCst);
     images.ensure(&pinned, &Cancel::default(), &|_| ()).unwrap();
     assert_eq!(front.count(&format!("/blobs/{}", pinned.layers[0].digest)), 3);
     let folders = images.layers(&pinned.chains()).unwrap();

@@ -89,6 +89,7 @@ impl Registry {
             thread::yield_now();
         }
         let _ = child.kill();
+        let _ = child.wait();
         None
     }
 
@@ -194,11 +195,11 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
         (String::new(), String::new(), String::new(), String::new());
     while reader.read_line(&mut line)? > 0 {
         if first.is_empty() {
-            first = line.trim().to_owned();
+            line.trim().clone_into(&mut first);
             lines.lock().unwrap().push(first.clone());
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("authorization:") {
-            authorization = line[line.len() - value.len()..].trim().to_owned();
+            line[line.len() - value.len()..].trim().clone_into(&mut authorization);
         } else if line == "\r\n" {
             break;
         } else if !line.to_ascii_lowercase().starts_with("connection:") {
@@ -240,11 +241,11 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
     }
     write!(server, "\r\n")?;
     let blob = first.contains("/blobs/");
-    if let Some((bytes, times)) = manner.cut.as_ref().filter(|_| blob) {
-        if times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-            io::copy(&mut server.take(*bytes), &mut client)?;
-            return client.shutdown(Shutdown::Both);
-        }
+    if let Some((bytes, times)) = manner.cut.as_ref().filter(|_| blob)
+        && times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    {
+        io::copy(&mut server.take(*bytes), &mut client)?;
+        return client.shutdown(Shutdown::Both);
     }
     if let Some((bytes, gate)) = manner.hold.as_ref().filter(|_| blob) {
         io::copy(&mut (&mut server).take(*bytes), &mut client)?;
