@@ -117,7 +117,10 @@ pub(super) fn verify_process(pid: i32) -> io::Result<()> {
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim);
     if field("Seccomp") != "2" {
-        return refuse(format!("no system call filter holds for the container's init: Seccomp is {:?}", field("Seccomp")));
+        return refuse(format!(
+            "no system call filter holds for the container's init: Seccomp is {:?}",
+            field("Seccomp")
+        ));
     }
     if field("NoNewPrivs") != "1" {
         return refuse("no_new_privs is not set on the container's init".to_owned());
@@ -130,3 +133,6 @@ pub(super) fn verify_process(pid: i32) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
