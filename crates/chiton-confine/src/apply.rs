@@ -59,10 +59,21 @@ pub struct Enforced {
     pub landlock_abi: i32,
 }
 
+/// What a process is to apply to itself, as it is handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    /// System calls, compiled for this machine.
+    pub seccomp: Program,
+    /// Paths, as the process sees them.
+    pub landlock: Landlock,
+}
+
 /// Confines the calling thread and all that it starts, for good: paths first, then system calls. Sets `no_new_privs`.
 /// To be called by a process with one thread. An error may leave it half confined: it must end then.
-pub fn apply(landlock: &Landlock, program: &Program) -> Result<Enforced, ApplyError> {
-    let (held, abi) = restrict(landlock)?;
+pub fn apply(confinement: &Confinement) -> Result<Enforced, ApplyError> {
+    let program = &confinement.seccomp;
+    let (held, abi) = restrict(&confinement.landlock)?;
     seccompiler::apply_filter(&program.0).map_err(|error| ApplyError::Seccomp(error.to_string()))?;
     Ok(Enforced { seccomp_instructions: program.instructions(), landlock: held, landlock_abi: abi })
 }
