@@ -96,6 +96,7 @@ const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgrou
 /// Looks at a created container from outside and refuses one that is less confined than promised: every namespace its
 /// own, and what [`verify_process`] demands.
 pub(super) fn verify(pid: i32) -> io::Result<()> {
+    let pid = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     for namespace in NAMESPACES {
         let theirs = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
