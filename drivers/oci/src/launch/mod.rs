@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chiton_confine::{Landlock, Program};
+use chiton_confine::Confinement;
 use chiton_oci_monitor::wire::{self, LaunchOrder, LaunchReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -50,20 +50,10 @@ pub(crate) struct LaunchDocument {
     pub(crate) enter: Option<PathBuf>,
     /// What the root file system is made of.
     pub(crate) root: RootDocument,
-    /// What the container's processes may ask of the kernel.
+    /// What the container's init applies to itself before it waits for its start.
     pub(crate) confinement: Confinement,
     /// Whether this is an ordinary user's, in its user namespace.
     pub(crate) user: bool,
-}
-
-/// What the container's init applies to itself before it waits for its start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Confinement {
-    /// System calls, compiled for this machine.
-    pub(crate) seccomp: Program,
-    /// Paths, as the sandbox sees them.
-    pub(crate) landlock: Landlock,
 }
 
 /// What the root file system is made of.

@@ -134,3 +134,6 @@ pub(super) fn verify_process(pid: i32) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
