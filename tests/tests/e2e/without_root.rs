@@ -155,8 +155,11 @@ fn an_ordinary_user_does_everything_without_any_setting_and_leaves_nothing() {
     assert_eq!(fs::read_to_string(user.home().join("back")).expect("the copy"), "in and out\n");
 
     user.chiton(&["sandbox", "create", "talker", "--", "sh", "-c", "echo said; sleep 1000"]).ok();
-    let logs = user.chiton(&["sandbox", "logs", "talker"]).ok();
-    assert!(logs.contains("said"), "{logs}");
+    // Ready is before the main process's first word.
+    let begin = std::time::Instant::now();
+    while !user.chiton(&["sandbox", "logs", "talker"]).ok().contains("said") {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(30), "the log stays empty");
+    }
 
     // Sandboxes outlive the gateway, and the next one goes on with them.
     user.end("KILL");
