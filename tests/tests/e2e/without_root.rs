@@ -118,6 +118,11 @@ impl Drop for User {
         if self.gateway.is_some() {
             self.end("KILL");
         }
+        if std::thread::panicking() {
+            // What a failed test left would keep the user from being removed.
+            let end = "for pid in $(pgrep -u \"$0\"); do kill -9 $pid; done";
+            drop(Command::new("sh").args(["-c", end, &self.name]).status());
+        }
         let removed = Command::new("userdel").arg(&self.name).output();
         if !std::thread::panicking() {
             assert!(removed.as_ref().is_ok_and(|output| output.status.success()), "{removed:?}");
