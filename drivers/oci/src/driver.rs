@@ -200,6 +200,10 @@ impl ComputeDriver for OciDriver {
         ReceiverStream::new(receiver).boxed()
     }
 
+    fn lost_output(&self) -> u64 {
+        self.board.lost()
+    }
+
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {
         let dir = Paths::new(&self.host.options, id).dir;
         if !dir.exists() {

@@ -10,6 +10,7 @@
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `streams`: files, logs and output, in bulk and with faults
 //! - `terminals`: `exec -it` on a pseudo terminal
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
@@ -27,4 +28,5 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod streams;
 mod terminals;

@@ -276,7 +276,7 @@ pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
         // The library checks again, in its own way.
         let place = root.join(&path);
         let fault = |error: io::Error| match full(&error) {
-            true => at(&place)(io::Error::from(io::ErrorKind::StorageFull)),
+            true => at(&place)(rustix::io::Errno::NOSPC.into()),
             false => Error::invalid("archive", format!("cannot unpack {}: {error}", place.display())),
         };
         if !entry.unpack_in(root).map_err(fault)? {
