@@ -274,9 +274,11 @@ pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
         make_folder(root, path.parent().unwrap_or(Path::new("")))?;
         // The library checks again, in its own way.
         let place = root.join(&path);
-        let fault = |error: io::Error| match full(&error) {
-            true => at(&place)(rustix::io::Errno::NOSPC.into()),
-            false => Error::invalid("archive", format!("cannot unpack {}: {error}", place.display())),
+        let fault = |error: io::Error| {
+            if full(&error) {
+                return at(&place)(rustix::io::Errno::NOSPC.into());
+            }
+            Error::invalid("archive", format!("cannot unpack {}: {error}", place.display()))
         };
         if !entry.unpack_in(root).map_err(fault)? {
             return Err(refuse(&named, "leaves the target folder"));

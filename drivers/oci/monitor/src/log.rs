@@ -167,7 +167,7 @@ impl Writer {
             }
             if self.unplaced {
                 let digits = self.position.to_string();
-                write!(block.bytes, "{nanos} p F {} {digits}\n", digits.len())?;
+                writeln!(block.bytes, "{nanos} p F {} {digits}", digits.len())?;
                 self.unplaced = false;
             }
             block.bytes.extend_from_slice(header.as_bytes());
