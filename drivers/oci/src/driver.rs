@@ -249,6 +249,10 @@ impl ComputeDriver for OciDriver {
         self.blocking("delete the volume", move |host| host.delete_volume(&workspace, &name)).await
     }
 
+    fn lost_output(&self) -> u64 {
+        self.board.lost()
+    }
+
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {
         let dir = Paths::new(&self.host.options, id).dir;
         if !dir.exists() {

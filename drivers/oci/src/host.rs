@@ -284,7 +284,8 @@ fn status_of(state: State) -> ObservedStatus {
     match state {
         State::Launching => ObservedStatus::Broken("it is being made".to_owned()),
         State::Created => ObservedStatus::Created,
-        State::Running => ObservedStatus::Running,
+        // What was dropped is no state, and said only of what runs.
+        State::Running | State::Dropped { .. } => ObservedStatus::Running,
         State::Exited { exit } => ObservedStatus::Exited(exit_status(&exit)),
         State::Failed { step, message, .. } => ObservedStatus::Broken(format!("{step}: {message}")),
     }
