@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 5] = [
+const PACKAGES: [(&str, &[&str]); 6] = [
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
+    // An ordinary user maps the ids that it was granted by two programs of this package.
+    ("uidmap", &["/usr/bin/newuidmap"]),
     // Everyday programs that must work in a sandbox.
     ("git", &["/usr/bin/git"]),
     ("python3", &["/usr/bin/python3"]),
@@ -34,7 +36,9 @@ const GUEST: [(&str, &[&str]); 3] = [
 pub(crate) fn prepare() -> Result<(), String> {
     have(&PACKAGES)?;
     if !is_root() {
-        eprintln!("xtask: not root: tests that make real sandboxes will say by name that they are skipped");
+        eprintln!(
+            "xtask: not root: tests that need root, and what only root can make, will say by name that they are skipped"
+        );
     }
     Ok(())
 }

@@ -68,6 +68,13 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Looks at a sealed plan (slots not filled) and refuses what this platform cannot do. No effects.
     async fn validate(&self, plan: &Value) -> Result<(), Error>;
 
+    /// What this platform does not enforce for any sandbox that is made now, as a sentence for people; none when there
+    /// is nothing of the kind. Asked after [`ComputeDriver::validate`] and answered at once; the sandbox then carries it
+    /// as its condition `PartlyEnforced`. A limit that a request names is never such a shortfall: `validate` refuses it.
+    fn shortfall(&self) -> Option<String> {
+        None
+    }
+
     /// Slow work that needs no undo: image pull, asset fetch.
     async fn prepare(&self, _plan: &Value) -> CallResult<()> {
         Ok(())

@@ -103,11 +103,23 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     Ok(BuiltDriver { driver, agent_folder: Some(Arc::new(move |id| folders.agent_folder(id))) })
 }
 
+/// Where a gateway of this user that is told nothing keeps its things.
+fn folders() -> (PathBuf, PathBuf) {
+    if rustix::process::geteuid().is_root() {
+        return (PathBuf::from("/var/lib/chiton"), PathBuf::from("/run/chiton"));
+    }
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")));
+    let socket = chiton_client::default_socket();
+    let run = socket.and_then(|socket| Some(socket.parent()?.to_path_buf()));
+    (data.unwrap_or_default().join("chiton"), run.unwrap_or_default())
+}
+
 fn doctor(config: &Value) -> Vec<Finding> {
     // Doctor looks at the machine, not at a gateway: any id will do.
     let ids = DriverId::new("oci").and_then(|id| Ok((id, GatewayId::new("doctor")?)));
     let options = ids.and_then(|(id, gateway)| {
-        let (state_dir, run_dir) = (PathBuf::from("/var/lib/chiton"), PathBuf::from("/run/chiton"));
+        let (state_dir, run_dir) = folders();
         options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
     });
     match options {

@@ -5,9 +5,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path};
 
 use chiton_model::Error;
-use chiton_oci_monitor::cgroup::Mounted;
 
-use crate::disk::{self, Means};
+use crate::disk;
+use crate::means::{Limit, Means};
 use crate::options::OciOptions;
 use crate::plan::{OciPlan, ResourcesPlan};
 
@@ -22,8 +22,8 @@ fn open(text: &str) -> bool {
 }
 
 /// Checks all of a sealed plan.
-pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted], means: &Means) -> Result<(), Error> {
-    limits(plan, mounted, means)?;
+pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::Means) -> Result<(), Error> {
+    limits(plan, means, disk)?;
     filled(plan)?;
     if let Some(path) = &plan.image.path {
         crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
@@ -130,16 +130,18 @@ fn check_device(field: &str, path: &str) -> Result<(), Error> {
 }
 
 /// Checks limits: each is applied or the sandbox is refused.
-pub(crate) fn limits(plan: &OciPlan, mounted: &[Mounted], means: &Means) -> Result<(), Error> {
+pub(crate) fn limits(plan: &OciPlan, means: &Means, disk: &disk::Means) -> Result<(), Error> {
     let limits = &plan.resources;
-    disk::check(limits, plan.image.read_only, means)?;
+    disk::check(limits, plan.image.read_only, disk)?;
     open_files(limits)?;
-    let wanted = [("cpu", limits.cpu.is_some()), ("memory", limits.memory.is_some()), ("pids", limits.pids.is_some())];
-    for (name, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
-        if !mounted.iter().any(|hierarchy| hierarchy.controllers.iter().any(|controller| controller == name)) {
-            let text = format!("the limit resources.{name} cannot be applied: no cgroup hierarchy has the controller");
-            return Err(Error::refused("driver", format!("{text} {name:?}"))
-                .cure(format!("mount or enable the {name} cgroup controller, or leave the limit out")));
+    for limit in Limit::ALL {
+        let wanted = match limit {
+            Limit::Cpu => limits.cpu.is_some(),
+            Limit::Memory => limits.memory.is_some(),
+            Limit::Pids => limits.pids.is_some(),
+        };
+        if wanted {
+            means.require(limit)?;
         }
     }
     if let Some(memory) = limits.memory.as_ref().filter(|memory| memory.bytes() < LEAST_MEMORY) {

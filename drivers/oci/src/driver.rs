@@ -25,7 +25,7 @@ use crate::options::OciOptions;
 use crate::plan::{self, OciPlan, PLAN_SCHEMA};
 use crate::record::Paths;
 use crate::watch::Board;
-use crate::{check, doctor, logs};
+use crate::{check, logs};
 
 /// The embedded driver.
 pub struct OciDriver {
@@ -136,7 +136,7 @@ impl ComputeDriver for OciDriver {
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
-            plan::default_plan(&request, &host.options, host.means()).map_err(CallError::NotRun)
+            plan::default_plan(&request, &host.options, host.disk_means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -156,13 +156,16 @@ impl ComputeDriver for OciDriver {
 
     async fn validate(&self, plan: &Value) -> Result<(), Error> {
         let plan = OciPlan::decode(plan)?;
-        doctor::require_root()?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.mounted, host.means()).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.means, host.disk_means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
+    }
+
+    fn shortfall(&self) -> Option<String> {
+        self.host.shortfall()
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {

@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod host;
 pub mod launch;
 mod logs;
+mod means;
 mod options;
 mod plan;
 mod record;

@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
+use crate::means::{Limit, Means, Way};
 use crate::plan::{DiskMeans, ImageKind, OciPlan};
 use crate::record::{Paths, Record};
 
@@ -43,11 +44,11 @@ pub(crate) fn open_files_limit() -> u64 {
 }
 
 /// The limits of a plan in the kernel's units.
-pub(crate) fn limits(plan: &OciPlan) -> Limits {
+pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Limits {
     Limits {
         cpu_millicores: plan.resources.cpu.as_ref().map(chiton_model::CpuQuantity::millicores),
         memory_bytes: plan.resources.memory.as_ref().map(chiton_model::MemoryQuantity::bytes),
-        pids: plan.resources.pids,
+        pids: plan.resources.pids.filter(|_| matches!(means.way(Limit::Pids), Way::Cgroup { .. })),
     }
 }
 
@@ -90,7 +91,7 @@ pub(crate) fn root(
         lower: plan.image.path.as_ref().map(Into::into),
         layer: layer(plan, paths),
         first_id: record.first_id,
-        ids: plan.security.mapped_ids,
+        ids: record.ids.min(plan.security.mapped_ids),
         skeleton,
         binds,
         volumes,
@@ -159,8 +160,9 @@ fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
 }
 
 /// The runtime specification (OCI 1.0), without the root's path.
-pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>) -> Value {
-    let ids = json!([{ "containerID": 0, "hostID": record.first_id, "size": plan.security.mapped_ids }]);
+pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>, means: &Means) -> Value {
+    let ids =
+        json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
     let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
     let no_capabilities = json!({
         "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []
@@ -184,7 +186,7 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             ],
             "noNewPrivileges": plan.security.no_new_privileges,
         },
-        "mounts": mounts(plan),
+        "mounts": mounts(plan, record),
         "linux": {
             // Absolute, or the library asks for systemd. It finds no hierarchy to make it in.
             "cgroupsPath": "/chiton",
@@ -195,6 +197,10 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             "readonlyPaths": plan.security.readonly_paths,
         },
     });
+    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids)) {
+        let limits = spec["process"]["rlimits"].as_array_mut();
+        limits.into_iter().for_each(|limits| limits.push(json!({ "type": name, "soft": pids, "hard": pids })));
+    }
     if gateway_is_spared() {
         spec["process"]["oomScoreAdj"] = json!(0);
     }
@@ -236,17 +242,15 @@ fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>) -> Vec<String> {
 }
 
 /// The kernel's file systems. Host paths are mounted before the library runs.
-fn mounts(plan: &OciPlan) -> Vec<Value> {
+fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": source, "options": options });
+    // The group "tty", which a sandbox with few ids does not have.
+    let terminals: &[&str] = &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let terminals = if record.ids > 5 { terminals } else { &terminals[..5] };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", "devpts", terminals),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),

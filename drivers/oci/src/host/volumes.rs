@@ -148,7 +148,7 @@ impl Host {
             None => None,
             Some(size) => {
                 let geometry = disk::Geometry::for_limits("volume", size, None).map_err(CallError::NotRun)?;
-                let mkfs = self.means().image.as_ref().map_err(|lacking| {
+                let mkfs = self.disk_means().image.as_ref().map_err(|lacking| {
                     let text = format!("this machine cannot limit a volume: {lacking}");
                     CallError::NotRun(Error::refused("driver", text).cure("leave its size out"))
                 })?;

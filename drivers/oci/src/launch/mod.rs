@@ -13,6 +13,7 @@ mod container;
 mod layer;
 mod raw;
 mod stage;
+mod user;
 mod volumes;
 
 use std::ffi::OsString;
@@ -51,6 +52,8 @@ pub(crate) struct LaunchDocument {
     pub(crate) root: RootDocument,
     /// What the container's processes may ask of the kernel.
     pub(crate) confinement: Confinement,
+    /// Whether this is an ordinary user's, in its user namespace.
+    pub(crate) user: bool,
 }
 
 /// What the container's init applies to itself before it waits for its start.
@@ -187,7 +190,12 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
             None => bind(parent)?,
         }
     }
-    stage::make(&document.root)?;
+    if document.user {
+        user::prepare(&document.root)?;
+    } else {
+        stage::separate()?;
+    }
+    stage::make(&document.root, document.user)?;
     let mut container = container::create(&document.id, document.spec, document.confinement)?;
     let confinement = serde_json::to_string(&container.enforced()).step("report")?;
     let created = LaunchReport::Created { pid: container.pid(), confinement };

@@ -170,11 +170,11 @@ fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
     let mut plan = default_plan(&request(), &options(), &means()).unwrap().plan;
     plan["resources"] = json!({ "cpu": "1", "memory": "64Mi", "pids": 10 });
     let mounted = |controllers: &[&str]| {
-        vec![chiton_oci_monitor::cgroup::Mounted {
+        crate::means::Means::of_root(vec![chiton_oci_monitor::cgroup::Mounted {
             root: "/sys/fs/cgroup".into(),
             unified: true,
             controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
-        }]
+        }])
     };
     let typed = OciPlan::decode(&plan).unwrap();
     check::limits(&typed, &mounted(&["cpu", "memory", "pids"]), &means()).unwrap();
@@ -196,7 +196,7 @@ fn limits(resources: Value, driver_config: Value, means: &Means) -> Result<(), c
         unified: true,
         controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
     };
-    check::limits(&OciPlan::decode(&plan).unwrap(), &[mounted], means)
+    check::limits(&OciPlan::decode(&plan).unwrap(), &crate::means::Means::of_root(vec![mounted]), means)
 }
 
 #[test]
