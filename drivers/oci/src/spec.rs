@@ -256,7 +256,7 @@ fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
     if plan.image.read_only {
-        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"]));
     }
     for device in &plan.devices {
         mounts.push(mount(&device.path, "bind", &device.path, &["bind", "nosuid", "noexec"]));
