@@ -274,3 +274,17 @@ async fn no_loop_device_is_left_whenever_its_makers_are_killed() {
     }
     world.assert_no_traces();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_cannot_take_the_hosts_inotify_instances() {
+    if !able("a_sandbox_cannot_take_the_hosts_inotify_instances") {
+        return;
+    }
+    let world = World::new();
+    let driver = world.driver();
+    let count = "import ctypes; c = ctypes.CDLL(None); print(sum(c.inotify_init1(0) >= 0 for _ in range(200)))";
+    let (exit, text) = run(&driver, &request("host", &["python3", "-c", count])).await;
+    assert_eq!(exit.code, Some(0), "{text}");
+    assert_eq!(text.trim(), "24");
+    world.assert_no_traces();
+}
