@@ -131,24 +131,14 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
-        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
         let user =
             if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
         let made = Arc::new(Ready { agent_program, means, user });
+        made.remove_leftovers(&self.options).not_run("look for what is left of volumes")?;
         *ready = Some(Arc::clone(&made));
         Ok(made)
-    }
-
-    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
-    fn remove_leftovers(&self) {
-        let options = self.options.clone();
-        std::thread::spawn(move || {
-            if let Err(error) = crate::volumes::remove_leftovers(&options) {
-                tracing::warn!(%error, "what is left of deleted volumes was not removed");
-            }
-        });
     }
 
     /// What is not enforced here, as far as the machine was looked at.

@@ -40,6 +40,9 @@ const CONFIGURATION: [&str; 10] = [
 /// The most open files of a process where a plan does not say.
 const OPEN_FILES: u64 = 65_536;
 
+/// How many inotify instances a sandbox can have; the host has 128 for each user where nobody raised that.
+const INOTIFY_INSTANCES: &str = "24";
+
 /// The most that a sandbox can be given: this process's own hard limit, which it cannot pass.
 pub(crate) fn open_files_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
@@ -228,6 +231,9 @@ pub(crate) fn runtime(
         "linux": {
             // Absolute, or the library asks for systemd. It finds no hierarchy to make it in.
             "cgroupsPath": "/chiton",
+            // The kernel counts these for the sandbox and again for whoever made its user namespace, who is the same for
+            // all: without a bound of its own, one sandbox could take them from the host and from all others.
+            "sysctl": { "user.max_inotify_instances": INOTIFY_INSTANCES, "user.max_fanotify_groups": "0" },
             "uidMappings": ids,
             "gidMappings": ids,
             "namespaces": namespaces,
@@ -294,7 +300,7 @@ fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
     if plan.image.read_only {
-        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"]));
     }
     for device in &plan.devices {
         mounts.push(mount(&device.path, "bind", &device.path, &["bind", "nosuid", "noexec"]));
