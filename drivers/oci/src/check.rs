@@ -16,7 +16,7 @@ const LEAST_MEMORY: u64 = 16 << 20;
 const LEAST_MILLICORES: u64 = 10;
 
 /// Whether a text still has a slot in it, so that it cannot be checked yet.
-fn open(text: &str) -> bool {
+pub(crate) fn open(text: &str) -> bool {
     text.contains("<known after apply: ")
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) ->
 
 /// Checks what is certain of the plan's texts alone.
 pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
-    if plan.security != SecurityPlan::default() {
+    if plan.security != SecurityPlan::of(plan.network.mode) {
         return Err(Error::refused("driver", "the plan's confinement is not the driver's own")
             .cure("leave /security as the driver made it"));
     }

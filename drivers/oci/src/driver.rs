@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite, StartCall,
 };
 use chiton_model::{BackendId, Error, SandboxId};
 use futures::StreamExt;
@@ -53,7 +53,7 @@ impl OciDriver {
                 Point::Resource,
             ]),
             limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
-            networks: BTreeSet::new(),
+            networks: networks(),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
@@ -97,6 +97,15 @@ impl OciDriver {
             self.board.tell(DriverEvent::Changed(observed));
         }
     }
+}
+
+/// Only root makes bridges.
+fn networks() -> BTreeSet<NetworkKind> {
+    let mut kinds = BTreeSet::from([NetworkKind::Host]);
+    if rustix::process::geteuid().is_root() {
+        kinds.insert(NetworkKind::Bridge);
+    }
+    kinds
 }
 
 #[async_trait]
@@ -143,7 +152,8 @@ impl ComputeDriver for OciDriver {
         doctor::require_root()?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.mounted).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.mounted).map_err(CallError::NotRun)?;
+            host.network.check(&plan.network)
         })
         .await
         .map_err(CallError::into_error)

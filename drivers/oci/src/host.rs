@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::network::Network;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
@@ -48,6 +49,8 @@ pub(crate) struct Host {
     ranges: Mutex<Option<BTreeSet<u32>>>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
+    /// The bridge and who has which address on it.
+    pub(crate) network: Arc<Network>,
 }
 
 /// What is set up once.
@@ -80,6 +83,7 @@ impl<T> Doing<T> for io::Result<T> {
 impl Host {
     pub(crate) fn new(options: OciOptions) -> Self {
         Self {
+            network: Network::new(&options),
             options,
             ready: Mutex::default(),
             busy: Mutex::default(),
@@ -109,9 +113,25 @@ impl Host {
         self.forget_tombstones().not_run("remove old tombstones")?;
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mounted = cgroup::detect().not_run("find the cgroup hierarchies")?;
+        if let Err(error) = self.recover_network() {
+            // Each call that needs the network says so itself; sandboxes without one are not concerned.
+            tracing::warn!(error = %error.into_error(), "the bridge and its rules were not restored");
+        }
         let made = Arc::new(Ready { agent_program, mounted });
         *ready = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Takes up the places on the bridge that an earlier gateway gave out.
+    fn recover_network(&self) -> CallResult<()> {
+        let mut leases = Vec::new();
+        for id in record::ids(&self.options).not_run("list the sandboxes")? {
+            let dir = Paths::new(&self.options, &id).dir;
+            if let Some(record) = Record::load(&dir).not_run("read a sandbox's record")? {
+                leases.extend(record.network.map(|lease| (id, lease)));
+            }
+        }
+        self.network.recover(leases)
     }
 
     /// Writes the agent's program under its digest, once per content.

@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod host;
 pub mod launch;
 mod logs;
+mod network;
 mod options;
 mod plan;
 mod record;
@@ -32,8 +33,8 @@ mod watch;
 
 pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
-pub use options::{Launcher, OciOptions};
+pub use options::{Launcher, NetworkOptions, OciOptions};
 pub use plan::{
-    DevicePlan, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA, ResourcesPlan,
+    DevicePlan, DnsSource, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA, ResourcesPlan,
     SandboxRef, SecurityPlan,
 };

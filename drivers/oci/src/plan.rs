@@ -16,7 +16,7 @@ mod security;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
 pub use image::{ImageKind, ImagePlan};
-pub use network::{NetworkMode, NetworkPlan};
+pub use network::{DnsSource, NetworkMode, NetworkPlan};
 pub use resources::ResourcesPlan;
 use resources::write_resource;
 pub use security::SecurityPlan;

@@ -46,6 +46,9 @@ pub(crate) struct Record {
     pub(crate) attempt: Option<String>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
+    /// Its place on the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<crate::network::Lease>,
 }
 
 impl Record {

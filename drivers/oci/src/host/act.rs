@@ -9,7 +9,8 @@ use chiton_oci_monitor::wire::{Request, State};
 use super::spawn::await_state;
 use super::{ACT, Doing, Host, Monitor};
 use crate::connection::Connection;
-use crate::plan::OciPlan;
+use crate::network::{self, Lease};
+use crate::plan::{NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 
 impl Host {
@@ -21,6 +22,7 @@ impl Host {
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
         crate::check::limits(&plan, &ready.mounted).map_err(CallError::NotRun)?;
+        self.network.check(&plan.network)?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
@@ -31,16 +33,35 @@ impl Host {
                 Some(_) => return Ok(None),
             }
             let first_id = self.take_range()?;
-            let record = self.record(call, &plan, first_id)?;
-            let spawned = Self::make_folders(&paths, first_id)
-                .and_then(|()| record.store(&paths.dir))
-                .failed("make the sandbox's folders")
-                .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
+            let spawned = self.network.claim(id, &plan.network, None).and_then(|lease| {
+                let record = self.record(call, &plan, first_id, lease)?;
+                Self::make_folders(&paths, first_id)
+                    .and_then(|()| record.store(&paths.dir))
+                    .and_then(|()| network::write_resolver_file(&plan, &paths))
+                    .failed("make the sandbox's folders")?;
+                if record.network.is_some() {
+                    self.network.ready()?;
+                }
+                self.spawn(&plan, &record, &paths, call.agent.as_ref(), false)
+            });
             if spawned.is_err() {
                 self.free_range(first_id);
+                // What fails here is tried again by delete, which the record tells of it.
+                let _ = self.network.release(id, None);
             }
             spawned?
         };
+        let mut spawned = spawned;
+        if plan.network.mode == NetworkMode::Bridge {
+            // While the launch child works. The sandbox's port passes nothing until this is done.
+            if let Err(error) = self.network.apply() {
+                let busy = self.busy(id);
+                let _busy = busy.lock();
+                self.end(id, deadline)?;
+                let _ = spawned.child.wait();
+                return Err(error);
+            }
+        }
         await_monitor(spawned, &State::Created, deadline, "create the sandbox").map(Some)
     }
 
@@ -73,9 +94,17 @@ impl Host {
             }
         }
         let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };
-        let record = self.record(call, &plan, old.first_id)?;
+        self.network.check(&plan.network)?;
+        let lease = self.network.claim(id, &plan.network, old.network.as_ref())?;
+        let record = self.record(call, &plan, old.first_id, lease)?;
         Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
         record.store(&paths.dir).failed("write the sandbox's record")?;
+        network::write_resolver_file(&plan, &paths).failed("write the sandbox's resolver file")?;
+        if record.network.is_some() {
+            // It runs as soon as it is made, so that its rules come first.
+            self.network.ready()?;
+            self.network.apply()?;
+        }
         let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
         drop(guard);
         await_monitor(spawned, &State::Running, deadline, "start the sandbox").map(Some)
@@ -99,11 +128,18 @@ impl Host {
         self.end(id, deadline)
     }
 
-    fn record(&self, call: &CreateCall, plan: &OciPlan, first_id: u32) -> CallResult<Record> {
+    fn record(
+        &self,
+        call: &CreateCall,
+        plan: &OciPlan,
+        first_id: u32,
+        network: Option<Lease>,
+    ) -> CallResult<Record> {
         let identity = &call.identity;
         let mut annotations = plan.annotations.clone();
-        if let Some(address) = &plan.network.address {
-            annotations.insert("chiton.dev/address".to_owned(), address.clone());
+        let address = network.as_ref().map(|lease| lease.address.to_string()).or(plan.network.address.clone());
+        if let Some(address) = address {
+            annotations.insert("chiton.dev/address".to_owned(), address);
         }
         Ok(Record {
             version: Record::VERSION,
@@ -117,6 +153,7 @@ impl Host {
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
             stop_grace_seconds: plan.stop_grace_seconds,
+            network,
         })
     }
 }

@@ -18,7 +18,7 @@ use chiton_oci_monitor::wire::{Config, State};
 use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
 use crate::launch::LaunchDocument;
-use crate::plan::OciPlan;
+use crate::plan::{NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -62,6 +62,7 @@ impl Host {
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
             root: spec::root(plan, record, paths, program),
+            network: self.network.document(&record.id, &plan.network, record.network.as_ref()),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;
         let config = Config {
@@ -76,6 +77,7 @@ impl Host {
             launcher: self.launcher()?,
             launch,
             root_uid: record.first_id,
+            host_network: plan.network.mode == NetworkMode::Host,
             start,
             log_bytes: self.options.log_bytes,
             launch_deadline_ms: LAUNCH_MILLIS,

@@ -26,6 +26,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::network::join::NetworkDocument;
 use crate::sys;
 
 pub use raw::{RawTiming, raw_create_start};
@@ -44,6 +45,8 @@ pub(crate) struct LaunchDocument {
     pub(crate) enter: Option<PathBuf>,
     /// What the root file system is made of.
     pub(crate) root: RootDocument,
+    /// The network.
+    pub(crate) network: NetworkDocument,
 }
 
 /// What the root file system is made of.
@@ -171,7 +174,7 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
         }
     }
     stage::make(&document.root)?;
-    let mut container = container::create(&document.id, document.spec)?;
+    let mut container = container::create(&document.id, document.spec, &document.network)?;
     let created = LaunchReport::Created { pid: container.pid() };
     wire::send(monitor, &created).step("report")?;
     match wire::receive(&mut reader).step("wait for the order to start")? {

@@ -7,7 +7,7 @@ use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
-use super::{ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
+use super::{ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
 use crate::options::OciOptions;
 
 /// The search path of programs when the request sets none.
@@ -138,6 +138,7 @@ fn segment(text: &str) -> String {
 pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
     let image = image(request, options, config.read_only)?;
+    let network = super::network::network(&request.network, options)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
     let mut from_request = Vec::new();
     let mut said = |given: bool, pointer: String| {
@@ -155,6 +156,9 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Resul
     said(request.resources.cpu.is_some(), "/resources/cpu".to_owned());
     said(request.resources.memory.is_some(), "/resources/memory".to_owned());
     said(request.resources.pids.is_some(), "/resources/pids".to_owned());
+    said(!request.network.is_none(), "/network/mode".to_owned());
+    said(!request.network.allow.is_empty(), "/network/allow".to_owned());
+    said(!request.network.dns.is_empty(), "/network/dns".to_owned());
     for key in request.labels.keys() {
         said(true, format!("/labels/{}", segment(key)));
     }
@@ -198,8 +202,8 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Resul
             memory: request.resources.memory.clone(),
             pids: request.resources.pids,
         },
-        network: NetworkPlan { mode: NetworkMode::None, address: None },
-        security: SecurityPlan::default(),
+        security: SecurityPlan::of(network.mode),
+        network,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };
     Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request })

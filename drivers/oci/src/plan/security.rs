@@ -23,6 +23,17 @@ pub struct SecurityPlan {
     pub open_files: u64,
 }
 
+impl SecurityPlan {
+    /// The confinement that goes with a network: a sandbox on the host's has no network namespace of its own.
+    pub(crate) fn of(network: super::NetworkMode) -> Self {
+        let mut plan = Self::default();
+        if network == super::NetworkMode::Host {
+            plan.namespaces.retain(|namespace| namespace != "network");
+        }
+        plan
+    }
+}
+
 impl Default for SecurityPlan {
     fn default() -> Self {
         let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();

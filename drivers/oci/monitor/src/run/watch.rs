@@ -235,7 +235,7 @@ impl Monitor {
                 LaunchReport::Created { pid } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
-                    verify(pid).step("verify the container's confinement")?;
+                    verify(pid, self.config.host_network).step("verify the container's confinement")?;
                     files::mark(&self.config.dir, files::CREATED).step("mark the container as created")?;
                     self.announce(State::Created);
                     if self.start_wanted {
