@@ -35,6 +35,6 @@ pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
 pub use options::{Launcher, NetworkOptions, OciOptions};
 pub use plan::{
-    DevicePlan, DnsSource, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA, ResourcesPlan,
-    SandboxRef, SecurityPlan,
+    DevicePlan, DnsSource, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
+    ResourcesPlan, SandboxRef, SecurityPlan,
 };

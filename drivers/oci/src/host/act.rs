@@ -128,13 +128,7 @@ impl Host {
         self.end(id, deadline)
     }
 
-    fn record(
-        &self,
-        call: &CreateCall,
-        plan: &OciPlan,
-        first_id: u32,
-        network: Option<Lease>,
-    ) -> CallResult<Record> {
+    fn record(&self, call: &CreateCall, plan: &OciPlan, first_id: u32, network: Option<Lease>) -> CallResult<Record> {
         let identity = &call.identity;
         let mut annotations = plan.annotations.clone();
         let address = network.as_ref().map(|lease| lease.address.to_string()).or(plan.network.address.clone());

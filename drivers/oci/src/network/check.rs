@@ -20,15 +20,17 @@ pub(crate) fn allowed(plan: &NetworkPlan, options: &NetworkOptions) -> Result<()
             Err(Error::refused("policy", "the operator does not let sandboxes use the host's network")
                 .cure("ask for network bridge, or let the operator set host_network = true for this driver"))
         }
-        NetworkMode::Host if !plan.allow.is_empty() => {
-            Err(Error::invalid("network.allow", "the host's network is not filtered, so that nothing can be allowed in it")
-                .cure("leave the ranges out, or ask for network bridge"))
-        }
+        NetworkMode::Host if !plan.allow.is_empty() => Err(Error::invalid(
+            "network.allow",
+            "the host's network is not filtered, so that nothing can be allowed in it",
+        )
+        .cure("leave the ranges out, or ask for network bridge")),
         NetworkMode::Host => Ok(()),
-        NetworkMode::Bridge if !rustix::process::geteuid().is_root() => {
-            Err(Error::unavailable("network bridge", "a bridge can only be made by root, and the gateway runs as somebody else")
-                .cure("run the gateway as root, or ask for network none"))
-        }
+        NetworkMode::Bridge if !rustix::process::geteuid().is_root() => Err(Error::unavailable(
+            "network bridge",
+            "a bridge can only be made by root, and the gateway runs as somebody else",
+        )
+        .cure("run the gateway as root, or ask for network none")),
         NetworkMode::Bridge => Ok(()),
     }
 }
@@ -69,8 +71,11 @@ pub(crate) fn address(text: &str, range: Ipv4Net) -> Result<Ipv4Addr, Error> {
 /// What the machine lacks for a bridge.
 pub(crate) fn machine(options: &NetworkOptions) -> Result<(), Error> {
     if nft::program().is_none() {
-        return Err(Error::unavailable("network bridge", "the program nft is not installed, and without it nothing is filtered")
-            .cure("install nftables, or ask for network none"));
+        return Err(Error::unavailable(
+            "network bridge",
+            "the program nft is not installed, and without it nothing is filtered",
+        )
+        .cure("install nftables, or ask for network none"));
     }
     if !options.enable_forwarding && !forwards() {
         return Err(Error::unavailable("network bridge", format!("this machine does not forward packets ({FORWARD} is 0)"))

@@ -72,15 +72,16 @@ fn outside(host: &mut Netlink, attachment: &Attachment, namespace: &File) -> io:
         .ok_or_else(|| io::Error::other(format!("bridge {} of this gateway is gone", attachment.bridge)))?;
     // A namespace that ends takes its interfaces along, but in its own time: the one of the last run may still be here.
     if let Some(old) = host.link(&attachment.port)? {
-        if old.alias != attachment.port_owner {
+        let half_made = old.alias.is_empty() && old.controller == Some(bridge.index);
+        if old.alias != attachment.port_owner && !half_made {
             let what = format!("interface {} belongs to somebody else ({:?})", attachment.port, old.alias);
             return Err(io::Error::other(what));
         }
         host.delete(old.index)?;
     }
     let hardware = names::hardware(attachment.address);
-    host.add_pair(&attachment.port, &attachment.port_owner, bridge.index, namespace.as_fd(), hardware)?;
+    host.add_pair(&attachment.port, bridge.index, namespace.as_fd(), hardware)?;
     let port = host.link(&attachment.port)?.ok_or_else(|| io::Error::other("the port is not there"))?;
-    host.no_ipv6(port.index)?;
+    host.adopt(port.index, &attachment.port_owner)?;
     Ok(port.index)
 }

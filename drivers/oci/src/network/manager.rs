@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chiton_driver::{CallError, CallResult};
@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::join::{Attachment, NetworkDocument};
 use super::names::{self, Names};
-use super::netlink::Netlink;
+use super::netlink::{Link, Netlink};
 use super::table::{self, Entries};
 use super::{Lease, check, nft, rules, subnet};
 use crate::host::Doing;
@@ -34,6 +34,8 @@ pub(crate) struct Network {
     claims: Mutex<Claims>,
     /// What the tables hold; `None` when that is not known. Held while anything is changed in the kernel.
     table: Mutex<Option<Entries>>,
+    /// Whether somebody listens for changes of the tables.
+    watched: OnceLock<()>,
     idle: Mutex<bool>,
     waiting: Condvar,
 }
@@ -63,6 +65,7 @@ impl Network {
             subnet: Mutex::default(),
             claims: Mutex::default(),
             table: Mutex::default(),
+            watched: OnceLock::new(),
             idle: Mutex::default(),
             waiting: Condvar::new(),
         })
@@ -96,7 +99,7 @@ impl Network {
     }
 
     /// Takes up what the records say, and removes interfaces and tables that no record speaks of.
-    pub(crate) fn recover(&self, records: Vec<(SandboxId, Lease)>) -> CallResult<()> {
+    pub(crate) fn recover(self: &Arc<Self>, records: Vec<(SandboxId, Lease)>) -> CallResult<()> {
         {
             let mut claims = self.claims.lock();
             for (sandbox, lease) in records {
@@ -107,7 +110,7 @@ impl Network {
         let mut netlink = Netlink::open().not_run("open a netlink socket")?;
         let links = netlink.links().not_run("list the interfaces")?;
         let (bridge, prefix) = (self.names.bridge(), self.names.port_prefix());
-        let there = links.iter().any(|link| link.name == bridge && link.alias == self.names.owner());
+        let there = links.iter().find(|link| link.name == bridge && self.is_ours(link)).map(|link| link.index);
         let known: Vec<(String, String)> = {
             let claims = self.claims.lock();
             let both = |(address, claim): (&Ipv4Addr, &Claim)| {
@@ -116,14 +119,15 @@ impl Network {
             claims.held.iter().map(both).collect()
         };
         let ours = links.iter().filter(|link| {
-            link.name.starts_with(&prefix) && link.alias.starts_with(&format!("{} ", self.names.owner()))
+            let half_made = link.alias.is_empty() && there.is_some() && link.controller == there;
+            link.name.starts_with(&prefix) && (half_made || link.alias.starts_with(&format!("{} ", self.names.owner())))
         });
         for link in ours.filter(|link| !known.contains(&(link.name.clone(), link.alias.clone()))) {
             netlink.delete(link.index).failed("remove an interface that no sandbox has")?;
         }
         if known.is_empty() {
             // The tables are never without the bridge.
-            return if there { self.leave() } else { Ok(()) };
+            return if there.is_some() { self.leave() } else { Ok(()) };
         }
         self.ready()?;
         self.apply()
@@ -139,7 +143,9 @@ impl Network {
         let wanted = planned.map_err(CallError::NotRun)?.or(old.map(|lease| lease.address));
         if let Some(old) = old.filter(|old| !subnet::usable(subnet, old.address)) {
             let text = format!("sandbox {id} has address {}, and the bridge's range is now {subnet}", old.address);
-            return Err(CallError::NotRun(Error::refused("policy", text).cure("set the bridge's subnet back, or delete the sandbox")));
+            return Err(CallError::NotRun(
+                Error::refused("policy", text).cure("set the bridge's subnet back, or delete the sandbox"),
+            ));
         }
         let dns: Vec<Ipv4Addr> = plan
             .dns
@@ -189,20 +195,25 @@ impl Network {
     }
 
     /// Makes the bridge if it is not there.
-    pub(crate) fn ready(&self) -> CallResult<()> {
+    pub(crate) fn ready(self: &Arc<Self>) -> CallResult<()> {
         check::machine(&self.options).map_err(CallError::Failed)?;
         let mut applied = self.table.lock();
+        self.watched.get_or_init(|| {
+            if let Err(error) = super::watch::watch(Arc::downgrade(self)) {
+                tracing::warn!(%error, "a removal of the packet filter's tables will not be noticed");
+            }
+        });
         let mut netlink = Netlink::open().failed("open a netlink socket")?;
         let (name, owner) = (self.names.bridge(), self.names.owner());
         let subnet = self.subnet().failed("choose the bridge's range")?;
         let wanted = Ipv4Net::new_assert(subnet::router(subnet), subnet.prefix_len());
         if let Some(link) = netlink.link(&name).failed("look for the bridge")? {
-            if link.alias != owner {
+            if !self.is_ours(&link) {
                 let text = format!("interface {name} is not this gateway's bridge: its alias is {:?}", link.alias);
                 return Err(CallError::Failed(Error::conflict(text)));
             }
             let addresses = netlink.addresses().failed("list the addresses")?;
-            if link.up && addresses.contains(&(wanted, link.index)) {
+            if link.up && link.alias == owner && addresses.contains(&(wanted, link.index)) {
                 return Ok(());
             }
             // Half made, or made for another range.
@@ -211,16 +222,24 @@ impl Network {
         *applied = None;
         if let Some(range) = subnet::obstacle(&mut netlink, subnet, None).failed("look at the routes")? {
             let text = format!("the bridge's range {subnet} overlaps {range}, which has a route on this machine");
-            return Err(CallError::Failed(Error::refused("driver", text).cure("set another subnet in the bridge settings of this driver")));
+            return Err(CallError::Failed(
+                Error::refused("driver", text).cure("set another subnet in the bridge settings of this driver"),
+            ));
         }
-        netlink.add_bridge(&name, owner, names::hardware(wanted.addr())).failed("make the bridge")?;
+        netlink.add_bridge(&name, names::hardware(wanted.addr())).failed("make the bridge")?;
         let made = self.set_up(&mut netlink, &name, wanted);
         made.failed("set the bridge up")
     }
 
+    /// Whether the interface with the bridge's name is the bridge of this gateway, perhaps half made: it is named before
+    /// it is brought up.
+    fn is_ours(&self, link: &Link) -> bool {
+        link.alias == self.names.owner() || (link.alias.is_empty() && !link.up)
+    }
+
     fn set_up(&self, netlink: &mut Netlink, name: &str, address: Ipv4Net) -> io::Result<()> {
         let link = netlink.link(name)?.ok_or_else(|| io::Error::other("it is gone already"))?;
-        netlink.no_ipv6(link.index)?;
+        netlink.adopt(link.index, self.names.owner())?;
         netlink.add_address(link.index, address.addr(), address.trunc())?;
         if self.options.enable_forwarding && !check::forwards() {
             fs::write(check::FORWARD, "1")?;
@@ -253,6 +272,18 @@ impl Network {
         Ok(())
     }
 
+    /// Makes the tables anew if they are to be there and are not.
+    pub(super) fn restore(&self) -> CallResult<()> {
+        let mut applied = self.table.lock();
+        let missing = |family: &&str| nft::run(&self.script, &table::probe(&self.names, family)).is_err();
+        if applied.is_none() || !table::FAMILIES.iter().any(missing) {
+            return Ok(());
+        }
+        tracing::warn!("somebody removed the packet filter's tables; they are made anew");
+        *applied = None;
+        self.bring(&mut applied)
+    }
+
     /// Removes a sandbox's interface and rules; its address is free afterwards. Right also when nothing was made.
     pub(crate) fn release(self: &Arc<Self>, id: &SandboxId, lease: Option<&Lease>) -> CallResult<()> {
         let mut mine: Vec<Ipv4Addr> = {
@@ -270,10 +301,16 @@ impl Network {
         }
         let mut applied = self.table.lock();
         let mut netlink = Netlink::open().failed("open a netlink socket")?;
+        let bridge =
+            netlink.link(&self.names.bridge()).failed("look for the bridge")?.filter(|link| self.is_ours(link));
+        let half_made = |link: &Link| {
+            let bridge = bridge.as_ref().map(|bridge| bridge.index);
+            link.alias.is_empty() && bridge.is_some() && link.controller == bridge
+        };
         for address in &mine {
             let link = netlink.link(&self.names.port(*address)).failed("look for the sandbox's interface")?;
             // Somebody else's interface of that name is not this sandbox's to remove.
-            if let Some(link) = link.filter(|link| link.alias == self.names.port_owner(id)) {
+            if let Some(link) = link.filter(|link| link.alias == self.names.port_owner(id) || half_made(link)) {
                 netlink.delete(link.index).failed("remove the sandbox's interface")?;
             }
         }
@@ -307,7 +344,7 @@ impl Network {
     /// The tables first: they are never without the bridge, which is how a later gateway knows of them.
     fn remove(&self, applied: &mut Option<Entries>, netlink: &mut Netlink) -> CallResult<()> {
         let link = netlink.link(&self.names.bridge()).failed("look for the bridge")?;
-        let Some(link) = link.filter(|link| link.alias == self.names.owner()) else { return Ok(()) };
+        let Some(link) = link.filter(|link| self.is_ours(link)) else { return Ok(()) };
         *applied = None;
         if nft::program().is_some() {
             nft::run(&self.script, &table::gone(&self.names)).failed("remove the packet filter's tables")?;
@@ -341,7 +378,10 @@ impl Claims {
     fn free(&self, subnet: Ipv4Net) -> Option<Ipv4Addr> {
         let first = u32::from(subnet::router(subnet)) + 1;
         let count = u32::from(subnet.broadcast()) - first;
-        let begin = self.last.filter(|last| subnet::usable(subnet, *last)).map_or(0, |last| u32::from(last) + 1 - first);
-        (0..count).map(|step| Ipv4Addr::from(first + (begin + step) % count)).find(|address| !self.held.contains_key(address))
+        let begin =
+            self.last.filter(|last| subnet::usable(subnet, *last)).map_or(0, |last| u32::from(last) + 1 - first);
+        (0..count)
+            .map(|step| Ipv4Addr::from(first + (begin + step) % count))
+            .find(|address| !self.held.contains_key(address))
     }
 }

@@ -16,6 +16,7 @@ mod nft;
 mod rules;
 mod subnet;
 mod table;
+mod watch;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -11,8 +11,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -40,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) alias: String,
     pub(crate) up: bool,
+    /// The bridge that it is a port of.
+    pub(crate) controller: Option<u32>,
 }
 
 /// A range that the kernel has an interface for.
@@ -131,11 +133,10 @@ impl Netlink {
     }
 
     /// Makes a bridge that is down.
-    pub(crate) fn add_bridge(&mut self, name: &str, alias: &str, hardware: [u8; 6]) -> io::Result<()> {
+    pub(crate) fn add_bridge(&mut self, name: &str, hardware: [u8; 6]) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::IfAlias(alias.to_owned()),
             LinkAttribute::Address(hardware.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
@@ -148,7 +149,6 @@ impl Netlink {
     pub(crate) fn add_pair(
         &mut self,
         port: &str,
-        alias: &str,
         bridge: u32,
         inside: BorrowedFd<'_>,
         hardware: [u8; 6],
@@ -162,7 +162,6 @@ impl Netlink {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(port.to_owned()),
-            LinkAttribute::IfAlias(alias.to_owned()),
             LinkAttribute::Controller(bridge),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Veth),
@@ -182,8 +181,7 @@ impl Netlink {
     /// Brings a bridge's port up, from which no frame goes to another such port.
     pub(crate) fn up_isolated(&mut self, index: u32) -> io::Result<()> {
         let port = vec![InfoBridgePort::Isolated(true), InfoBridgePort::Guard(true)];
-        let info =
-            vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(InfoPortData::BridgePort(port))];
+        let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(InfoPortData::BridgePort(port))];
         self.set_up(index, vec![LinkAttribute::LinkInfo(info)])
     }
 
@@ -198,19 +196,26 @@ impl Netlink {
             .map_err(|error| failed(&format!("bring interface {index} up"), &error))
     }
 
-    /// Keeps the kernel from giving an interface an IPv6 address of its own.
-    pub(crate) fn no_ipv6(&mut self, index: u32) -> io::Result<()> {
+    /// Says whose an interface is, which cannot be said when it is made, and keeps the kernel from giving it an IPv6
+    /// address of its own.
+    pub(crate) fn adopt(&mut self, index: u32, alias: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
-        message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)])];
-        match self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK) {
+        message.attributes = vec![
+            LinkAttribute::IfAlias(alias.to_owned()),
+            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]),
+        ];
+        match self.request(RouteNetlinkMessage::SetLink(message.clone()), NLM_F_ACK) {
             // A kernel without IPv6 gives none.
-            Err(error) if !is(&error, Errno::AFNOSUPPORT) => {
-                Err(failed(&format!("keep interface {index} without IPv6"), &error))
+            Err(error) if is(&error, Errno::AFNOSUPPORT) => {
+                message.attributes.truncate(1);
+                self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)
             }
-            _ => Ok(()),
+            result => result,
         }
+        .map(drop)
+        .map_err(|error| failed(&format!("name the owner of interface {index}"), &error))
     }
 
     /// Removes an interface; absent is fine.
@@ -297,8 +302,7 @@ impl Netlink {
             kind: RouteType::Unicast,
             ..RouteHeader::default()
         };
-        message.attributes =
-            vec![RouteAttribute::Gateway(RouteAddress::Inet(router)), RouteAttribute::Oif(interface)];
+        message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(router)), RouteAttribute::Oif(interface)];
         self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
             .map(drop)
             .map_err(|error| failed("add the default route", &error))
@@ -311,11 +315,13 @@ pub(crate) const INSIDE: &str = "eth0";
 fn link(answer: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = answer else { return None };
     let up = message.header.flags.contains(LinkFlags::Up);
-    let mut link = Link { index: message.header.index, name: String::new(), alias: String::new(), up };
+    let mut link =
+        Link { index: message.header.index, name: String::new(), alias: String::new(), up, controller: None };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Controller(index) => link.controller = Some(index),
             _ => {}
         }
     }

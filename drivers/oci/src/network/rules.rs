@@ -43,11 +43,7 @@ pub(crate) struct Exception {
 
 /// What two ranges have in common: one of them or nothing.
 fn common(one: Ipv4Net, other: Ipv4Net) -> Option<Ipv4Net> {
-    if one.contains(&other) {
-        Some(other)
-    } else {
-        other.contains(&one).then_some(one)
-    }
+    if one.contains(&other) { Some(other) } else { other.contains(&one).then_some(one) }
 }
 
 /// Whether an address is in one of the ranges.
@@ -82,22 +78,29 @@ pub(crate) fn compile(allow: &[NetworkRule], dns: &[Ipv4Addr], options: &Network
 /// Refuses a rule that asks for more than the operator lets anybody have. `own` are the host's own addresses.
 pub(crate) fn check(field: &str, rule: &NetworkRule, options: &NetworkOptions, own: &[Ipv4Addr]) -> Result<(), Error> {
     let IpNet::V4(asked) = rule.range else {
-        return Err(Error::invalid(field, format!("{rule} is an IPv6 range, and sandboxes on the bridge have IPv4 only"))
-            .cure("name an IPv4 range"));
+        return Err(Error::invalid(
+            field,
+            format!("{rule} is an IPv6 range, and sandboxes on the bridge have IPv4 only"),
+        )
+        .cure("name an IPv4 range"));
     };
     if NEVER.iter().any(|range| range.contains(&asked)) {
         return Err(Error::invalid(field, format!("{rule} can never be reached from a sandbox"))
             .cure("loopback, multicast, broadcast and reserved addresses stay closed; leave the rule out"));
     }
     let bounds = Ipv4Net::aggregate(&options.allow_private);
-    let own = own.iter().map(|address| Ipv4Net::from(*address)).filter(|address| !NEVER.iter().any(|r| r.contains(address)));
+    let own =
+        own.iter().map(|address| Ipv4Net::from(*address)).filter(|address| !NEVER.iter().any(|r| r.contains(address)));
     let needed = CLOSED.into_iter().chain(own).filter_map(|range| common(asked, range));
     for piece in needed {
         if !bounds.iter().any(|bound| bound.contains(&piece)) {
-            return Err(Error::refused("policy", format!("{rule} opens {piece}, which the operator does not let sandboxes reach"))
-                .cure(format!(
-                    "ask for less, or let the operator add {piece} to allow_private in the bridge settings of this driver"
-                )));
+            return Err(Error::refused(
+                "policy",
+                format!("{rule} opens {piece}, which the operator does not let sandboxes reach"),
+            )
+            .cure(format!(
+                "ask for less, or let the operator add {piece} to allow_private in the bridge settings of this driver"
+            )));
         }
     }
     Ok(())
@@ -111,8 +114,11 @@ pub(crate) fn check_server(
     own: &[Ipv4Addr],
 ) -> Result<Ipv4Addr, Error> {
     let IpAddr::V4(address) = server else {
-        return Err(Error::invalid(field, format!("name server {server} has an IPv6 address, and sandboxes on the bridge have IPv4 only"))
-            .cure("name a server by its IPv4 address"));
+        return Err(Error::invalid(
+            field,
+            format!("name server {server} has an IPv6 address, and sandboxes on the bridge have IPv4 only"),
+        )
+        .cure("name a server by its IPv4 address"));
     };
     if within(&NEVER, address) {
         return Err(Error::invalid(field, format!("name server {server} can never be reached from a sandbox"))

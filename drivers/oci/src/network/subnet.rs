@@ -41,7 +41,9 @@ pub(crate) fn obstacle(netlink: &mut Netlink, subnet: Ipv4Net, bridge: Option<u3
         .chain(addresses)
         .filter(|(_, interface)| bridge.is_none() || *interface != bridge)
         .map(|(range, _)| range)
-        .find(|range| range.prefix_len() > 0 && (range.contains(&subnet.network()) || subnet.contains(&range.network()))))
+        .find(|range| {
+            range.prefix_len() > 0 && (range.contains(&subnet.network()) || subnet.contains(&range.network()))
+        }))
 }
 
 /// The range that was chosen before, else one that is free now, kept for ever.

@@ -95,7 +95,15 @@ pub(crate) fn change(names: &Names, from: &Entries, to: &Entries) -> Option<Stri
 /// Removes the tables; also where there are none.
 pub(crate) fn gone(names: &Names) -> String {
     let table = names.table();
-    ["bridge", "inet"].map(|family| format!("add table {family} {table}\ndelete table {family} {table}\n")).concat()
+    FAMILIES.map(|family| format!("add table {family} {table}\ndelete table {family} {table}\n")).concat()
+}
+
+/// The families that have a table.
+pub(crate) const FAMILIES: [&str; 2] = ["bridge", "inet"];
+
+/// A script that fails where the table is not there.
+pub(crate) fn probe(names: &Names, family: &str) -> String {
+    format!("list table {family} {}\n", names.table())
 }
 
 fn chain(address: Ipv4Addr) -> String {

@@ -70,7 +70,11 @@ fn protocol() -> impl Strategy<Value = Option<Protocol>> {
 
 fn rule() -> impl Strategy<Value = NetworkRule> {
     let ports = prop::option::of((1..200_u16, 0..50_u16).prop_map(|(first, more)| (first, first + more)));
-    (range(), ports, protocol()).prop_map(|(range, ports, protocol)| NetworkRule { range: range.into(), ports, protocol })
+    (range(), ports, protocol()).prop_map(|(range, ports, protocol)| NetworkRule {
+        range: range.into(),
+        ports,
+        protocol,
+    })
 }
 
 /// A packet to the edge of a range or anywhere in it.
