@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub(crate) struct Network {
     claims: Mutex<Claims>,
     /// What the tables hold; `None` when that is not known. Held while anything is changed in the kernel.
     table: Mutex<Option<Entries>>,
+    /// The file that says which process looks after the bridge, and what it says of this one.
+    keeper: PathBuf,
+    token: String,
     /// Whether somebody listens for changes of the tables.
     watched: OnceLock<()>,
     idle: Mutex<bool>,
@@ -65,6 +69,8 @@ impl Network {
             subnet: Mutex::default(),
             claims: Mutex::default(),
             table: Mutex::default(),
+            keeper: options.run_dir.join("network.keeper"),
+            token: token(),
             watched: OnceLock::new(),
             idle: Mutex::default(),
             waiting: Condvar::new(),
@@ -107,6 +113,7 @@ impl Network {
                 claims.held.insert(lease.address, Claim { sandbox, exceptions, leaves: false });
             }
         }
+        fs::write(&self.keeper, &self.token).not_run("say who looks after the bridge")?;
         let mut netlink = Netlink::open().not_run("open a netlink socket")?;
         let links = netlink.links().not_run("list the interfaces")?;
         let (bridge, prefix) = (self.names.bridge(), self.names.port_prefix());
@@ -272,11 +279,17 @@ impl Network {
         Ok(())
     }
 
+    /// Whether no later gateway of this installation has begun.
+    fn keeps(&self) -> bool {
+        fs::read_to_string(&self.keeper).is_ok_and(|token| token == self.token)
+    }
+
     /// Makes the tables anew if they are to be there and are not.
     pub(super) fn restore(&self) -> CallResult<()> {
         let mut applied = self.table.lock();
         let missing = |family: &&str| nft::run(&self.script, &table::probe(&self.names, family)).is_err();
-        if applied.is_none() || !table::FAMILIES.iter().any(missing) {
+        // What a later gateway of this installation removed is not this one's to bring back.
+        if applied.is_none() || !self.keeps() || !table::FAMILIES.iter().any(missing) {
             return Ok(());
         }
         tracing::warn!("somebody removed the packet filter's tables; they are made anew");
@@ -334,7 +347,7 @@ impl Network {
     /// Removes the bridge and the tables if no sandbox uses them.
     fn leave(&self) -> CallResult<()> {
         let mut applied = self.table.lock();
-        if !self.claims.lock().held.is_empty() {
+        if !self.claims.lock().held.is_empty() || !self.keeps() {
             return Ok(());
         }
         let mut netlink = Netlink::open().failed("open a netlink socket")?;
@@ -371,6 +384,15 @@ impl Network {
         });
         *waits = spawned.is_ok();
     }
+}
+
+/// A text that no other driver of this machine has had since it was switched on.
+fn token() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let begun = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The time at which the process began is the 22nd field (proc(5)); names may hold spaces.
+    let begun = begun.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).unwrap_or("0").to_owned();
+    format!("{} {begun} {}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Claims {
