@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use jiff::Timestamp;
 
-use crate::parse::{Side, duration, key_value, remote_or_local, since_now, volume};
+use crate::parse::{EscapeKey, Side, duration, escape_key, key_value, remote_or_local, since_now, volume};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -234,6 +234,9 @@ pub(crate) struct ExecArgs {
     /// Run on a pseudo terminal.
     #[arg(short = 't', long)]
     pub(crate) tty: bool,
+    /// With -t: what begins the way out, ~. at the beginning of a line; another character, or none.
+    #[arg(long, value_name = "CHAR", default_value = "~", value_parser = escape_key)]
+    pub(crate) escape: EscapeKey,
     /// Working folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,

@@ -5,10 +5,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path};
 
 use chiton_model::Error;
-use chiton_oci_monitor::cgroup::Mounted;
 
+use crate::means::{Limit, Means};
 use crate::options::OciOptions;
-use crate::plan::{OciPlan, SecurityPlan};
+use crate::plan::OciPlan;
 
 /// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -21,8 +21,8 @@ pub(crate) fn open(text: &str) -> bool {
 }
 
 /// Checks all of a sealed plan.
-pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) -> Result<(), Error> {
-    limits(plan, mounted)?;
+pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means) -> Result<(), Error> {
+    limits(plan, means)?;
     filled(plan)?;
     if let Some(path) = &plan.image.path {
         crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
@@ -53,9 +53,12 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, mounted: &[Mounted]) ->
 
 /// Checks what is certain of the plan's texts alone.
 pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
-    if plan.security != SecurityPlan::of(plan.network.mode) {
-        return Err(Error::refused("driver", "the plan's confinement is not the driver's own")
-            .cure("leave /security as the driver made it"));
+    if let Some(what) = plan.security.looser_than_default_on(plan.network.mode) {
+        return Err(Error::refused(
+            "driver",
+            format!("the plan's confinement is looser than the driver's own: {what}"),
+        )
+        .cure("leave /security as the driver made it; a request makes it tighter by driver_config.security"));
     }
     if !open(&plan.hostname) {
         crate::plan::check_hostname("hostname", &plan.hostname)?;
@@ -125,14 +128,16 @@ fn check_device(field: &str, path: &str) -> Result<(), Error> {
 }
 
 /// Checks limits: each is applied or the sandbox is refused.
-pub(crate) fn limits(plan: &OciPlan, mounted: &[Mounted]) -> Result<(), Error> {
+pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Result<(), Error> {
     let limits = &plan.resources;
-    let wanted = [("cpu", limits.cpu.is_some()), ("memory", limits.memory.is_some()), ("pids", limits.pids.is_some())];
-    for (name, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
-        if !mounted.iter().any(|hierarchy| hierarchy.controllers.iter().any(|controller| controller == name)) {
-            let text = format!("the limit resources.{name} cannot be applied: no cgroup hierarchy has the controller");
-            return Err(Error::refused("driver", format!("{text} {name:?}"))
-                .cure(format!("mount or enable the {name} cgroup controller, or leave the limit out")));
+    for limit in Limit::ALL {
+        let wanted = match limit {
+            Limit::Cpu => limits.cpu.is_some(),
+            Limit::Memory => limits.memory.is_some(),
+            Limit::Pids => limits.pids.is_some(),
+        };
+        if wanted {
+            means.require(limit)?;
         }
     }
     if let Some(memory) = limits.memory.as_ref().filter(|memory| memory.bytes() < LEAST_MEMORY) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chiton_confine::Enforced;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
     Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite, StartCall,
@@ -23,7 +24,7 @@ use crate::options::OciOptions;
 use crate::plan::{self, OciPlan, PLAN_SCHEMA};
 use crate::record::Paths;
 use crate::watch::Board;
-use crate::{check, doctor, logs};
+use crate::{check, logs};
 
 /// The embedded driver.
 pub struct OciDriver {
@@ -67,6 +68,13 @@ impl OciDriver {
     /// host only root can reach it.
     pub fn agent_folder(&self, id: &SandboxId) -> PathBuf {
         Paths::new(&self.host.options, id).agent
+    }
+
+    /// What the sandbox's init enforced on itself when it was launched last; none for a sandbox that was not, or is not
+    /// on this machine.
+    pub async fn enforced(&self, id: &SandboxId) -> CallResult<Option<Enforced>> {
+        let paths = Paths::new(&self.host.options, id);
+        self.blocking("read what is enforced", move |_| Host::enforced(&paths)).await
     }
 
     /// Runs blocking work with a deadline. Work that outlives it ends by its own deadlines and changes nothing that a
@@ -149,10 +157,9 @@ impl ComputeDriver for OciDriver {
 
     async fn validate(&self, plan: &Value) -> Result<(), Error> {
         let plan = OciPlan::decode(plan)?;
-        doctor::require_root()?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.mounted).map_err(CallError::NotRun)?;
+            check::plan(&plan, &host.options, &ready.means).map_err(CallError::NotRun)?;
             host.network.check(&plan.network)
         })
         .await

@@ -1,6 +1,6 @@
 //! The blocking core: everything that touches the machine. The async driver calls it on blocking threads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
 use chiton_model::{Error, SandboxId};
-use chiton_oci_monitor::cgroup::{self, Hierarchy, Mounted};
+use chiton_oci_monitor::cgroup::{self, Hierarchy};
 use chiton_oci_monitor::exit::ExitRecord;
 use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::{files, wire::State};
@@ -18,24 +18,26 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::means::Means;
 use crate::network::Network;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
 mod act;
+mod confine;
 mod end;
+mod ranges;
 mod spawn;
+mod user;
 
+use confine::Filters;
 pub(crate) use spawn::Monitor;
+use user::UserSpace;
 
 /// How long one call may take: a little less than the engine waits, so that the answer says what hung.
 pub(crate) const ACT: Duration = Duration::from_secs(55);
 /// How long a monitor may take to say its state.
 const LOOK: Duration = Duration::from_secs(5);
-/// How many ids a sandbox gets.
-const IDS: u32 = 65_536;
-/// The end of the ids that may be used: those above are negative to some programs.
-const LAST_ID: u32 = 0x7fff_0000;
 /// How long a tombstone is kept.
 const TOMBSTONE_AGE: Duration = Duration::from_hours(24);
 
@@ -45,8 +47,9 @@ pub(crate) struct Host {
     ready: Mutex<Option<Arc<Ready>>>,
     /// One lock an id, so that two calls for one sandbox never prepare its files at once.
     busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
-    /// First ids in use; the record of each sandbox has its own.
-    ranges: Mutex<Option<BTreeSet<u32>>>,
+    /// Profiles of system calls that were compiled lately.
+    filters: Mutex<Filters>,
+    ranges: Mutex<ranges::Used>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
     /// The bridge and who has which address on it.
@@ -56,7 +59,9 @@ pub(crate) struct Host {
 /// What is set up once.
 pub(crate) struct Ready {
     pub(crate) agent_program: PathBuf,
-    pub(crate) mounted: Vec<Mounted>,
+    pub(crate) means: Means,
+    /// Of an ordinary user.
+    user: Option<UserSpace>,
 }
 
 /// Names what failed.
@@ -88,6 +93,7 @@ impl Host {
             ready: Mutex::default(),
             busy: Mutex::default(),
             ranges: Mutex::default(),
+            filters: Mutex::default(),
             swept: Mutex::default(),
         }
     }
@@ -98,7 +104,6 @@ impl Host {
         if let Some(ready) = &*ready {
             return Ok(Arc::clone(ready));
         }
-        crate::doctor::require_root().map_err(CallError::NotRun)?;
         let options = &self.options;
         for dir in [&options.state_dir, &options.run_dir] {
             make_folder(dir).not_run("make the driver's folder")?;
@@ -112,12 +117,17 @@ impl Host {
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
         let agent_program = self.install_agent().not_run("install the agent's program")?;
-        let mounted = cgroup::detect().not_run("find the cgroup hierarchies")?;
-        if let Err(error) = self.recover_network() {
+        let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
+        let user =
+            if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
+        // Bridges are root's.
+        if means.root()
+            && let Err(error) = self.recover_network()
+        {
             // Each call that needs the network says so itself; sandboxes without one are not concerned.
             tracing::warn!(error = %error.into_error(), "the bridge and its rules were not restored");
         }
-        let made = Arc::new(Ready { agent_program, mounted });
+        let made = Arc::new(Ready { agent_program, means, user });
         *ready = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -179,47 +189,13 @@ impl Host {
 
     /// A sandbox's cgroups on this machine.
     fn cgroups(&self, id: &SandboxId) -> CallResult<Vec<Hierarchy>> {
-        Ok(cgroup::layout(&self.ready()?.mounted, &self.cgroup_parent(), id.as_str()))
+        Ok(cgroup::layout(&self.ready()?.means.cgroups, &self.cgroup_parent(), id.as_str()))
     }
 
     fn busy(&self, id: &SandboxId) -> Arc<Mutex<()>> {
         let mut busy = self.busy.lock();
         busy.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(busy.entry(id.clone()).or_default())
-    }
-
-    /// Reserves a range of host ids that no sandbox of this driver has.
-    fn take_range(&self) -> CallResult<u32> {
-        let mut ranges = self.ranges.lock();
-        let used = match &mut *ranges {
-            Some(used) => used,
-            none => {
-                let mut used = BTreeSet::new();
-                for id in record::ids(&self.options).not_run("list the sandboxes")? {
-                    let dir = Paths::new(&self.options, &id).dir;
-                    if let Some(record) = Record::load(&dir).not_run("read a sandbox's record")? {
-                        used.insert(record.first_id);
-                    }
-                }
-                none.insert(used)
-            }
-        };
-        let step = usize::try_from(IDS).unwrap_or(usize::MAX);
-        let free = (self.options.first_id..=LAST_ID - IDS).step_by(step).find(|first| !used.contains(first));
-        let first = free.ok_or_else(|| {
-            CallError::NotRun(
-                Error::exhausted("ids", "every range of host ids is taken by a sandbox")
-                    .cure("delete sandboxes that are not needed"),
-            )
-        })?;
-        used.insert(first);
-        Ok(first)
-    }
-
-    fn free_range(&self, first: u32) {
-        if let Some(used) = &mut *self.ranges.lock() {
-            used.remove(&first);
-        }
     }
 
     /// One sandbox as it is now, or none.
@@ -302,7 +278,16 @@ fn status_of(state: State) -> ObservedStatus {
     }
 }
 
-/// Makes a folder that only root may enter, and its parents.
+/// Without a user namespace an ordinary user can run nothing.
+fn no_namespace(error: io::Error) -> CallError {
+    let text = format!("this user cannot make a user namespace: {error}");
+    CallError::NotRun(Error::unavailable("oci driver", text).cure(
+        "allow it (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or \
+         kernel.apparmor_restrict_unprivileged_userns), or run the gateway as root",
+    ))
+}
+
+/// Makes a folder that only its owner may enter, and its parents.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent()
         && !parent.exists()

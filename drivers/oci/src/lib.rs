@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod host;
 pub mod launch;
 mod logs;
+mod means;
 mod network;
 mod options;
 mod plan;

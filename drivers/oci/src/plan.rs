@@ -13,6 +13,7 @@ mod image;
 mod network;
 mod resources;
 mod security;
+mod tighten;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
 pub use image::{ImageKind, ImagePlan};

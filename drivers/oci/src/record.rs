@@ -38,17 +38,33 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
-    /// The first host id of its range.
+    /// The first id of its range: of the host where the driver runs as root, else of the user's own namespace.
     pub(crate) first_id: u32,
+    /// How many ids it has.
+    #[serde(default = "all_ids")]
+    pub(crate) ids: u32,
     /// Its cgroups.
     pub(crate) cgroups: Vec<Hierarchy>,
     /// The start that was asked for last.
     pub(crate) attempt: Option<String>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
+    /// The kernel's boot id when it was made or started last; empty when it could not be read.
+    #[serde(default)]
+    pub(crate) boot: String,
     /// Its place on the bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<crate::network::Lease>,
+}
+
+/// The kernel's id of this boot; empty when it cannot be read.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// What a record without the number had.
+fn all_ids() -> u32 {
+    crate::means::IDS
 }
 
 impl Record {
@@ -62,6 +78,12 @@ impl Record {
         let mut labels = plan.clone();
         labels.extend(identity.labels().map(|(key, value)| (key.to_owned(), value)));
         labels
+    }
+
+    /// Whether what it tells of can still be running. Where that is unknown it can.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        let now = boot_id();
+        self.boot.is_empty() || now.is_empty() || self.boot == now
     }
 
     pub(crate) fn store(&self, dir: &Path) -> io::Result<()> {

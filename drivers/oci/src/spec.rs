@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::launch::{Bind, Entry, RootDocument};
+use crate::means::{Limit, Means, Way};
 use crate::plan::{ImageKind, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 
@@ -35,11 +36,11 @@ const CONFIGURATION: [&str; 10] = [
 ];
 
 /// The limits of a plan in the kernel's units.
-pub(crate) fn limits(plan: &OciPlan) -> Limits {
+pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Limits {
     Limits {
         cpu_millicores: plan.resources.cpu.as_ref().map(chiton_model::CpuQuantity::millicores),
         memory_bytes: plan.resources.memory.as_ref().map(chiton_model::MemoryQuantity::bytes),
-        pids: plan.resources.pids,
+        pids: plan.resources.pids.filter(|_| matches!(means.way(Limit::Pids), Way::Cgroup { .. })),
     }
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option
         upper: paths.upper.clone(),
         work: paths.work.clone(),
         first_id: record.first_id,
-        ids: plan.security.mapped_ids,
+        ids: record.ids.min(plan.security.mapped_ids),
         skeleton,
         binds,
     }
@@ -134,8 +135,9 @@ fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
 }
 
 /// The runtime specification (OCI 1.0), without the root's path.
-pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>) -> Value {
-    let ids = json!([{ "containerID": 0, "hostID": record.first_id, "size": plan.security.mapped_ids }]);
+pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>, means: &Means) -> Value {
+    let ids =
+        json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
     let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
     let no_capabilities = json!({
         "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []
@@ -159,7 +161,7 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             ],
             "noNewPrivileges": plan.security.no_new_privileges,
         },
-        "mounts": mounts(plan),
+        "mounts": mounts(plan, record),
         "linux": {
             // Absolute, or the library asks for systemd. It finds no hierarchy to make it in.
             "cgroupsPath": "/chiton",
@@ -170,6 +172,10 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             "readonlyPaths": plan.security.readonly_paths,
         },
     });
+    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids)) {
+        let limits = spec["process"]["rlimits"].as_array_mut();
+        limits.into_iter().for_each(|limits| limits.push(json!({ "type": name, "soft": pids, "hard": pids })));
+    }
     if gateway_is_spared() {
         spec["process"]["oomScoreAdj"] = json!(0);
     }
@@ -211,17 +217,15 @@ fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>) -> Vec<String> {
 }
 
 /// The kernel's file systems. Host paths are mounted before the library runs.
-fn mounts(plan: &OciPlan) -> Vec<Value> {
+fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": source, "options": options });
+    // The group "tty", which a sandbox with few ids does not have.
+    let terminals: &[&str] = &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let terminals = if record.ids > 5 { terminals } else { &terminals[..5] };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", "devpts", terminals),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         // The kernel shows sysfs only to who owns the network namespace.

@@ -1,7 +1,9 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
+//! - `accidents`: what dies, hangs or is replaced below and above a sandbox
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
+//! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
@@ -9,11 +11,14 @@
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `terminals`: `exec -it` on a pseudo terminal
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
+mod accidents;
 mod chains;
 mod damage;
+mod escape;
 mod faults;
 mod harness;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
@@ -24,3 +29,4 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod terminals;

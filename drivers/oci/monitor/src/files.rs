@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 pub const CREATED: &str = "created";
 /// The marker that its main process was executed.
 pub const RUNNING: &str = "running";
+/// What the container's init enforced on itself.
+pub const CONFINEMENT: &str = "confinement.json";
 /// The monitor's socket in its folder.
 pub const SOCKET: &str = "monitor.sock";
 

@@ -116,6 +116,8 @@ pub enum LaunchReport {
     Created {
         /// Its process id in the monitor's namespace.
         pid: i32,
+        /// What it enforced on itself: a document of the driver's, kept in the sandbox's folder.
+        confinement: String,
     },
     /// The main process was executed.
     Running,

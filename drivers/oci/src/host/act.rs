@@ -9,9 +9,10 @@ use chiton_oci_monitor::wire::{Request, State};
 use super::spawn::await_state;
 use super::{ACT, Doing, Host, Monitor};
 use crate::connection::Connection;
+use crate::means::Range;
 use crate::network::{self, Lease};
 use crate::plan::{NetworkMode, OciPlan};
-use crate::record::{Paths, Record};
+use crate::record::{Paths, Record, boot_id};
 
 impl Host {
     /// Makes the sandbox up to an init that waits; `None` when it exists already.
@@ -21,7 +22,7 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
-        crate::check::limits(&plan, &ready.mounted).map_err(CallError::NotRun)?;
+        crate::check::limits(&plan, &ready.means).map_err(CallError::NotRun)?;
         self.network.check(&plan.network)?;
         let spawned = {
             let busy = self.busy(id);
@@ -32,10 +33,10 @@ impl Host {
                 Some(ObservedStatus::Broken(_)) | None => self.clear(id, deadline)?,
                 Some(_) => return Ok(None),
             }
-            let first_id = self.take_range()?;
+            let range = self.take_range(&ready.means, &plan)?;
             let spawned = self.network.claim(id, &plan.network, None).and_then(|lease| {
-                let record = self.record(call, &plan, first_id, lease)?;
-                Self::make_folders(&paths, first_id)
+                let record = self.record(call, &plan, range, lease)?;
+                self.make_folders(&paths, range.first)
                     .and_then(|()| record.store(&paths.dir))
                     .and_then(|()| network::write_resolver_file(&plan, &paths))
                     .failed("make the sandbox's folders")?;
@@ -45,7 +46,7 @@ impl Host {
                 self.spawn(&plan, &record, &paths, call.agent.as_ref(), false)
             });
             if spawned.is_err() {
-                self.free_range(first_id);
+                self.free_range(range.first);
                 // What fails here is tried again by delete, which the record tells of it.
                 let _ = self.network.release(id, None);
             }
@@ -62,7 +63,9 @@ impl Host {
                 return Err(error);
             }
         }
-        await_monitor(spawned, &State::Created, deadline, "create the sandbox").map(Some)
+        let monitor = await_monitor(spawned, &State::Created, deadline, "create the sandbox")?;
+        Self::report(id, &paths)?;
+        Ok(Some(monitor))
     }
 
     /// Runs the sandbox; a new monitor is returned where the container had to be built anew.
@@ -94,10 +97,12 @@ impl Host {
             }
         }
         let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };
+        Self::still_mapped(&self.ready()?.means, &old).map_err(CallError::NotRun)?;
+        let range = Range { first: old.first_id, count: old.ids };
         self.network.check(&plan.network)?;
         let lease = self.network.claim(id, &plan.network, old.network.as_ref())?;
-        let record = self.record(call, &plan, old.first_id, lease)?;
-        Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
+        let record = self.record(call, &plan, range, lease)?;
+        self.make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
         record.store(&paths.dir).failed("write the sandbox's record")?;
         network::write_resolver_file(&plan, &paths).failed("write the sandbox's resolver file")?;
         if record.network.is_some() {
@@ -107,7 +112,9 @@ impl Host {
         }
         let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
         drop(guard);
-        await_monitor(spawned, &State::Running, deadline, "start the sandbox").map(Some)
+        let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox")?;
+        Self::report(id, &paths)?;
+        Ok(Some(monitor))
     }
 
     /// Stops the sandbox; returns when its init was reaped and its cgroups are gone.
@@ -128,7 +135,7 @@ impl Host {
         self.end(id, deadline)
     }
 
-    fn record(&self, call: &CreateCall, plan: &OciPlan, first_id: u32, network: Option<Lease>) -> CallResult<Record> {
+    fn record(&self, call: &CreateCall, plan: &OciPlan, range: Range, network: Option<Lease>) -> CallResult<Record> {
         let identity = &call.identity;
         let mut annotations = plan.annotations.clone();
         let address = network.as_ref().map(|lease| lease.address.to_string()).or(plan.network.address.clone());
@@ -143,10 +150,12 @@ impl Host {
             commit: identity.commit,
             labels: Record::labels(identity, &plan.labels),
             annotations,
-            first_id,
+            first_id: range.first,
+            ids: range.count,
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
             stop_grace_seconds: plan.stop_grace_seconds,
+            boot: boot_id(),
             network,
         })
     }
@@ -187,7 +196,11 @@ fn await_monitor(mut monitor: Monitor, wanted: &State, deadline: Instant, doing:
             let _ = monitor.child.wait();
             Err(CallError::Failed(Error::conflict(format!("{doing}: it was ended meanwhile"))))
         }
-        Ok(_) => Ok(monitor),
+        Ok(_) => {
+            // An ordinary user's is the one that spawned the monitor, and has ended.
+            let _ = monitor.child.try_wait();
+            Ok(monitor)
+        }
         Err(error) => {
             if !matches!(error.error().kind, chiton_model::ErrorKind::Deadline) {
                 let _ = monitor.child.wait();

@@ -35,12 +35,13 @@ pub(crate) struct Monitor {
 
 impl Host {
     /// Makes the folders of a sandbox; all may be there already.
-    pub(super) fn make_folders(paths: &Paths, first_id: u32) -> io::Result<()> {
+    pub(super) fn make_folders(&self, paths: &Paths, first_id: u32) -> io::Result<()> {
         make_folder(&paths.dir)?;
         make_folder(&paths.work)?;
         make_folder(&paths.run)?;
         open_folder(&paths.agent)?;
-        if open_folder(&paths.upper)? {
+        // An ordinary user's launch child does it where the ids exist.
+        if open_folder(&paths.upper)? && rustix::process::geteuid().is_root() {
             chown(&paths.upper, Some(first_id), Some(first_id))?;
         }
         Ok(())
@@ -58,11 +59,13 @@ impl Host {
         let program = agent.map(|_| ready.agent_program.as_path());
         let document = LaunchDocument {
             id: record.id.to_string(),
-            spec: spec::runtime(plan, record, agent),
+            spec: spec::runtime(plan, record, agent, &ready.means),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
             root: spec::root(plan, record, paths, program),
             network: self.network.document(&record.id, &plan.network, record.network.as_ref()),
+            confinement: self.confinement(plan)?,
+            user: !ready.means.root(),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;
         let config = Config {
@@ -73,7 +76,7 @@ impl Host {
             lock: paths.lock.clone(),
             tombstone: paths.tombstone.clone(),
             cgroups: record.cgroups.clone(),
-            limits: spec::limits(plan),
+            limits: spec::limits(plan, &ready.means),
             launcher: self.launcher()?,
             launch,
             root_uid: record.first_id,
@@ -83,8 +86,14 @@ impl Host {
             launch_deadline_ms: LAUNCH_MILLIS,
         };
         let (ours, theirs) = UnixStream::pair().not_run("make a socket pair")?;
-        let child = Command::new(&ready.agent_program)
-            .args(["monitor", record.id.as_str()])
+        let mut command = if let Some(user) = &ready.user {
+            user.monitor(config.launcher.first().map_or("", String::as_str), record.id.as_str())
+        } else {
+            let mut command = Command::new(&ready.agent_program);
+            command.args(["monitor", record.id.as_str()]);
+            command
+        };
+        let child = command
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))

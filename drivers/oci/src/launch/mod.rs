@@ -12,6 +12,7 @@
 mod container;
 mod raw;
 mod stage;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chiton_confine::{Landlock, Program};
 use chiton_oci_monitor::wire::{self, LaunchOrder, LaunchReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,20 @@ pub(crate) struct LaunchDocument {
     pub(crate) root: RootDocument,
     /// The network.
     pub(crate) network: NetworkDocument,
+    /// What the container's processes may ask of the kernel.
+    pub(crate) confinement: Confinement,
+    /// Whether this is an ordinary user's, in its user namespace.
+    pub(crate) user: bool,
+}
+
+/// What the container's init applies to itself before it waits for its start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Confinement {
+    /// System calls, compiled for this machine.
+    pub(crate) seccomp: Program,
+    /// Paths, as the sandbox sees them.
+    pub(crate) landlock: Landlock,
 }
 
 /// What the root file system is made of.
@@ -173,9 +189,15 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
             None => bind(parent)?,
         }
     }
-    stage::make(&document.root)?;
-    let mut container = container::create(&document.id, document.spec, &document.network)?;
-    let created = LaunchReport::Created { pid: container.pid() };
+    if document.user {
+        user::prepare(&document.root)?;
+    } else {
+        stage::separate()?;
+    }
+    stage::make(&document.root, document.user)?;
+    let mut container = container::create(&document.id, document.spec, document.confinement, &document.network)?;
+    let confinement = serde_json::to_string(&container.enforced()).step("report")?;
+    let created = LaunchReport::Created { pid: container.pid(), confinement };
     wire::send(monitor, &created).step("report")?;
     match wire::receive(&mut reader).step("wait for the order to start")? {
         Some(LaunchOrder::Start) => container.start()?,

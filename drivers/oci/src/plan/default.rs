@@ -7,6 +7,7 @@ use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
+use super::tighten::Tighten;
 use super::{ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
 use crate::options::OciOptions;
 
@@ -20,10 +21,11 @@ const GRACE_LIMIT: u64 = 45;
 struct DriverConfig {
     hostname: Option<String>,
     read_only: bool,
+    security: Tighten,
     stop_grace_seconds: Option<u64>,
 }
 
-const KEYS: [&str; 3] = ["hostname", "read_only", "stop_grace_seconds"];
+const KEYS: [&str; 4] = ["hostname", "read_only", "security", "stop_grace_seconds"];
 
 impl DriverConfig {
     fn decode(value: &Value) -> Result<Self, Error> {
@@ -45,6 +47,7 @@ impl DriverConfig {
                     config.hostname = Some(name.to_owned());
                 }
                 "read_only" => config.read_only = value.as_bool().ok_or_else(|| expected("true or false"))?,
+                "security" => config.security = Tighten::decode(value)?,
                 "stop_grace_seconds" => {
                     let seconds = value.as_u64().filter(|seconds| *seconds <= GRACE_LIMIT);
                     let seconds =
@@ -184,6 +187,8 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Resul
         }
         name.clone()
     });
+    let mut security = SecurityPlan::of(network.mode);
+    from_request.extend(config.security.apply(&mut security)?.into_iter().map(str::to_owned));
     let default_workdir = if image.kind == ImageKind::Host { "/workspace" } else { "/" };
     let workdir = if request.workdir.is_empty() { default_workdir } else { &request.workdir };
     let plan = OciPlan {
@@ -202,8 +207,8 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Resul
             memory: request.resources.memory.clone(),
             pids: request.resources.pids,
         },
-        security: SecurityPlan::of(network.mode),
         network,
+        security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };
     Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request })

@@ -69,7 +69,7 @@ fn an_unknown_option_is_refused_with_the_nearest_known_one() {
     assert_eq!(error.message, "the oci driver has no option \"hostnme\"");
     assert_eq!(error.cure.as_deref(), Some("did you mean \"hostname\"?"));
     let error = config(json!({ "privileged": true }));
-    assert_eq!(error.cure.as_deref(), Some("the options are hostname, read_only, stop_grace_seconds"));
+    assert_eq!(error.cure.as_deref(), Some("the options are hostname, read_only, security, stop_grace_seconds"));
     assert_eq!(config(json!([])).message, "the driver's block is not a table");
     assert_eq!(config(json!({ "read_only": 1 })).message, "read_only is 1, which is not true or false");
     assert_eq!(
@@ -163,11 +163,11 @@ fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
     let mut plan = default_plan(&request(), &options()).unwrap().plan;
     plan["resources"] = json!({ "cpu": "1", "memory": "64Mi", "pids": 10 });
     let mounted = |controllers: &[&str]| {
-        vec![chiton_oci_monitor::cgroup::Mounted {
+        crate::means::Means::of_root(vec![chiton_oci_monitor::cgroup::Mounted {
             root: "/sys/fs/cgroup".into(),
             unified: true,
             controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
-        }]
+        }])
     };
     let typed = OciPlan::decode(&plan).unwrap();
     check::limits(&typed, &mounted(&["cpu", "memory", "pids"])).unwrap();

@@ -94,8 +94,9 @@ impl Launch {
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"];
 
 /// Looks at a created container from outside and refuses one that is less confined than promised: every namespace its
-/// own (but the network's, where it is to share that), no new privileges, and no capability in any set.
+/// own (but the network's, where it is to share that), and what [`verify_process`] demands.
 pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
+    let pid = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     for namespace in NAMESPACES.into_iter().filter(|namespace| !host_network || *namespace != "net") {
         let theirs = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
@@ -104,10 +105,24 @@ pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
             return refuse(format!("the container shares the host's {namespace} namespace"));
         }
     }
+    verify_process(pid)
+}
+
+/// Looks at the container's init, which may be the main process already: a system call filter, no new privileges, and
+/// no capability in any set. None of the three can be undone by what init executes. A process that ended and was not
+/// reaped still shows them.
+pub(super) fn verify_process(pid: i32) -> io::Result<()> {
+    let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     let mut status = String::new();
     BufReader::new(fs::File::open(format!("/proc/{pid}/status"))?).read_to_string(&mut status)?;
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim);
+    if field("Seccomp") != "2" {
+        return refuse(format!(
+            "no system call filter holds for the container's init: Seccomp is {:?}",
+            field("Seccomp")
+        ));
+    }
     if field("NoNewPrivs") != "1" {
         return refuse("no_new_privs is not set on the container's init".to_owned());
     }

@@ -13,15 +13,15 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clients::Client;
-use super::launch::{Launch, verify};
+use super::launch::{Launch, verify, verify_process};
 use super::output::Output;
 use super::{MonitorError, Step};
-use crate::exit::ExitRecord;
+use crate::exit::{Cause, ExitRecord};
 use crate::files;
 use crate::lock::Lock;
 use crate::log::Writer;
 use crate::wire::{Config, LaunchReport, Request, State};
-use crate::{cgroup, wire};
+use crate::{cgroup, user, wire};
 
 /// How long killed processes may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
@@ -44,6 +44,8 @@ pub(super) struct Monitor {
     kill_at: Option<Instant>,
     start_wanted: bool,
     oom: bool,
+    /// Whether somebody asked for the end.
+    end_asked: bool,
     kill_asked: bool,
 }
 
@@ -71,6 +73,7 @@ impl Monitor {
             kill_at: None,
             start_wanted,
             oom: false,
+            end_asked: false,
             kill_asked: false,
         }
     }
@@ -232,10 +235,13 @@ impl Monitor {
                         launch.pid = Pid::from_raw(pid);
                     }
                 }
-                LaunchReport::Created { pid } => {
+                LaunchReport::Created { pid, confinement } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
                     verify(pid, self.config.host_network).step("verify the container's confinement")?;
+                    // Before the mark: what is there when the mark is, is whole.
+                    std::fs::write(self.config.dir.join(files::CONFINEMENT), confinement)
+                        .step("write what is enforced")?;
                     files::mark(&self.config.dir, files::CREATED).step("mark the container as created")?;
                     self.announce(State::Created);
                     if self.start_wanted {
@@ -244,6 +250,10 @@ impl Monitor {
                 }
                 LaunchReport::Running => {
                     self.launch_by = None;
+                    // One that was reaped already was looked at before it could execute anything.
+                    if let (Some(init), None) = (self.init, self.init_status) {
+                        verify_process(init.as_raw()).step("verify the main process's confinement")?;
+                    }
                     files::mark(&self.config.dir, files::RUNNING).step("mark the container as running")?;
                     self.announce(State::Running);
                 }
@@ -276,6 +286,7 @@ impl Monitor {
     }
 
     fn stop(&mut self, grace: Duration) {
+        self.end_asked = true;
         let at = Instant::now() + grace;
         match (&self.state, self.init) {
             (State::Running, Some(init)) if !grace.is_zero() => {
@@ -293,7 +304,13 @@ impl Monitor {
         for pid in [self.init, self.launch.as_ref().map(|launch| launch.pid)].into_iter().flatten() {
             let _ = kill(pid, Signal::SIGKILL);
         }
+        self.kill_all();
+    }
+
+    /// Kills everybody: by cgroups, and in a pid namespace of our own whoever is in it.
+    fn kill_all(&self) {
         cgroup::kill_all(&self.config.cgroups);
+        user::kill_others();
     }
 
     fn signals(&mut self, signals: &SignalFd) -> Result<(), MonitorError> {
@@ -383,6 +400,7 @@ impl Monitor {
                 Request::Start => drop(self.start()),
                 Request::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
                 Request::Kill => {
+                    self.end_asked = true;
                     self.kill_asked = true;
                     self.kill();
                 }
@@ -403,7 +421,7 @@ impl Monitor {
         let mut pause = Duration::from_micros(50);
         // Children that were handed to us end without a signal that tells which, so this asks until none is left.
         while self.reap(Some(WaitPidFlag::WNOHANG)).unwrap_or(true) && Instant::now() < deadline {
-            cgroup::kill_all(&self.config.cgroups);
+            self.kill_all();
             #[expect(clippy::disallowed_methods, reason = "the kernel tells of this by no event")]
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -418,6 +436,8 @@ impl Monitor {
             Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
             _ => (None, None),
         };
+        // Init is the agent wherever one was asked for, and hands on how its main program ended as an exit code.
+        let agent_killed = signal.is_some() && self.config.attempt.is_some() && !self.end_asked && !self.oom;
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let exit = ExitRecord {
             code,
@@ -426,6 +446,7 @@ impl Monitor {
             at_ms: u64::try_from(at).unwrap_or(u64::MAX),
             attempt: self.config.attempt.clone(),
             lost: None,
+            cause: agent_killed.then_some(Cause::AgentKilled),
         };
         // Who asked for the kill is about to remove or replace the record.
         exit.store(&self.config.dir, !self.kill_asked).step("write the exit record")?;

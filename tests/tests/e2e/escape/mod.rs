@@ -1,0 +1,22 @@
+//! Attacks from inside a sandbox, each tried for real.
+//!
+//! Every test lets the program `chiton-attacker` try something in a sandbox and asserts that it was refused, and then looks
+//! from outside whether the machine, a neighbour and the gateway are what they were: an error number inside says little
+//! about what happened outside. Where it costs little the same program tries the same thing outside of any sandbox, where
+//! it has to succeed: a test that cannot fail proves nothing.
+//!
+//! - [`Scene`]: a gateway with an attacked sandbox and a neighbour, and the look from outside
+//! - `control`: the same attacks where nothing stops them
+//! - the other modules: attacks by what they aim at
+
+mod control;
+mod host;
+mod kernel;
+mod namespaces;
+mod processes;
+mod scene;
+
+pub(crate) use scene::Scene;
+
+/// Where the attacker is in a sandbox.
+const PROGRAM: &str = "/workspace/attacker";
