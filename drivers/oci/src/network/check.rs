@@ -15,7 +15,6 @@ pub(crate) const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Checks what depends on the operator's settings and on who runs the gateway alone.
 pub(crate) fn allowed(plan: &NetworkPlan, options: &NetworkOptions) -> Result<(), Error> {
     match plan.mode {
-        NetworkMode::None => Ok(()),
         NetworkMode::Host if !options.host => {
             Err(Error::refused("policy", "the operator does not let sandboxes use the host's network")
                 .cure("ask for network bridge, or let the operator set host_network = true for this driver"))
@@ -25,13 +24,12 @@ pub(crate) fn allowed(plan: &NetworkPlan, options: &NetworkOptions) -> Result<()
             "the host's network is not filtered, so that nothing can be allowed in it",
         )
         .cure("leave the ranges out, or ask for network bridge")),
-        NetworkMode::Host => Ok(()),
         NetworkMode::Bridge if !rustix::process::geteuid().is_root() => Err(Error::unavailable(
             "network bridge",
             "a bridge can only be made by root, and the gateway runs as somebody else",
         )
         .cure("run the gateway as root, or ask for network none")),
-        NetworkMode::Bridge => Ok(()),
+        NetworkMode::None | NetworkMode::Host | NetworkMode::Bridge => Ok(()),
     }
 }
 

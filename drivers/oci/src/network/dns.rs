@@ -42,5 +42,6 @@ pub(crate) fn public_of_host() -> Vec<IpAddr> {
 
 /// A resolv.conf(5).
 pub(crate) fn file(servers: &[IpAddr]) -> String {
-    servers.iter().map(|server| format!("nameserver {server}\n")).collect()
+    let lines: Vec<String> = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    lines.concat()
 }

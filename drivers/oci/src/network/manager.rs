@@ -271,7 +271,7 @@ impl Network {
         }
         let change = applied.take().and_then(|from| table::change(&self.names, &from, &wanted));
         // Tables that somebody else flushed do not take a change, and are made anew.
-        if !change.is_some_and(|script| nft::run(&self.script, &script).is_ok()) {
+        if change.is_none_or(|script| nft::run(&self.script, &script).is_err()) {
             let subnet = self.subnet().failed("choose the bridge's range")?;
             nft::run(&self.script, &table::whole(&self.names, subnet, &wanted)).failed("load the packet filter")?;
         }
@@ -396,14 +396,7 @@ fn token() -> String {
 }
 
 impl Claims {
-    /// A free address: the next one after the last that was given out.
     fn free(&self, subnet: Ipv4Net) -> Option<Ipv4Addr> {
-        let first = u32::from(subnet::router(subnet)) + 1;
-        let count = u32::from(subnet.broadcast()) - first;
-        let begin =
-            self.last.filter(|last| subnet::usable(subnet, *last)).map_or(0, |last| u32::from(last) + 1 - first);
-        (0..count)
-            .map(|step| Ipv4Addr::from(first + (begin + step) % count))
-            .find(|address| !self.held.contains_key(address))
+        subnet::next_free(subnet, self.last, |address| self.held.contains_key(&address))
     }
 }

@@ -62,3 +62,6 @@ pub(crate) fn write_resolver_file(plan: &OciPlan, paths: &Paths) -> std::io::Res
     std::fs::write(&path, dns::file(&plan.network.dns))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
 }
+
+#[cfg(test)]
+mod tests;

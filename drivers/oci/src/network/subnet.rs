@@ -33,6 +33,14 @@ pub(crate) fn usable(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
         && address != router(subnet)
 }
 
+/// A free address: the next one after the last that was given out.
+pub(crate) fn next_free(subnet: Ipv4Net, last: Option<Ipv4Addr>, taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+    let first = u32::from(router(subnet)) + 1;
+    let count = u32::from(subnet.broadcast()) - first;
+    let begin = last.filter(|last| usable(subnet, *last)).map_or(0, |last| u32::from(last) + 1 - first);
+    (0..count).map(|step| Ipv4Addr::from(first + (begin + step) % count)).find(|address| !taken(*address))
+}
+
 /// What stands in the way of a range: a route or address that overlaps it and is not on `bridge`.
 pub(crate) fn obstacle(netlink: &mut Netlink, subnet: Ipv4Net, bridge: Option<u32>) -> io::Result<Option<Ipv4Net>> {
     let routes = netlink.routes()?.into_iter().map(|route| (route.range, route.interface));

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use super::Network;
 
-/// The multicast group of changes of nf_tables (`NFNLGRP_NFTABLES`, linux/netfilter/nfnetlink.h).
+/// The multicast group of changes of `nf_tables` (`NFNLGRP_NFTABLES`, `linux/netfilter/nfnetlink.h`).
 const GROUP: u32 = 7;
-/// A table was removed: `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE` (linux/netfilter/nf_tables.h).
+/// A table was removed: `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE` (`linux/netfilter/nf_tables.h`).
 const TABLE_REMOVED: u16 = (10 << 8) | 2;
 /// Where a netlink message's type is, and how long its header is (netlink(7)).
 const TYPE: std::ops::Range<usize> = 4..6;
@@ -47,7 +47,7 @@ fn listen(socket: &Socket, network: &Weak<Network>) {
 }
 
 /// Whether one of the messages tells of a table's removal.
-fn tells_of_removal(mut messages: &[u8]) -> bool {
+pub(super) fn tells_of_removal(mut messages: &[u8]) -> bool {
     while let (Some(length), Some(kind)) = (messages.first_chunk::<4>(), messages.get(TYPE)) {
         if kind == TABLE_REMOVED.to_ne_bytes() {
             return true;

@@ -19,7 +19,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{World, call, request};
 
 /// Long enough for a packet that is dropped to be missed.
-pub const MISSED: Duration = Duration::from_millis(700);
+pub const MISSED: Duration = Duration::from_secs(3);
 pub const SLEEP: [&str; 3] = ["sh", "-c", "while :; do sleep 0.05; done"];
 
 /// The host's address on the way out, and the world's.
