@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::connection::{Connection, exit_status};
 use crate::disk;
 use crate::means::Means;
+use crate::network::Network;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
@@ -62,6 +63,8 @@ pub(crate) struct Host {
     disk: OnceLock<disk::Means>,
     /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
     volumes: Mutex<()>,
+    /// The bridge and who has which address on it.
+    pub(crate) network: Arc<Network>,
 }
 
 /// What is set up once.
@@ -96,6 +99,7 @@ impl<T> Doing<T> for io::Result<T> {
 impl Host {
     pub(crate) fn new(options: OciOptions) -> Self {
         Self {
+            network: Network::new(&options),
             options,
             ready: Mutex::default(),
             busy: Mutex::default(),
@@ -135,6 +139,13 @@ impl Host {
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
         let user =
             if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
+        // Bridges are root's.
+        if means.root()
+            && let Err(error) = self.recover_network()
+        {
+            // Each call that needs the network says so itself; sandboxes without one are not concerned.
+            tracing::warn!(error = %error.into_error(), "the bridge and its rules were not restored");
+        }
         let made = Arc::new(Ready { agent_program, means, user });
         made.remove_leftovers(&self.options).not_run("look for what is left of volumes")?;
         *ready = Some(Arc::clone(&made));
@@ -144,6 +155,18 @@ impl Host {
     /// What is not enforced here, as far as the machine was looked at.
     pub(crate) fn shortfall(&self) -> Option<String> {
         self.ready.lock().as_ref().and_then(|ready| ready.means.gaps())
+    }
+
+    /// Takes up the places on the bridge that an earlier gateway gave out.
+    fn recover_network(&self) -> CallResult<()> {
+        let mut leases = Vec::new();
+        for id in record::ids(&self.options).not_run("list the sandboxes")? {
+            let dir = Paths::new(&self.options, &id).dir;
+            if let Some(record) = Record::load(&dir).not_run("read a sandbox's record")? {
+                leases.extend(record.network.map(|lease| (id, lease)));
+            }
+        }
+        self.network.recover(leases)
     }
 
     /// Writes the agent's program under its digest, once per content.

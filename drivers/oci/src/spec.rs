@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::host::Unpacked;
 use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
 use crate::means::{Limit, Means, Way};
-use crate::plan::{DiskMeans, ImageKind, OciPlan};
+use crate::plan::{DiskMeans, ImageKind, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 
 /// Where the agent's folder is in the sandbox.
@@ -66,7 +66,7 @@ pub(crate) fn root(
     volumes: Vec<VolumeBind>,
     image: &Unpacked,
 ) -> RootDocument {
-    let mut skeleton = base(plan);
+    let mut skeleton = base(plan, record);
     if plan.image.kind == ImageKind::Oci {
         image_folders(plan, image.user.as_ref(), &mut skeleton);
     }
@@ -87,6 +87,9 @@ pub(crate) fn root(
         };
         binds.push(show(&paths.agent, AGENT_FOLDER));
         binds.push(show(program, AGENT_PROGRAM));
+    }
+    if let Some(file) = crate::network::resolver_file(plan, paths) {
+        binds.push(Bind { source: file, target: "/etc/resolv.conf".to_owned(), read_only: true, device: false });
     }
     for mount in &plan.mounts {
         binds.push(Bind {
@@ -123,7 +126,7 @@ fn layer(plan: &OciPlan, paths: &Paths) -> Layer {
 }
 
 /// What every root has where its image has nothing.
-fn base(plan: &OciPlan) -> Vec<Entry> {
+fn base(plan: &OciPlan, record: &Record) -> Vec<Entry> {
     let folder = |path: &str, mode| Entry::Folder(path.to_owned(), mode);
     let file = |path: &str, text: String| Entry::File(path.to_owned(), text);
     let mut entries: Vec<Entry> =
@@ -134,8 +137,8 @@ fn base(plan: &OciPlan) -> Vec<Entry> {
     entries.extend([folder("/root", 0o700), folder("/tmp", 0o1777), folder("/var/tmp", 0o1777)]);
     entries.extend([
         file("/etc/hostname", format!("{}\n", plan.hostname)),
-        file("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {}\n", plan.hostname)),
-        file("/etc/resolv.conf", String::new()),
+        file("/etc/hosts", crate::network::hosts_file(plan, record)),
+        file("/etc/resolv.conf", crate::network::dns::file(&plan.network.dns)),
         file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
         file(
             "/etc/passwd",
@@ -297,7 +300,12 @@ fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
         mount("/dev/pts", "devpts", "devpts", terminals),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        // The kernel shows sysfs only to who owns the network namespace.
+        if plan.network.mode == NetworkMode::Host {
+            mount("/sys", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "mode=755", "size=4k"])
+        } else {
+            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
+        },
     ];
     if plan.image.read_only {
         mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"]));

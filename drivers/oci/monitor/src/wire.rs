@@ -44,6 +44,8 @@ pub struct Config {
     /// The host uid and gid that the sandbox's root is mapped to: it becomes the owner of the output pipes, so that
     /// `/dev/stdout` can be opened again inside.
     pub root_uid: u32,
+    /// Whether the container keeps the host's network namespace.
+    pub host_network: bool,
     /// Whether to start at once instead of waiting for [`Request::Start`].
     pub start: bool,
     /// How large one log file may become, in bytes; two are kept.

@@ -19,7 +19,7 @@ use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
 use crate::disk;
 use crate::launch::LaunchDocument;
-use crate::plan::{DiskMeans, OciPlan};
+use crate::plan::{DiskMeans, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -81,6 +81,7 @@ impl Host {
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
             root: spec::root(plan, record, paths, program, volumes, &image),
+            network: self.network.document(&record.id, &plan.network, record.network.as_ref()),
             confinement: self.confinement(plan)?,
             user: !ready.means.root(),
         };
@@ -97,6 +98,7 @@ impl Host {
             launcher: self.launcher()?,
             launch,
             root_uid: record.first_id,
+            host_network: plan.network.mode == NetworkMode::Host,
             start,
             log_bytes: self.options.log_bytes,
             launch_deadline_ms: LAUNCH_MILLIS,

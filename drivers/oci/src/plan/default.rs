@@ -9,9 +9,7 @@ use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
 use super::tighten::Tighten;
-use super::{
-    DiskMeans, ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan,
-};
+use super::{DiskMeans, ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
 use crate::disk::{self, Means};
 use crate::options::OciOptions;
 
@@ -180,6 +178,7 @@ pub(crate) fn default_plan(
 ) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
     let (image, from) = image(request, options, config.read_only, resolver)?;
+    let network = super::network::network(&request.network, options)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
     let mut from_request = Vec::new();
     let mut said = |given: bool, pointer: String| {
@@ -203,6 +202,9 @@ pub(crate) fn default_plan(
         }
     }
     said(config.disk.is_some(), "/resources/disk_by".to_owned());
+    said(!request.network.is_none(), "/network/mode".to_owned());
+    said(!request.network.allow.is_empty(), "/network/allow".to_owned());
+    said(!request.network.dns.is_empty(), "/network/dns".to_owned());
     for key in request.labels.keys() {
         said(true, format!("/labels/{}", segment(key)));
     }
@@ -239,7 +241,7 @@ pub(crate) fn default_plan(
         }
         name.clone()
     });
-    let mut security = SecurityPlan::default();
+    let mut security = SecurityPlan::of(network.mode);
     from_request.extend(config.security.apply(&mut security)?.into_iter().map(str::to_owned));
     let default_workdir = match image.kind {
         ImageKind::Host => "/workspace",
@@ -273,7 +275,7 @@ pub(crate) fn default_plan(
         workdir: workdir.to_owned(),
         hostname,
         resources: ResourcesPlan::of(&request.resources, default_disk, disk::chosen(config.disk, means)),
-        network: NetworkPlan { mode: NetworkMode::None, address: None },
+        network,
         security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };

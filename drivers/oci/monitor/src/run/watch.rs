@@ -251,7 +251,7 @@ impl Monitor {
                 LaunchReport::Created { pid, confinement } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
-                    verify(pid).step("verify the container's confinement")?;
+                    verify(pid, self.config.host_network).step("verify the container's confinement")?;
                     // Before the mark: what is there when the mark is, is whole.
                     std::fs::write(self.config.dir.join(files::CONFINEMENT), confinement)
                         .step("write what is enforced")?;

@@ -11,7 +11,7 @@ fn a_process_without_a_filter_or_with_a_shared_namespace_is_refused() {
     let error = verify_process(pid).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert_eq!(error.to_string(), "no system call filter holds for the container's init: Seccomp is \"0\"");
-    let error = verify(pid).unwrap_err();
+    let error = verify(pid, false).unwrap_err();
     assert_eq!(error.to_string(), "the container shares the host's user namespace");
     drop(child.stdin.take());
     child.wait().unwrap();
