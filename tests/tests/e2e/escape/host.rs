@@ -207,7 +207,8 @@ fn no_socket_of_the_host_or_of_a_neighbour_can_be_reached() {
     // The neighbour's own processes get to it, so it is there.
     let found =
         gateway.chiton(&["sandbox", "exec", "neighbour", "--", "/workspace/attacker", "abstract=chiton-neighbour"]);
-    assert!(found.ok().contains("succeeded heard"), "the neighbour's own socket answers");
+    let found = found.ok();
+    assert!(found.contains("succeeded heard"), "the neighbour's own socket answers: {found}");
     // Of abstract sockets none is seen but its own; a table of the host's would name its services.
     let seen = &scene.attack(&["abstract-any"])["abstract-any"];
     assert!(!seen.contains('@'), "{seen}");

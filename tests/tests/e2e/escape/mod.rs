@@ -7,14 +7,21 @@
 //!
 //! - [`Scene`]: a gateway with an attacked sandbox and a neighbour, and the look from outside
 //! - `control`: the same attacks where nothing stops them
+//! - `liar`: an agent that lies, in the place of the real one
 //! - the other modules: attacks by what they aim at
 
+mod archives;
 mod control;
+mod copies;
 mod host;
 mod kernel;
+mod liar;
+mod lying;
 mod namespaces;
 mod processes;
+mod resources;
 mod scene;
+mod terminals;
 
 pub(crate) use scene::Scene;
 

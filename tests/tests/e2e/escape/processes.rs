@@ -1,9 +1,5 @@
 //! The agent, which knows the token, and what processes are started with.
 
-use std::fs;
-
-use chiton_tests::crash::leftovers;
-
 use super::{Scene, control};
 use crate::harness::root;
 
@@ -75,7 +71,7 @@ fn the_token_is_in_nothing_that_a_process_can_read() {
         return;
     }
     let scene = Scene::new();
-    let token = token(&scene);
+    let token = super::liar::secrets(&scene, "box").0;
     // The token itself is not an argument, or it would be found there: its second half is enough.
     let half = &token[token.len() / 2..];
     let found = scene.gateway.chiton_with(
@@ -87,23 +83,6 @@ fn the_token_is_in_nothing_that_a_process_can_read() {
     assert!(files.is_empty(), "the token is in {files:?}");
     assert!(found.stdout.contains("PATH="), "the environment was read: {found:?}");
     scene.unharmed();
-}
-
-/// The token of `box`, read as only the host's root can: from the environment that its agent was started with.
-fn token(scene: &Scene) -> String {
-    let sandbox = scene.gateway.get("box");
-    let id = sandbox["id"].as_str().expect("an id");
-    let of = |pid: i32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let in_box = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id));
-    let found = leftovers::pids(scene.gateway.id(), scene.gateway.folder())
-        .into_iter()
-        .filter(|(pid, _)| in_box(*pid))
-        .find_map(|(pid, _)| {
-            let text = String::from_utf8_lossy(&of(pid)).into_owned();
-            let variable = text.split('\0').find_map(|line| line.strip_prefix("CHITON_AGENT_TOKEN="));
-            variable.map(ToOwned::to_owned)
-        });
-    found.expect("the agent was started with a token")
 }
 
 #[test]

@@ -9,13 +9,14 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::PROGRAM;
 use super::control::{ATTACKER, Results, results};
-use crate::harness::Gateway;
+use crate::harness::{Gateway, Share};
 
 /// What stands in the host's file that a sandbox must neither read nor change.
 pub(super) const CANARY: &str = "the host's own words\n";
@@ -41,16 +42,28 @@ impl Scene {
         Self::with(&[])
     }
 
+    /// The same, alone on the machine: for tests that measure.
+    #[track_caller]
+    pub(crate) fn alone(arguments: &[&str]) -> Self {
+        Self::sharing(arguments, Share::Whole)
+    }
+
     /// The same, with more arguments for the create of `box`.
     #[track_caller]
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::sharing(arguments, Share::Part)
+    }
+
+    #[track_caller]
+    fn sharing(arguments: &[&str], share: Share) -> Self {
         let outside = tempfile::Builder::new().prefix("chiton-outside-").tempdir_in("/var/tmp").expect("a folder");
         fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
         let canary = outside.path().join("canary");
         fs::write(&canary, CANARY).expect("a file");
         fs::set_permissions(&canary, fs::Permissions::from_mode(0o666)).expect("a mode");
 
-        let gateway = Gateway::start("");
+        // At this level it says who connected, for which the tests wait.
+        let gateway = Gateway::sharing("[log]\nlevel = \"debug\"\n", share);
         gateway.chiton(&[&["sandbox", "create", "box"], arguments].concat()).ok();
         gateway.chiton(&["sandbox", "create", "neighbour"]).ok();
         gateway.chiton(&["sandbox", "cp", ATTACKER, &format!("box:{PROGRAM}")]).ok();
@@ -100,6 +113,35 @@ impl Scene {
             .collect();
         self.unharmed();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    /// The median time of an exec in the neighbour, over the command line.
+    #[track_caller]
+    pub(crate) fn latency(&self) -> Duration {
+        let mut times: Vec<Duration> = (0..15)
+            .map(|_| {
+                let begin = Instant::now();
+                self.gateway.chiton(&["sandbox", "exec", "neighbour", "--", "true"]).ok();
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[times.len() / 2]
+    }
+
+    /// The host's process id of the init of a sandbox: its agent.
+    #[track_caller]
+    pub(crate) fn agent(&self, name: &str) -> i32 {
+        let sandbox = self.gateway.get(name);
+        let suffix = format!("/{}", sandbox["id"].as_str().expect("an id"));
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let found = pids.find(|pid| {
+            let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let first = read("status").lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"));
+            first && read("cgroup").lines().any(|line| line.ends_with(&suffix))
+        });
+        found.expect("the sandbox has an init")
     }
 
     /// Looks from outside: the machine is as it was, the neighbour lives and has what it had, the gateway answers.

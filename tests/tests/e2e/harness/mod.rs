@@ -275,9 +275,22 @@ impl Gateway {
         self.files = files;
     }
 
+    /// The program's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// How much memory it holds now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kibibytes * 1024
+    }
+
     /// The processor time that it has used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let pid = self.child.as_ref().expect("it runs").id();
+        let pid = self.pid();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its statistics");
         // After the name in brackets: state is field 3, utime and stime are 14 and 15 (proc(5)).
         let fields = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11);
