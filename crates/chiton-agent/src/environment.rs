@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 /// Overwrites every occurrence of the secret in the environment that the process was started with. A variable of which it
-/// is the value stays, with as many zeros.
+/// is the value stays, with as many asterisks.
 ///
 /// # Errors
 /// What the kernel reports about `/proc/self`; without it the secret stays where it is.
@@ -23,12 +23,12 @@ pub(crate) fn forget(secret: &[u8]) -> io::Result<()> {
     let memory = OpenOptions::new().read(true).write(true).open("/proc/self/mem")?;
     let mut bytes = vec![0; length];
     memory.read_exact_at(&mut bytes, begin)?;
-    let zeros = vec![b'0'; secret.len()];
+    let stars = vec![b'*'; secret.len()];
     let mut from = 0;
     while let Some(found) = bytes[from..].windows(secret.len()).position(|window| window == secret) {
         from += found;
         // An offset in a buffer of the kernel's size fits.
-        memory.write_all_at(&zeros, begin + from as u64)?;
+        memory.write_all_at(&stars, begin + from as u64)?;
         from += secret.len();
     }
     Ok(())

@@ -116,9 +116,10 @@ fn pidfd_getfd(arguments: &[String]) -> Tried {
 }
 
 fn kcmp(arguments: &[String]) -> Tried {
+    const KCMP_VM: i64 = 1;
     let own = i64::from(std::process::id());
     let target = process(arguments)?;
-    call(libc::SYS_kcmp, [Number(target.pid), Number(own), Number(0), Number(0), Number(0)])?;
+    call(libc::SYS_kcmp, [Number(target.pid), Number(own), Number(KCMP_VM), Number(0), Number(0)])?;
     Ok("compared".to_owned())
 }
 
