@@ -1,135 +1,47 @@
-//! The real program with real sandboxes, beside the container library alone.
+//! The real program with real sandboxes, beside the container library alone and beside a container engine.
 
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chiton_client::{Client, connect, discover};
-use chiton_proto::agent::v1 as agent;
-use chiton_proto::v1 as wire;
-use serde_json::{Value, json};
+use crate::docker::Docker;
+use crate::figures::{Disk, Figures, millis};
+use crate::gateway::{Done, Gateway, create, delete, exec_true, spec};
+use crate::library;
 
-use crate::figures::{Figures, millis};
-
-type Done<T> = Result<T, Box<dyn Error>>;
-
-/// Host ids that the library's own container is mapped to.
-const FIRST_ID: u32 = 0x1900_0000;
 /// Execs a round.
 const EXECS: usize = 10;
-
-struct Gateway {
-    child: Child,
-    program: PathBuf,
-    address: String,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        if rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok() {
-            drop(self.child.wait());
-        }
-    }
-}
-
-impl Gateway {
-    fn start(folder: &Path) -> Done<Self> {
-        let program = std::env::current_exe()?.with_file_name("chiton");
-        let mut child = Command::new(&program)
-            .args(["gateway", "--data-dir"])
-            .arg(folder.join("data"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                format!("{}: {error}; build it first: cargo build --release -p chiton", program.display())
-            })?;
-        let errors = child.stderr.take().ok_or("no standard error")?;
-        let address = format!("unix:{}", folder.join("data/gateway.sock").display());
-        let gateway = Self { child, program, address };
-        for line in BufReader::new(errors).lines() {
-            if line?.starts_with("listening on ") {
-                return Ok(gateway);
-            }
-        }
-        Err("the gateway did not start".into())
-    }
-
-    async fn client(&self) -> Done<Client> {
-        Ok(connect(&discover(Some(&self.address))?).await?)
-    }
-
-    /// A figure of `/proc/PID/smaps_rollup`, in KiB.
-    fn memory(&self, field: &str) -> Done<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = text.lines().find(|line| line.starts_with(field)).ok_or("no such figure")?;
-        Ok(line.split_whitespace().nth(1).ok_or("no number")?.parse()?)
-    }
-}
-
-async fn wait(client: &mut Client, operation: String) -> Done<()> {
-    let mut events = client.wait_operation(wire::WaitOperationRequest { operation }).await?.into_inner();
-    while let Some(event) = events.message().await? {
-        if let Some(wire::wait_operation_event::Event::Outcome(outcome)) = event.event {
-            let operation = outcome.operation.unwrap_or_default();
-            return match operation.error {
-                None => Ok(()),
-                Some(error) => Err(error.message.into()),
-            };
-        }
-    }
-    Err("no outcome".into())
-}
-
-fn selector(name: &str) -> wire::SandboxSelector {
-    wire::SandboxSelector { by: Some(wire::sandbox_selector::By::Name(name.to_owned())), workspace: String::new() }
-}
-
-async fn exec_true(client: &mut Client, name: &str) -> Done<()> {
-    use wire::exec_sandbox_request::Input;
-    let start = agent::ExecStart { argv: vec!["true".to_owned()], ..agent::ExecStart::default() };
-    let exec = agent::ExecInput { input: Some(agent::exec_input::Input::Start(start)) };
-    let inputs = [Input::Sandbox(selector(name)), Input::Exec(exec)]
-        .map(|input| wire::ExecSandboxRequest { input: Some(input) });
-    let mut outputs = client.exec_sandbox(tokio_stream::iter(inputs)).await?.into_inner();
-    while let Some(output) = outputs.message().await? {
-        if let Some(agent::exec_output::Output::Exit(exit)) = output.output {
-            return if exit.code == 0 { Ok(()) } else { Err(format!("true ended with {}", exit.code).into()) };
-        }
-    }
-    Err("no exit".into())
-}
 
 pub(crate) async fn run(rounds: usize) -> Done<()> {
     let folder = tempfile::Builder::new().prefix("chiton-bench-").tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
-    let bundle = bundle(folder.path())?;
-    image(&folder.path().join("image"), 0)?;
+    let bundle = library::bundle(folder.path())?;
+    library::image(&folder.path().join("image"), 0)?;
     let gateway = Gateway::start(folder.path())?;
     let idle = (gateway.memory("Rss:")?, gateway.memory("Private_Dirty:")?);
     let mut client = gateway.client().await?;
+    let docker = Docker::start(folder.path(), &folder.path().join("image"))?;
+    let [mut docker_run, mut docker_exec, mut docker_rm] = std::array::from_fn(|_| Figures::default());
     let image = format!("dir:{}", folder.path().join("image").display());
-    let mut floor = crate::figures::Disk::open(folder.path())?;
-    let [mut raw, mut sync, mut ready, mut delete, mut api, mut cli] = std::array::from_fn(|_| Figures::default());
+    let mut floor = Disk::open(folder.path())?;
+    let [mut raw, mut sync, mut ready, mut gone, mut api, mut cli] = std::array::from_fn(|_| Figures::default());
     for round in 0..=rounds {
-        let library = raw_round(&gateway, &bundle, folder.path(), round)?;
+        let library = library::round(&gateway, &bundle, folder.path(), round)?;
         let synced = floor.sync()?;
+        if let Some(docker) = &docker {
+            let name = format!("bench-{round}");
+            let took =
+                (docker.create(&name)?, docker.run(&["exec", &name, "true"])?, docker.run(&["rm", "-f", &name])?);
+            if round > 0 {
+                docker_run.add(took.0);
+                docker_exec.add(took.1);
+                docker_rm.add(took.2);
+            }
+        }
         let name = format!("bench-{round}");
         let begin = Instant::now();
-        let resources = wire::Resources { memory: "256Mi".to_owned(), pids: 256, ..wire::Resources::default() };
-        let spec =
-            wire::SandboxSpec { image: image.clone(), resources: Some(resources), ..wire::SandboxSpec::default() };
-        let request = wire::CreateSandboxRequest {
-            name: name.clone(),
-            spec: Some(spec),
-            ..wire::CreateSandboxRequest::default()
-        };
-        let answer = client.create_sandbox(request).await?.into_inner();
-        wait(&mut client, answer.operation).await?;
+        create(&mut client, &name, spec(&image)).await?;
         let created = begin.elapsed();
         for _ in 0..EXECS {
             let begin = Instant::now();
@@ -146,13 +58,10 @@ pub(crate) async fn run(rounds: usize) -> Done<()> {
             return Err("exec failed".into());
         }
         let begin = Instant::now();
-        let request =
-            wire::DeleteSandboxRequest { sandbox: Some(selector(&name)), ..wire::DeleteSandboxRequest::default() };
-        let answer = client.delete_sandbox(request).await?.into_inner();
-        wait(&mut client, answer.operation).await?;
+        delete(&mut client, &name).await?;
         // The first round fills caches.
         if round > 0 {
-            delete.add(begin.elapsed());
+            gone.add(begin.elapsed());
             raw.add(library);
             sync.add(synced);
             ready.add(created);
@@ -171,68 +80,17 @@ pub(crate) async fn run(rounds: usize) -> Done<()> {
     );
     api.report("exec true, over the API (goal 2 ms)");
     cli.report("exec true, whole CLI process (goal 6 ms)");
-    delete.report("delete of a running sandbox");
+    gone.report("delete of a running sandbox");
+    if docker.is_some() {
+        docker_run.report("docker run --detach, whole CLI process");
+        docker_exec.report("docker exec true, whole CLI process");
+        docker_rm.report("docker rm --force, whole CLI process");
+        println!(
+            "docker run is {:.1} × create → ready, docker exec {:.1} × exec by the CLI",
+            docker_run.median().as_secs_f64() / ready.median().as_secs_f64(),
+            docker_exec.median().as_secs_f64() / cli.median().as_secs_f64()
+        );
+    }
     println!("gateway idle: {} KiB resident, {} KiB private dirty (goal 20 MiB)", idle.0, idle.1);
     Ok(())
-}
-
-fn raw_round(gateway: &Gateway, bundle: &Path, folder: &Path, round: usize) -> Done<Duration> {
-    let output = Command::new(&gateway.program)
-        .args(["oci-launch", "raw"])
-        .arg(bundle)
-        .arg(folder.join("raw"))
-        .arg(format!("raw-{round}"))
-        .output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into());
-    }
-    let timing: Value = serde_json::from_slice(&output.stdout)?;
-    let part = |name: &str| timing[name].as_u64().ok_or("no timing");
-    Ok(Duration::from_micros(part("create_us")? + part("start_us")?))
-}
-
-fn image(root: &Path, owner: u32) -> Done<()> {
-    for dir in ["", "bin", "dev", "proc", "sys", "tmp", "root"] {
-        fs::create_dir_all(root.join(dir))?;
-        chown(root.join(dir), Some(owner), Some(owner))?;
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox"))?;
-    for name in ["sleep", "true"] {
-        symlink("busybox", root.join("bin").join(name))?;
-    }
-    Ok(())
-}
-
-/// A bundle with the driver's confinement, and limits by the library's own cgroup manager.
-fn bundle(folder: &Path) -> Done<PathBuf> {
-    let bundle = folder.join("bundle");
-    image(&bundle.join("rootfs"), FIRST_ID)?;
-    let ids = json!([{ "containerID": 0, "hostID": FIRST_ID, "size": 65536 }]);
-    let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
-    let security = chiton_driver_oci::SecurityPlan::default();
-    let namespaces: Vec<Value> = security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
-    let spec = json!({
-        "ociVersion": "1.0.2", "hostname": "raw", "root": { "path": "rootfs", "readonly": false },
-        "process": {
-            "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": ["/bin/sleep", "600"],
-            "env": ["PATH=/bin", "HOME=/"], "cwd": "/", "noNewPrivileges": true,
-            "capabilities": { "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": [] },
-        },
-        "mounts": [
-            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        ],
-        "linux": {
-            "cgroupsPath": format!("/chiton-bench-{}", std::process::id()),
-            "resources": { "memory": { "limit": 268_435_456 }, "pids": { "limit": 256 } },
-            "uidMappings": ids, "gidMappings": ids, "namespaces": namespaces,
-            "maskedPaths": security.masked_paths, "readonlyPaths": security.readonly_paths,
-        },
-    });
-    fs::write(bundle.join("config.json"), spec.to_string())?;
-    Ok(bundle)
 }

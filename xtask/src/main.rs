@@ -1,13 +1,15 @@
 //! Chores. `cargo xtask test` sets up what the tests need and runs them all; `lint` and `bench` do what they say; `crash`
-//! kills a real gateway over and over; `ci` is what the gate runs.
+//! kills a real gateway over and over; `guest` runs the driver's tests in a virtual machine; `ci` is what the gate runs.
 #![forbid(unsafe_code)]
 
+mod guest;
 mod setup;
 
 use std::env;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | ci";
+const USAGE: &str =
+    "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | ci";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "bench" => setup::prepare().and_then(|()| bench(&rest)),
         "crash" => setup::prepare().and_then(|()| crash(&rest)),
+        "guest" => setup::prepare_guest().and_then(|()| guest::run(&rest)),
         "ci" => setup::prepare().and_then(|()| lint()).and_then(|()| test(&rest)),
         _ => Err(USAGE.to_owned()),
     };

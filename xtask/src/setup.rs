@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 5] = [
+const PACKAGES: [(&str, &[&str]); 6] = [
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
+    // An ordinary user maps the ids that it was granted by two programs of this package.
+    ("uidmap", &["/usr/bin/newuidmap"]),
     // Everyday programs that must work in a sandbox.
     ("git", &["/usr/bin/git"]),
     ("python3", &["/usr/bin/python3"]),
@@ -23,20 +25,37 @@ const PACKAGES: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// Installs what is missing, or says what it is.
+/// The same for a machine within this one.
+const GUEST: [(&str, &[&str]); 3] = [
+    ("qemu-system-x86", &["/usr/bin/qemu-system-x86_64"]),
+    ("qemu-system-common", &["/usr/lib/qemu/virtiofsd"]),
+    ("linux-image-cloud-amd64", &["/usr/share/doc/linux-image-cloud-amd64"]),
+];
+
+/// Installs what tests need, or says what it is.
 pub(crate) fn prepare() -> Result<(), String> {
-    let missing: Vec<&str> = PACKAGES
+    have(&PACKAGES)?;
+    if !is_root() {
+        eprintln!(
+            "xtask: not root: tests that need root, and what only root can make, will say by name that they are skipped"
+        );
+    }
+    Ok(())
+}
+
+/// Installs what the guest needs besides, or says what it is.
+pub(crate) fn prepare_guest() -> Result<(), String> {
+    prepare()?;
+    have(&GUEST)
+}
+
+fn have(packages: &[(&'static str, &[&str])]) -> Result<(), String> {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(_, files)| !files.iter().any(|file| Path::new(file).exists()))
         .map(|(name, _)| *name)
         .collect();
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
-    if !is_root() {
-        eprintln!("xtask: not root: tests that make real sandboxes will say by name that they are skipped");
-    }
-    Ok(())
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(packages: &[&str]) -> Result<(), String> {
@@ -53,7 +72,8 @@ fn install(packages: &[&str]) -> Result<(), String> {
     if apt(&["update"]) && apt(&arguments) { Ok(()) } else { Err(by_hand) }
 }
 
-fn is_root() -> bool {
+/// Whether this runs as root.
+pub(crate) fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output();
     output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

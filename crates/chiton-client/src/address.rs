@@ -37,23 +37,41 @@ pub fn discover(flag: Option<&str>) -> Result<Address, Error> {
             return Err(Error::invalid(GATEWAY_VARIABLE, format!("{GATEWAY_VARIABLE} is not UTF-8")));
         }
     };
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    choose(flag, variable.as_deref(), rustix::process::geteuid().is_root(), runtime.as_deref())
+    choose(flag, variable.as_deref(), rustix::process::geteuid().is_root(), own_run_folder().as_deref())
 }
 
 /// The socket where a gateway listens that was told nothing else. `None` for an ordinary user without a usable
-/// `XDG_RUNTIME_DIR`.
+/// `XDG_RUNTIME_DIR`, `XDG_STATE_HOME` or `HOME`.
 pub fn default_socket() -> Option<PathBuf> {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    default_for(rustix::process::geteuid().is_root(), runtime.as_deref())
+    default_for(rustix::process::geteuid().is_root(), own_run_folder().as_deref())
 }
 
-fn default_for(root: bool, runtime: Option<&Path>) -> Option<PathBuf> {
+fn own_run_folder() -> Option<PathBuf> {
+    let variable = |name: &str| env::var_os(name).map(PathBuf::from);
+    user_run_folder(variable("XDG_RUNTIME_DIR"), variable("XDG_STATE_HOME"), variable("HOME"))
+}
+
+/// The folder for sockets of a user other than root: below `XDG_RUNTIME_DIR`; where nothing sets that (`su`, cron, a
+/// bare machine) below the user's state folder, which is the user's alone too. The XDG base directory specification: a
+/// relative path is to be ignored.
+pub(crate) fn user_run_folder(
+    runtime: Option<PathBuf>,
+    state: Option<PathBuf>,
+    home: Option<PathBuf>,
+) -> Option<PathBuf> {
+    let sound = |path: Option<PathBuf>| path.filter(|path| path.is_absolute());
+    if let Some(runtime) = sound(runtime) {
+        return Some(runtime.join("chiton"));
+    }
+    let state = sound(state).or_else(|| sound(home).map(|home| home.join(".local/state")))?;
+    Some(state.join("chiton/run"))
+}
+
+fn default_for(root: bool, run: Option<&Path>) -> Option<PathBuf> {
     if root {
         return Some(PathBuf::from("/run/chiton/gateway.sock"));
     }
-    // The XDG base directory specification: a relative path is to be ignored.
-    runtime.filter(|path| path.is_absolute()).map(|path| path.join("chiton/gateway.sock"))
+    run.map(|path| path.join("gateway.sock"))
 }
 
 /// The decision itself, without the environment.
@@ -61,7 +79,7 @@ pub(crate) fn choose(
     flag: Option<&str>,
     variable: Option<&str>,
     root: bool,
-    runtime: Option<&Path>,
+    run: Option<&Path>,
 ) -> Result<Address, Error> {
     if let Some(text) = flag {
         return parse(text, "--gateway");
@@ -69,10 +87,10 @@ pub(crate) fn choose(
     if let Some(text) = variable {
         return parse(text, GATEWAY_VARIABLE);
     }
-    default_for(root, runtime).map(|socket| Address { socket, origin: "default" }).ok_or_else(|| {
+    default_for(root, run).map(|socket| Address { socket, origin: "default" }).ok_or_else(|| {
         Error::unavailable(
             "gateway",
-            "nothing says where the gateway is: XDG_RUNTIME_DIR is not set to an absolute path",
+            "nothing says where the gateway is: neither XDG_RUNTIME_DIR nor HOME is set to an absolute path",
         )
         .cure("name it with --gateway unix:PATH or CHITON_GATEWAY")
     })

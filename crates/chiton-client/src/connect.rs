@@ -28,6 +28,9 @@ const LONGEST_SOCKET_PATH: usize = 107;
 /// A gateway that does not answer pings for this long is gone; watches and execs would wait forever otherwise.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// The largest frame that the gateway may send, in bytes: a piece of a file should not be cut in many.
+const FRAME: u32 = 256 * 1024;
+
 /// A page of sandboxes or a plan may exceed gRPC's usual four megabytes.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -51,6 +54,7 @@ pub async fn connect(address: &Address) -> Result<Client, Error> {
         Endpoint::from_static("http://localhost")
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
+            .max_frame_size(FRAME)
             .connect_with_connector(connector)
             .await
             .map_err(|cause| {

@@ -6,7 +6,7 @@ use chiton_proto::v1::ErrorDetail;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::address::choose;
+use crate::address::{choose, user_run_folder};
 use crate::{Address, connect, from_status, to_status};
 
 fn at(socket: &Path) -> Address {
@@ -15,7 +15,7 @@ fn at(socket: &Path) -> Address {
 
 #[test]
 fn the_flag_wins_over_the_variable_and_that_over_the_default() {
-    let runtime = Some(Path::new("/run/user/7"));
+    let runtime = Some(Path::new("/run/user/7/chiton"));
     let flag = choose(Some("unix:/a/x"), Some("/b/y"), true, runtime).unwrap();
     assert_eq!((flag.socket, flag.origin), (PathBuf::from("/a/x"), "--gateway"));
     let variable = choose(None, Some("/b/y"), true, runtime).unwrap();
@@ -27,12 +27,18 @@ fn the_flag_wins_over_the_variable_and_that_over_the_default() {
 }
 
 #[test]
-fn an_ordinary_user_without_a_sound_runtime_folder_is_told_to_name_the_gateway() {
-    for runtime in [None, Some(Path::new("relative"))] {
-        let error = choose(None, None, false, runtime).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unavailable { what: "gateway".into() });
-        assert!(error.cure.unwrap().contains("--gateway unix:PATH"));
-    }
+fn an_ordinary_users_socket_is_in_its_runtime_folder_else_in_its_state_folder() {
+    let of = |runtime: &str, state: &str, home: &str| {
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        user_run_folder(path(runtime), path(state), path(home)).map(|path| path.display().to_string())
+    };
+    assert_eq!(of("/run/user/7", "/state", "/home/ann").as_deref(), Some("/run/user/7/chiton"));
+    assert_eq!(of("", "/state", "/home/ann").as_deref(), Some("/state/chiton/run"));
+    assert_eq!(of("relative", "relative", "/home/ann").as_deref(), Some("/home/ann/.local/state/chiton/run"));
+    assert_eq!(of("", "", "relative"), None);
+    let error = choose(None, None, false, None).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable { what: "gateway".into() });
+    assert!(error.cure.unwrap().contains("--gateway unix:PATH"));
 }
 
 #[test]

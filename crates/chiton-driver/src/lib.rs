@@ -11,9 +11,11 @@ mod driver;
 mod observe;
 mod offers;
 mod plan;
+mod volume;
 
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
 pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
 pub use driver::{ComputeDriver, Deadlines};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
 pub use plan::{DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, marker, slots};
+pub use volume::{Volume, VolumeRequest, VolumeUser};

@@ -214,7 +214,8 @@ pub struct ExitStatus {
     /// Its exit code (128 + signal when a signal ended it); absent when nobody saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<i32>,
-    /// One word: `Exited`, `Signaled`, `OOMKilled`, `Unknown`.
+    /// One word: `Exited`, `Signaled`, `OOMKilled`; `AgentKilled`, `MonitorLost`, `HostRestarted` when something outside
+    /// ended it unasked; `Unknown`.
     pub reason: String,
     /// When it ended, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

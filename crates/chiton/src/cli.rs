@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use jiff::Timestamp;
 
-use crate::parse::{Side, duration, key_value, remote_or_local, since_now, volume};
+use crate::parse::{EscapeKey, Side, duration, escape_key, key_value, remote_or_local, since_now, volume};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Backend objects that no sandbox owns.
     #[command(subcommand)]
     Orphans(OrphansCommand),
+    /// Named volumes, which outlive sandboxes.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Workspaces.
     #[command(subcommand)]
     Workspaces(WorkspacesCommand),
@@ -234,6 +237,9 @@ pub(crate) struct ExecArgs {
     /// Run on a pseudo terminal.
     #[arg(short = 't', long)]
     pub(crate) tty: bool,
+    /// With -t: what begins the way out, ~. at the beginning of a line; another character, or none.
+    #[arg(long, value_name = "CHAR", default_value = "~", value_parser = escape_key)]
+    pub(crate) escape: EscapeKey,
     /// Working folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
@@ -363,10 +369,42 @@ pub(crate) struct OrphanArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// List them with the sandboxes that have them.
+    List {
+        /// Only of this workspace.
+        #[arg(long, short = 'w')]
+        workspace: Option<String>,
+    },
+    /// Make one.
+    Create {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// The most bytes in it, for example 10Gi. One sandbox at a time can have a volume with a size.
+        #[arg(long, value_name = "QUANTITY")]
+        size: Option<String>,
+    },
+    /// Delete one and all in it, for ever. Refused while a sandbox has it, running or not.
+    Delete(VolumeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VolumeArgs {
+    /// Its name.
+    pub(crate) name: String,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// The driver. Default: the gateway's; to delete, the one that has it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) driver: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum WorkspacesCommand {
     /// List them.
     List,
-    /// Release one on every driver. Refused while it has sandboxes.
+    /// Release one on every driver. Refused while it has sandboxes or volumes.
     Delete {
         /// Its name.
         name: String,

@@ -18,6 +18,7 @@ mod builtin;
 mod cli;
 mod commands;
 mod distribution;
+mod escape;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -36,6 +36,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What begins an escape sequence of a terminal; none switches it off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EscapeKey(pub(crate) Option<u8>);
+
+/// One printable ASCII character, or `none`.
+pub(crate) fn escape_key(text: &str) -> Result<EscapeKey, String> {
+    match text.as_bytes() {
+        b"none" => Ok(EscapeKey(None)),
+        [key] if key.is_ascii_graphic() => Ok(EscapeKey(Some(*key))),
+        _ => Err("write one printable ASCII character, or none".to_owned()),
+    }
+}
+
 /// An RFC 3339 time, or how long ago.
 pub(crate) fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {

@@ -1,9 +1,10 @@
-//! The terminal in raw mode, given back on every way out.
+//! The terminal in raw mode, given back on every way out but SIGKILL, against which nothing helps (`stty sane` does).
 
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, Once};
 
 use chiton_model::Error;
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// What the terminal was before; kept where a panic and a signal find it, too.
@@ -23,9 +24,7 @@ impl RawMode {
             return Err(refuse("standard input is not a terminal".to_owned()));
         }
         let before = tcgetattr(&stdin).map_err(|error| refuse(format!("the terminal cannot be read: {error}")))?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
+        *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before.clone());
         HOOK.call_once(|| {
             let earlier = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
@@ -33,9 +32,37 @@ impl RawMode {
                 earlier(panic);
             }));
         });
-        tcsetattr(&stdin, OptionalActions::Flush, &raw)
-            .map_err(|error| refuse(format!("the terminal cannot be set: {error}")))?;
+        make_raw(before).map_err(|error| refuse(format!("the terminal cannot be set: {error}")))?;
         Ok(Self(()))
+    }
+}
+
+/// What was typed already stays to be read: it is meant for the command.
+fn make_raw(mut settings: Termios) -> rustix::io::Result<()> {
+    settings.make_raw();
+    tcsetattr(std::io::stdin(), OptionalActions::Drain, &settings)
+}
+
+fn before() -> Option<Termios> {
+    BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// Stops this process as SIGTSTP asks, the terminal given back meanwhile. Returns when it goes on.
+pub(crate) fn suspend() {
+    if let Some(before) = before() {
+        // If this fails nothing else would help either.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+    }
+    // Not SIGTSTP again, which is caught.
+    let _ = kill_process(getpid(), Signal::STOP);
+    resume();
+}
+
+/// Takes the terminal again: a shell has put it to its own use while this process was stopped. In the background this waits
+/// until the shell brings it to the front, by the kernel's own rule (SIGTTOU).
+pub(crate) fn resume() {
+    if let Some(before) = before() {
+        let _ = make_raw(before);
     }
 }
 
@@ -63,3 +90,6 @@ pub(crate) fn size() -> (u16, u16) {
         .filter(|(rows, columns)| *rows > 0 && *columns > 0)
         .unwrap_or((24, 80))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chiton_model::ExitStatus;
-use chiton_oci_monitor::exit::ExitRecord;
+use chiton_oci_monitor::exit::{Cause, ExitRecord};
 use chiton_oci_monitor::files;
 use chiton_oci_monitor::wire::{self, Request, State};
 use jiff::Timestamp;
@@ -73,11 +73,14 @@ impl Connection {
 pub(crate) fn exit_status(exit: &ExitRecord) -> ExitStatus {
     let code = exit.code.or_else(|| exit.signal.map(|signal| 128 + signal));
     let killed = exit.signal == Some(9) || exit.code == Some(137);
-    let reason = match (exit.lost.is_some() || code.is_none(), exit.oom && killed, exit.signal.is_some()) {
-        (true, _, _) => "Unknown",
-        (_, true, _) => "OOMKilled",
-        (_, _, true) => "Signaled",
-        _ => "Exited",
+    let reason = match exit.cause {
+        Some(Cause::AgentKilled) => "AgentKilled",
+        Some(Cause::MonitorLost) => "MonitorLost",
+        Some(Cause::HostRestarted) => "HostRestarted",
+        None if exit.lost.is_some() || code.is_none() => "Unknown",
+        None if exit.oom && killed => "OOMKilled",
+        None if exit.signal.is_some() => "Signaled",
+        None => "Exited",
     };
     let at = i64::try_from(exit.at_ms).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
     ExitStatus { code, reason: reason.to_owned(), at }

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use chiton_model::Error;
-use chiton_oci_monitor::cgroup;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::means::{Ids, Limit, Means, Way};
 use crate::options::OciOptions;
 
 /// One thing that was looked at.
@@ -19,21 +18,9 @@ pub struct Finding {
     pub ok: bool,
     /// What was found.
     pub detail: String,
-    /// What to do about it; empty when nothing.
+    /// What to do about it; empty when nothing. With `ok` it is how to get more than what works already.
     pub cure: String,
 }
-
-/// The driver's one demand on who runs it.
-pub(crate) fn require_root() -> Result<(), Error> {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        return Ok(());
-    }
-    let text = format!("the oci driver must run as root and this process runs as uid {}", uid.as_raw());
-    Err(Error::unavailable("oci driver", text).cure(ROOT_CURE))
-}
-
-const ROOT_CURE: &str = "start the gateway as root, for example with sudo or as a system service";
 
 fn finding(what: &str, ok: bool, detail: impl Into<String>, cure: &str) -> Finding {
     let cure = if ok { String::new() } else { cure.to_owned() };
@@ -43,8 +30,8 @@ fn finding(what: &str, ok: bool, detail: impl Into<String>, cure: &str) -> Findi
 /// Looks at everything. Makes nothing but the folders' absence visible; may be called by any user.
 pub fn doctor(options: &OciOptions) -> Vec<Finding> {
     let uid = rustix::process::geteuid();
-    let mut findings =
-        vec![finding("root", uid.is_root(), format!("this process runs as uid {}", uid.as_raw()), ROOT_CURE)];
+    let as_whom = if uid.is_root() { "as root" } else { "without root" };
+    let mut findings = vec![finding("user", true, format!("uid {}: the driver works {as_whom}", uid.as_raw()), "")];
     findings.push(user_namespaces());
     for namespace in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"] {
         let there = Path::new("/proc/self/ns").join(namespace).exists();
@@ -59,7 +46,8 @@ pub fn doctor(options: &OciOptions) -> Vec<Finding> {
         findings.push(finding(&format!("{kind} file system"), there, detail, &format!("load it: modprobe {kind}")));
     }
     findings.push(mount_calls());
-    findings.extend(controllers());
+    findings.push(landlock());
+    findings.extend(means());
     findings.push(folder("state folder", &options.state_dir));
     findings.push(folder("run folder", &options.run_dir));
     findings.push(images(options));
@@ -85,34 +73,60 @@ fn mount_calls() -> Finding {
     finding("mount and cgroup calls", ok, format!("Linux {}", release.trim()), "run Linux 5.14 or newer")
 }
 
-fn controllers() -> Vec<Finding> {
-    let mounted = match cgroup::detect() {
-        Ok(mounted) => mounted,
+/// Landlock came with Linux 5.13; all that the standard rules use with 6.12. The driver runs without, so that this is no
+/// demand; a request that requires it is refused then.
+fn landlock() -> Finding {
+    let all = chiton_confine::enforceable(&chiton_confine::Landlock::standard());
+    let detail = if all {
+        "all path rules can be enforced"
+    } else {
+        "not all path rules can be enforced: run Linux 6.12 or newer with landlock in the boot option lsm="
+    };
+    finding("landlock", true, detail, "")
+}
+
+/// By which means each limit is enforced, and which ids sandboxes get. What an ordinary user cannot have is no fault of
+/// the machine: sandboxes work without it, and a request for it is refused.
+fn means() -> Vec<Finding> {
+    let means = match Means::detect() {
+        Ok(means) => means,
         Err(error) => return vec![finding("cgroups", false, error.to_string(), "mount /proc")],
     };
-    let mut findings: Vec<Finding> = cgroup::CONTROLLERS
-        .iter()
-        .map(|name| {
-            let place = mounted.iter().find(|mounted| mounted.controllers.iter().any(|known| known == name));
-            let detail = place.map_or_else(
-                || "in no mounted hierarchy; sandboxes with this limit are refused".to_owned(),
-                |mounted| {
-                    let version = if mounted.unified { 2 } else { 1 };
-                    format!("version {version} at {}", mounted.root.display())
-                },
-            );
-            finding(
-                &format!("cgroup controller {name}"),
-                place.is_some(),
-                detail,
-                &format!("boot with the {name} controller and mount /sys/fs/cgroup"),
-            )
+    let root = means.root();
+    let mut findings: Vec<Finding> = Limit::ALL
+        .into_iter()
+        .map(|limit| {
+            let way = means.way(limit);
+            let what = format!("limit {}", limit.name());
+            match &way {
+                Way::Nothing { cure, .. } => {
+                    let detail = format!("{way}; sandboxes with this limit are refused");
+                    Finding { cure: cure.clone(), ..finding(&what, !root, detail, "") }
+                }
+                _ => finding(&what, true, way.to_string(), ""),
+            }
         })
         .collect();
-    let unified = mounted.iter().find(|mounted| mounted.unified);
-    let detail = unified.map_or_else(|| "not mounted".to_owned(), |mounted| mounted.root.display().to_string());
-    let cure = "mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified";
-    findings.push(finding("unified cgroup hierarchy", unified.is_some(), detail, cure));
+    if root {
+        let unified = means.cgroups.iter().find(|mounted| mounted.unified);
+        let detail = unified.map_or_else(|| "not mounted".to_owned(), |mounted| mounted.root.display().to_string());
+        let cure = "mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified";
+        findings.push(finding("unified cgroup hierarchy", unified.is_some(), detail, cure));
+    }
+    findings.push(match &means.ids {
+        Ids::Any => finding("ids of sandboxes", true, "a range of its own for each", ""),
+        Ids::One { why, cure } => {
+            let detail = format!("one id: a sandbox's root is uid {} on the host, because {why}", means.uid);
+            Finding { cure: cure.clone(), ..finding("ids of sandboxes", true, detail, "") }
+        }
+        Ids::Ranges(ranges) => {
+            let shared = match ranges.windows().len() {
+                1 => "which all sandboxes share".to_owned(),
+                windows => format!("enough for {windows} sandboxes to have their own"),
+            };
+            finding("ids of sandboxes", true, format!("{} granted to this user, {shared}", ranges.total()), "")
+        }
+    });
     findings
 }
 

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use chiton_confine::Enforced;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall, Volume,
+    VolumeRequest,
 };
-use chiton_model::{BackendId, Error, SandboxId};
+use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::Value;
@@ -24,7 +25,7 @@ use crate::options::OciOptions;
 use crate::plan::{self, OciPlan, PLAN_SCHEMA};
 use crate::record::Paths;
 use crate::watch::Board;
-use crate::{check, doctor, logs};
+use crate::{check, logs};
 
 /// The embedded driver.
 pub struct OciDriver {
@@ -53,9 +54,16 @@ impl OciDriver {
                 Point::Network,
                 Point::Resource,
             ]),
-            limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
+            limits: BTreeSet::from([
+                Limit::Cpu,
+                Limit::Memory,
+                Limit::Pids,
+                Limit::Disk,
+                Limit::Inodes,
+                Limit::OpenFiles,
+            ]),
             networks: BTreeSet::new(),
-            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
+            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
         };
@@ -128,7 +136,7 @@ impl ComputeDriver for OciDriver {
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
-            plan::default_plan(&request, &host.options).map_err(CallError::NotRun)
+            plan::default_plan(&request, &host.options, host.disk_means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -148,13 +156,16 @@ impl ComputeDriver for OciDriver {
 
     async fn validate(&self, plan: &Value) -> Result<(), Error> {
         let plan = OciPlan::decode(plan)?;
-        doctor::require_root()?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.mounted).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.means, host.disk_means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
+    }
+
+    fn shortfall(&self) -> Option<String> {
+        self.host.shortfall()
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
@@ -208,6 +219,20 @@ impl ComputeDriver for OciDriver {
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(watch(Arc::clone(&self.host), Arc::clone(&self.board), sender));
         ReceiverStream::new(receiver).boxed()
+    }
+
+    async fn volumes(&self) -> CallResult<Vec<Volume>> {
+        self.blocking("list the volumes", Host::volumes).await
+    }
+
+    async fn create_volume(&self, request: &VolumeRequest) -> CallResult<Volume> {
+        let request = request.clone();
+        self.blocking("make the volume", move |host| host.create_volume(&request)).await
+    }
+
+    async fn delete_volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<()> {
+        let (workspace, name) = (workspace.clone(), name.clone());
+        self.blocking("delete the volume", move |host| host.delete_volume(&workspace, &name)).await
     }
 
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {

@@ -8,7 +8,7 @@ use crate::options::OciOptions;
 
 /// The plan for a request.
 pub fn default_plan(request: &PlanRequest, options: &OciOptions) -> Result<DefaultPlan, Error> {
-    crate::plan::default_plan(request, options)
+    crate::plan::default_plan(request, options, &crate::disk::Means::detect(options))
 }
 
 /// What may happen to each field of a plan.

@@ -1,16 +1,16 @@
 //! The blocking core: everything that touches the machine. The async driver calls it on blocking threads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
 use chiton_model::{Error, SandboxId};
-use chiton_oci_monitor::cgroup::{self, Hierarchy, Mounted};
+use chiton_oci_monitor::cgroup::{self, Hierarchy};
 use chiton_oci_monitor::exit::ExitRecord;
 use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::{files, wire::State};
@@ -18,25 +18,27 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::disk;
+use crate::means::Means;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
 mod act;
 mod confine;
 mod end;
+mod ranges;
 mod spawn;
+mod user;
+mod volumes;
 
 use confine::Filters;
 pub(crate) use spawn::Monitor;
+use user::UserSpace;
 
 /// How long one call may take: a little less than the engine waits, so that the answer says what hung.
 pub(crate) const ACT: Duration = Duration::from_secs(55);
 /// How long a monitor may take to say its state.
 const LOOK: Duration = Duration::from_secs(5);
-/// How many ids a sandbox gets.
-const IDS: u32 = 65_536;
-/// The end of the ids that may be used: those above are negative to some programs.
-const LAST_ID: u32 = 0x7fff_0000;
 /// How long a tombstone is kept.
 const TOMBSTONE_AGE: Duration = Duration::from_hours(24);
 
@@ -46,18 +48,23 @@ pub(crate) struct Host {
     ready: Mutex<Option<Arc<Ready>>>,
     /// One lock an id, so that two calls for one sandbox never prepare its files at once.
     busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
-    /// First ids in use; the record of each sandbox has its own.
-    ranges: Mutex<Option<BTreeSet<u32>>>,
     /// Profiles of system calls that were compiled lately.
     filters: Mutex<Filters>,
+    ranges: Mutex<ranges::Used>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
+    /// By what a writable layer can be limited here.
+    disk: OnceLock<disk::Means>,
+    /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
+    volumes: Mutex<()>,
 }
 
 /// What is set up once.
 pub(crate) struct Ready {
     pub(crate) agent_program: PathBuf,
-    pub(crate) mounted: Vec<Mounted>,
+    pub(crate) means: Means,
+    /// Of an ordinary user.
+    user: Option<UserSpace>,
 }
 
 /// Names what failed.
@@ -90,7 +97,14 @@ impl Host {
             ranges: Mutex::default(),
             filters: Mutex::default(),
             swept: Mutex::default(),
+            disk: OnceLock::new(),
+            volumes: Mutex::default(),
         }
+    }
+
+    /// By what a writable layer can be limited on this machine; looked at once.
+    pub(crate) fn disk_means(&self) -> &disk::Means {
+        self.disk.get_or_init(|| disk::Means::detect(&self.options))
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.
@@ -99,7 +113,6 @@ impl Host {
         if let Some(ready) = &*ready {
             return Ok(Arc::clone(ready));
         }
-        crate::doctor::require_root().map_err(CallError::NotRun)?;
         let options = &self.options;
         for dir in [&options.state_dir, &options.run_dir] {
             make_folder(dir).not_run("make the driver's folder")?;
@@ -112,11 +125,29 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
+        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
-        let mounted = cgroup::detect().not_run("find the cgroup hierarchies")?;
-        let made = Arc::new(Ready { agent_program, mounted });
+        let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
+        let user =
+            if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
+        let made = Arc::new(Ready { agent_program, means, user });
         *ready = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
+    fn remove_leftovers(&self) {
+        let options = self.options.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = crate::volumes::remove_leftovers(&options) {
+                tracing::warn!(%error, "what is left of deleted volumes was not removed");
+            }
+        });
+    }
+
+    /// What is not enforced here, as far as the machine was looked at.
+    pub(crate) fn shortfall(&self) -> Option<String> {
+        self.ready.lock().as_ref().and_then(|ready| ready.means.gaps())
     }
 
     /// Writes the agent's program under its digest, once per content.
@@ -164,47 +195,13 @@ impl Host {
 
     /// A sandbox's cgroups on this machine.
     fn cgroups(&self, id: &SandboxId) -> CallResult<Vec<Hierarchy>> {
-        Ok(cgroup::layout(&self.ready()?.mounted, &self.cgroup_parent(), id.as_str()))
+        Ok(cgroup::layout(&self.ready()?.means.cgroups, &self.cgroup_parent(), id.as_str()))
     }
 
     fn busy(&self, id: &SandboxId) -> Arc<Mutex<()>> {
         let mut busy = self.busy.lock();
         busy.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(busy.entry(id.clone()).or_default())
-    }
-
-    /// Reserves a range of host ids that no sandbox of this driver has.
-    fn take_range(&self) -> CallResult<u32> {
-        let mut ranges = self.ranges.lock();
-        let used = match &mut *ranges {
-            Some(used) => used,
-            none => {
-                let mut used = BTreeSet::new();
-                for id in record::ids(&self.options).not_run("list the sandboxes")? {
-                    let dir = Paths::new(&self.options, &id).dir;
-                    if let Some(record) = Record::load(&dir).not_run("read a sandbox's record")? {
-                        used.insert(record.first_id);
-                    }
-                }
-                none.insert(used)
-            }
-        };
-        let step = usize::try_from(IDS).unwrap_or(usize::MAX);
-        let free = (self.options.first_id..=LAST_ID - IDS).step_by(step).find(|first| !used.contains(first));
-        let first = free.ok_or_else(|| {
-            CallError::NotRun(
-                Error::exhausted("ids", "every range of host ids is taken by a sandbox")
-                    .cure("delete sandboxes that are not needed"),
-            )
-        })?;
-        used.insert(first);
-        Ok(first)
-    }
-
-    fn free_range(&self, first: u32) {
-        if let Some(used) = &mut *self.ranges.lock() {
-            used.remove(&first);
-        }
     }
 
     /// One sandbox as it is now, or none.
@@ -287,7 +284,16 @@ fn status_of(state: State) -> ObservedStatus {
     }
 }
 
-/// Makes a folder that only root may enter, and its parents.
+/// Without a user namespace an ordinary user can run nothing.
+fn no_namespace(error: io::Error) -> CallError {
+    let text = format!("this user cannot make a user namespace: {error}");
+    CallError::NotRun(Error::unavailable("oci driver", text).cure(
+        "allow it (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or \
+         kernel.apparmor_restrict_unprivileged_userns), or run the gateway as root",
+    ))
+}
+
+/// Makes a folder that only its owner may enter, and its parents.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent()
         && !parent.exists()

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chiton_driver::Identity;
-use chiton_model::{GatewayId, SandboxId, StoreEpoch};
+use chiton_model::{GatewayId, SandboxId, StoreEpoch, VolumeName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::files;
 use serde::{Deserialize, Serialize};
@@ -38,14 +38,33 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
-    /// The first host id of its range.
+    /// The first id of its range: of the host where the driver runs as root, else of the user's own namespace.
     pub(crate) first_id: u32,
+    /// How many ids it has.
+    #[serde(default = "all_ids")]
+    pub(crate) ids: u32,
     /// Its cgroups.
     pub(crate) cgroups: Vec<Hierarchy>,
     /// The start that was asked for last.
     pub(crate) attempt: Option<String>,
+    /// Its named volumes, within its workspace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeName>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
+    /// The kernel's boot id when it was made or started last; empty when it could not be read.
+    #[serde(default)]
+    pub(crate) boot: String,
+}
+
+/// The kernel's id of this boot; empty when it cannot be read.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// What a record without the number had.
+fn all_ids() -> u32 {
+    crate::means::IDS
 }
 
 impl Record {
@@ -59,6 +78,12 @@ impl Record {
         let mut labels = plan.clone();
         labels.extend(identity.labels().map(|(key, value)| (key.to_owned(), value)));
         labels
+    }
+
+    /// Whether what it tells of can still be running. Where that is unknown it can.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        let now = boot_id();
+        self.boot.is_empty() || now.is_empty() || self.boot == now
     }
 
     pub(crate) fn store(&self, dir: &Path) -> io::Result<()> {
@@ -95,6 +120,8 @@ pub(crate) struct Paths {
     pub(crate) upper: PathBuf,
     /// The overlay's work folder.
     pub(crate) work: PathBuf,
+    /// The image that holds both where the layer is limited.
+    pub(crate) disk: PathBuf,
     /// The monitor's socket is here.
     pub(crate) run: PathBuf,
     /// The agent's folder.
@@ -111,6 +138,7 @@ impl Paths {
         Self {
             upper: dir.join("upper"),
             work: dir.join("work"),
+            disk: dir.join("disk.img"),
             dir,
             run: options.run_dir.join("monitors").join(id.as_str()),
             agent: options.run_dir.join("agent").join(id.as_str()),

@@ -9,8 +9,9 @@ use chiton_oci_monitor::cgroup::Limits;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::launch::{Bind, Entry, RootDocument};
-use crate::plan::{ImageKind, OciPlan};
+use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
+use crate::means::{Limit, Means, Way};
+use crate::plan::{DiskMeans, ImageKind, OciPlan};
 use crate::record::{Paths, Record};
 
 /// Where the agent's folder is in the sandbox.
@@ -34,17 +35,31 @@ const CONFIGURATION: [&str; 10] = [
     "etc/ssl/certs",
 ];
 
+/// The most open files of a process where a plan does not say.
+const OPEN_FILES: u64 = 65_536;
+
+/// The most that a sandbox can be given: this process's own hard limit, which it cannot pass.
+pub(crate) fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
 /// The limits of a plan in the kernel's units.
-pub(crate) fn limits(plan: &OciPlan) -> Limits {
+pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Limits {
     Limits {
         cpu_millicores: plan.resources.cpu.as_ref().map(chiton_model::CpuQuantity::millicores),
         memory_bytes: plan.resources.memory.as_ref().map(chiton_model::MemoryQuantity::bytes),
-        pids: plan.resources.pids,
+        pids: plan.resources.pids.filter(|_| matches!(means.way(Limit::Pids), Way::Cgroup { .. })),
     }
 }
 
 /// The layers and host paths of a sandbox's root.
-pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option<&Path>) -> RootDocument {
+pub(crate) fn root(
+    plan: &OciPlan,
+    record: &Record,
+    paths: &Paths,
+    agent: Option<&Path>,
+    volumes: Vec<VolumeBind>,
+) -> RootDocument {
     let mut skeleton = base(plan);
     let mut binds = Vec::new();
     if plan.image.kind == ImageKind::Host {
@@ -74,12 +89,26 @@ pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option
     }
     RootDocument {
         lower: plan.image.path.as_ref().map(Into::into),
-        upper: paths.upper.clone(),
-        work: paths.work.clone(),
+        layer: layer(plan, paths),
         first_id: record.first_id,
-        ids: plan.security.mapped_ids,
+        ids: record.ids.min(plan.security.mapped_ids),
         skeleton,
         binds,
+        volumes,
+    }
+}
+
+/// Where what the sandbox writes is kept.
+fn layer(plan: &OciPlan, paths: &Paths) -> Layer {
+    let limits = &plan.resources;
+    match (limits.disk_by, &limits.disk) {
+        (Some(DiskMeans::Memory), Some(disk)) => {
+            let bytes = disk.bytes();
+            // Without a limit of its own: an inode for each page, as many as could be filled.
+            Layer::Memory { bytes, inodes: limits.inodes.unwrap_or((bytes / 4096).max(1024)) }
+        }
+        (Some(DiskMeans::Image), _) if limits.limits_disk() => Layer::Image(paths.disk.clone()),
+        _ => Layer::Folder { upper: paths.upper.clone(), work: paths.work.clone() },
     }
 }
 
@@ -131,13 +160,14 @@ fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
 }
 
 /// The runtime specification (OCI 1.0), without the root's path.
-pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>) -> Value {
-    let ids = json!([{ "containerID": 0, "hostID": record.first_id, "size": plan.security.mapped_ids }]);
+pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>, means: &Means) -> Value {
+    let ids =
+        json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
     let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
     let no_capabilities = json!({
         "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []
     });
-    let open_files = plan.security.open_files.min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    let open_files = plan.resources.open_files.map_or(OPEN_FILES, u64::from).min(open_files_limit());
     let (arguments, folder) = process(plan, agent);
     let mut spec = json!({
         "ociVersion": "1.0.2",
@@ -156,7 +186,7 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             ],
             "noNewPrivileges": plan.security.no_new_privileges,
         },
-        "mounts": mounts(plan),
+        "mounts": mounts(plan, record),
         "linux": {
             // Absolute, or the library asks for systemd. It finds no hierarchy to make it in.
             "cgroupsPath": "/chiton",
@@ -167,6 +197,10 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
             "readonlyPaths": plan.security.readonly_paths,
         },
     });
+    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids)) {
+        let limits = spec["process"]["rlimits"].as_array_mut();
+        limits.into_iter().for_each(|limits| limits.push(json!({ "type": name, "soft": pids, "hard": pids })));
+    }
     if gateway_is_spared() {
         spec["process"]["oomScoreAdj"] = json!(0);
     }
@@ -208,17 +242,15 @@ fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>) -> Vec<String> {
 }
 
 /// The kernel's file systems. Host paths are mounted before the library runs.
-fn mounts(plan: &OciPlan) -> Vec<Value> {
+fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": source, "options": options });
+    // The group "tty", which a sandbox with few ids does not have.
+    let terminals: &[&str] = &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let terminals = if record.ids > 5 { terminals } else { &terminals[..5] };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", "devpts", terminals),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),

@@ -67,6 +67,10 @@ impl Board {
             if let Some(mut child) = child {
                 let _ = tokio::task::spawn_blocking(move || child.wait()).await;
             }
+            if !said_last {
+                let (host, of) = (Arc::clone(&board.host), id.clone());
+                let _ = tokio::task::spawn_blocking(move || host.await_end(&of)).await;
+            }
             board.followed.lock().remove(&id);
             if !said_last {
                 board.settle(&id).await;

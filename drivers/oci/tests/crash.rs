@@ -14,15 +14,6 @@ use common::*;
 use futures::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 
-fn monitor_of(id: &SandboxId) -> Option<i32> {
-    let arguments = format!("monitor\0{id}\0");
-    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(entry.path().join("cmdline")).ok()?;
-        String::from_utf8_lossy(&line).ends_with(&arguments).then_some(pid)
-    })
-}
-
 fn kill(pid: i32) {
     let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
@@ -31,7 +22,7 @@ const SLEEP: [&str; 3] = ["sh", "-c", "while :; do sleep 0.05; done"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_driver_finds_running_sandboxes_and_exits_that_nobody_saw() {
-    if !root("a_second_driver_finds_running_sandboxes_and_exits_that_nobody_saw") {
+    if !able("a_second_driver_finds_running_sandboxes_and_exits_that_nobody_saw") {
         return;
     }
     let world = World::new();
@@ -98,8 +89,8 @@ async fn a_second_driver_finds_running_sandboxes_and_exits_that_nobody_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown() {
-    if !root("a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown") {
+async fn a_sandbox_whose_monitor_was_killed_is_ended_and_says_so() {
+    if !able("a_sandbox_whose_monitor_was_killed_is_ended_and_says_so") {
         return;
     }
     let world = World::new();
@@ -110,7 +101,7 @@ async fn a_sandbox_whose_monitor_was_killed_is_ended_and_reported_as_unknown() {
     driver.start(&call).await.unwrap();
     kill(monitor_of(&id).unwrap());
     let exit = exit(&driver, &id).await;
-    assert_eq!((exit.code, exit.reason.as_str()), (None, "Unknown"));
+    assert_eq!((exit.code, exit.reason.as_str()), (None, "MonitorLost"));
     driver.start(&call).await.unwrap();
     assert_eq!(status(&driver, &id).await, Some(ObservedStatus::Running));
     kill(monitor_of(&id).unwrap());
@@ -139,10 +130,7 @@ async fn interrupted(world: &World, driver: &OciDriver, launch_child: bool, afte
                 std::hint::spin_loop();
             }
             if launch_child {
-                let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
-                for child in children.unwrap_or_default().split_whitespace() {
-                    kill(child.parse().unwrap());
-                }
+                children(monitor).into_iter().for_each(kill);
             } else {
                 kill(monitor);
             }
@@ -159,7 +147,7 @@ async fn interrupted(world: &World, driver: &OciDriver, launch_child: bool, afte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_monitor_killed_at_any_time_of_a_create_leaves_nothing_after_delete() {
-    if !root("a_monitor_killed_at_any_time_of_a_create_leaves_nothing_after_delete") {
+    if !able("a_monitor_killed_at_any_time_of_a_create_leaves_nothing_after_delete") {
         return;
     }
     let world = World::new();
@@ -171,7 +159,7 @@ async fn a_monitor_killed_at_any_time_of_a_create_leaves_nothing_after_delete() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_launch_child_killed_at_any_time_of_a_create_leaves_nothing_after_delete() {
-    if !root("a_launch_child_killed_at_any_time_of_a_create_leaves_nothing_after_delete") {
+    if !able("a_launch_child_killed_at_any_time_of_a_create_leaves_nothing_after_delete") {
         return;
     }
     let world = World::new();
@@ -184,7 +172,7 @@ async fn a_launch_child_killed_at_any_time_of_a_create_leaves_nothing_after_dele
 /// What a gateway does that finds its predecessor's create under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_ends_a_create_that_is_under_way_without_waiting_for_its_monitors_patience() {
-    if !root("a_delete_ends_a_create_that_is_under_way_without_waiting_for_its_monitors_patience") {
+    if !able("a_delete_ends_a_create_that_is_under_way_without_waiting_for_its_monitors_patience") {
         return;
     }
     let world = World::new();
@@ -237,14 +225,14 @@ async fn gateway_to_be_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_killed_at_any_time_of_create_and_start_leaves_nothing_after_delete() {
-    if !root("a_gateway_killed_at_any_time_of_create_and_start_leaves_nothing_after_delete") {
+    if !able("a_gateway_killed_at_any_time_of_create_and_start_leaves_nothing_after_delete") {
         return;
     }
     let world = World::new();
     for step in 0..25 {
         let id = sandbox_id();
         let mut gateway = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "gateway_to_be_killed", "--nocapture"])
+            .args(["--exact", &name_of(module_path!(), "gateway_to_be_killed"), "--nocapture"])
             .env("OCI_TEST_FOLDER", world.folder.path())
             .env("OCI_TEST_GATEWAY", world.gateway.as_str())
             .env("OCI_TEST_ID", id.as_str())

@@ -10,7 +10,7 @@ use futures::StreamExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_is_created_then_started_and_its_exit_code_is_reported() {
-    if !root("a_sandbox_is_created_then_started_and_its_exit_code_is_reported") {
+    if !able("a_sandbox_is_created_then_started_and_its_exit_code_is_reported") {
         return;
     }
     let world = World::new();
@@ -40,7 +40,7 @@ async fn a_sandbox_is_created_then_started_and_its_exit_code_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_sandbox_wrote_is_there_after_stop_and_start_and_gone_after_delete() {
-    if !root("what_a_sandbox_wrote_is_there_after_stop_and_start_and_gone_after_delete") {
+    if !able("what_a_sandbox_wrote_is_there_after_stop_and_start_and_gone_after_delete") {
         return;
     }
     let world = World::new();
@@ -76,7 +76,7 @@ async fn what_a_sandbox_wrote_is_there_after_stop_and_start_and_gone_after_delet
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ignores_the_stop_signal_is_killed_after_its_grace() {
-    if !root("a_process_that_ignores_the_stop_signal_is_killed_after_its_grace") {
+    if !able("a_process_that_ignores_the_stop_signal_is_killed_after_its_grace") {
         return;
     }
     let world = World::new();
@@ -96,7 +96,7 @@ async fn a_process_that_ignores_the_stop_signal_is_killed_after_its_grace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_id_is_never_created_again() {
-    if !root("a_deleted_id_is_never_created_again") {
+    if !able("a_deleted_id_is_never_created_again") {
         return;
     }
     let world = World::new();
@@ -115,7 +115,7 @@ async fn a_deleted_id_is_never_created_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_does_not_exist_fails_the_start_and_names_it() {
-    if !root("a_program_that_does_not_exist_fails_the_start_and_names_it") {
+    if !able("a_program_that_does_not_exist_fails_the_start_and_names_it") {
         return;
     }
     let world = World::new();
@@ -153,7 +153,7 @@ async fn twenty_sandboxes_are_created_at_once_with_ranges_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_is_the_entry_point_and_is_told_its_attempt() {
-    if !root("the_agent_is_the_entry_point_and_is_told_its_attempt") {
+    if !able("the_agent_is_the_entry_point_and_is_told_its_attempt") {
         return;
     }
     let world = World::new();

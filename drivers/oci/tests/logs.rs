@@ -8,7 +8,7 @@ use futures::StreamExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_gets_every_line_across_rotations_and_ends_with_the_sandbox() {
-    if !root("a_follower_gets_every_line_across_rotations_and_ends_with_the_sandbox") {
+    if !able("a_follower_gets_every_line_across_rotations_and_ends_with_the_sandbox") {
         return;
     }
     let mut world = World::new();
@@ -47,7 +47,7 @@ async fn a_follower_gets_every_line_across_rotations_and_ends_with_the_sandbox()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn since_and_tail_choose_the_last_lines() {
-    if !root("since_and_tail_choose_the_last_lines") {
+    if !able("since_and_tail_choose_the_last_lines") {
         return;
     }
     let world = World::new();

@@ -50,6 +50,10 @@ pub fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
             let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).replace('\0', " ")
         };
+        // It has ended; whoever inherited it has not looked yet.
+        if text("stat").rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) {
+            continue;
+        }
         // What is mounted for everybody says nothing about one of them.
         let other_mounts = || fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|link| Some(link) != own_mounts);
         let (command, groups) = (text("cmdline"), text("cgroup"));
@@ -108,6 +112,13 @@ fn walk(root: &Path, gateway: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Removes the gateway's control groups that have no process any more.
+pub fn remove_groups(gateway: &str) {
+    for group in cgroups(gateway).iter().rev() {
+        drop(fs::remove_dir(group));
+    }
+}
+
 /// After a test that failed: ends what is left, so that the next test does not stumble over it.
 pub fn sweep(gateway: &str, folder: &Path) {
     use rustix::mount::{UnmountFlags, unmount};
@@ -117,9 +128,7 @@ pub fn sweep(gateway: &str, folder: &Path) {
             _ = kill_process(pid, Signal::KILL);
         }
     }
-    for group in cgroups(gateway).iter().rev() {
-        drop(fs::remove_dir(group));
-    }
+    remove_groups(gateway);
     for mount in mounts(folder) {
         if let Some(place) = mount.split(' ').nth(4) {
             _ = unmount(place, UnmountFlags::DETACH);

@@ -1,5 +1,6 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
+//! - `accidents`: what dies, hangs or is replaced below and above a sandbox
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `escape`: attacks from inside a sandbox, each tried for real
@@ -10,9 +11,13 @@
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `terminals`: `exec -it` on a pseudo terminal
+//! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
+//! - `without_root`: a gateway of an ordinary user
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
+mod accidents;
 mod chains;
 mod damage;
 mod escape;
@@ -26,3 +31,6 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod terminals;
+mod volumes;
+mod without_root;

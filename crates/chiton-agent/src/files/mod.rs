@@ -86,6 +86,22 @@ impl Pieces {
         Self { from, rest: Bytes::new(), finished: false }
     }
 
+    /// The next piece as it came, or none at the upload's end.
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while self.rest.is_empty() && !self.finished {
+            match self.from.blocking_recv() {
+                Some(Piece::Data(bytes)) => self.rest = bytes,
+                Some(Piece::Finish) => self.finished = true,
+                None => {
+                    let text = "the upload broke off before its end; nothing of its last file was kept";
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+                }
+            }
+        }
+        let piece = std::mem::take(&mut self.rest);
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
     /// Takes everything that was not read yet and says whether the upload was finished.
     fn finish(&mut self) -> bool {
         while !self.finished {
@@ -101,15 +117,8 @@ impl Pieces {
 
 impl io::Read for Pieces {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() && !self.finished {
-            match self.from.blocking_recv() {
-                Some(Piece::Data(bytes)) => self.rest = bytes,
-                Some(Piece::Finish) => self.finished = true,
-                None => {
-                    let text = "the upload broke off before its end; nothing of its last file was kept";
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
-                }
-            }
+        if let Some(piece) = self.next()? {
+            self.rest = piece;
         }
         let length = self.rest.len().min(into.len());
         into[..length].copy_from_slice(&self.rest.split_to(length));

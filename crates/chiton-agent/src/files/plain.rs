@@ -1,7 +1,7 @@
 //! Single files.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,13 @@ use bytes::Bytes;
 use chiton_agent_proto::v1::stat_response::Kind;
 use chiton_agent_proto::v1::write_file_request::Input;
 use chiton_agent_proto::v1::{FileChunk, StatResponse, WriteFileRequest, WriteFileResponse, WriteFileStart};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::buffer::spare_capacity;
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::replace::{Temporary, dress, existing, is_file, is_folder, open_folder};
+use super::replace::{Temporary, dress, existing, is_file, is_folder, is_own, open, open_folder};
 use super::{CHUNK, PIECES, Piece, Pieces, failed, path, receive, unfinished};
 use crate::blocking::Blocking;
 
@@ -64,10 +65,12 @@ pub async fn read_file(blocking: &Blocking, text: &str) -> Result<ReceiverStream
 
 fn send_file(path: &Path, to: &mpsc::Sender<Result<FileChunk, Status>>) -> Result<(), Status> {
     // Without blocking: opening a pipe must not wait for its other side.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let broken = |error: io::Error| failed("read", path, &error);
-    let file = open(path, flags, Mode::empty()).map_err(|error| broken(error.into()))?;
-    let mut file = File::from(file);
+    let file = File::from(open(path, flags).map_err(broken)?);
+    if is_own(&file).map_err(broken)? {
+        return Err(Status::permission_denied(format!("{} is the agent's own and is not read", path.display())));
+    }
     let found = file.metadata().map_err(broken)?;
     if !found.is_file() {
         let text = format!("{} is not a regular file; read a folder as a tar stream", path.display());
@@ -76,12 +79,11 @@ fn send_file(path: &Path, to: &mpsc::Sender<Result<FileChunk, Status>>) -> Resul
     let mut chunk = FileChunk { data: Bytes::new(), mode: found.mode() & 0o7777, size: found.len() };
     let mut first = true;
     loop {
-        let mut buffer = vec![0; CHUNK];
-        let length = match file.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            result => result.map_err(broken)?,
+        let mut buffer = Vec::with_capacity(CHUNK);
+        let length = match rustix::io::read(&file, spare_capacity(&mut buffer)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result.map_err(|error| broken(error.into()))?,
         };
-        buffer.truncate(length);
         chunk.data = buffer.into();
         // An empty file has one chunk, for its mode.
         if length == 0 && !first {
@@ -152,7 +154,11 @@ pub(super) fn receive_file(path: &Path, mode: u32, mut from: Pieces) -> Result<W
         (mode, _) => mode,
     };
     let (temporary, mut file) = Temporary::file(&folder).map_err(broken)?;
-    let size = copy(&mut from, &mut file).map_err(broken)?;
+    let mut size = 0;
+    while let Some(piece) = from.next().map_err(broken)? {
+        file.write_all(&piece).map_err(broken)?;
+        size += piece.len() as u64;
+    }
     if !from.finish() {
         return Err(unfinished());
     }

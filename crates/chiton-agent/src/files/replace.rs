@@ -7,16 +7,44 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, Stat, Uid, fchmod, fchown, fstat, linkat, openat, renameat,
-    statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, linkat, openat,
+    openat2, renameat, statat, symlinkat, unlinkat,
 };
+use rustix::io::Errno;
 
 /// Makes temporary names differ inside one agent; the process id makes them differ between agents.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// Opens a folder for the calls below.
 pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    open(path, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Opens what a caller named. Links of the sandbox's own are followed, but never one of /proc that leads to what a process
+/// has open (`/proc/1/fd/5`, `/proc/1/root`): a program could make a caller's path lead into the agent itself.
+pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        // A kernel or a filter without that call.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(openat(CWD, path, flags, Mode::empty())?),
+        result => Ok(result?),
+    }
+}
+
+/// Whether an open file tells of the agent itself: its environment and memory hold the sandbox's token, and a caller who
+/// was led there would carry it to wherever the file is copied.
+pub(super) fn is_own(file: &File) -> io::Result<bool> {
+    /// `PROC_SUPER_MAGIC` (statfs(2)).
+    const PROC: i128 = 0x9fa0;
+    if i128::from(rustix::fs::fstatfs(file)?.f_type) != PROC {
+        return Ok(false);
+    }
+    let place = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))?;
+    // By any of its threads' numbers.
+    Ok(place.components().any(|part| {
+        let part = part.as_os_str();
+        part.as_encoded_bytes().iter().all(u8::is_ascii_digit) && Path::new("/proc/self/task").join(part).exists()
+    }))
 }
 
 /// A new directory entry under a temporary name. Dropped before [`Temporary::publish`], it is removed.

@@ -165,7 +165,7 @@ fn spec_out(spec: &SandboxSpec) -> wire::SandboxSpec {
     }
 }
 
-fn condition(condition: &Condition) -> wire::Condition {
+pub(super) fn condition(condition: &Condition) -> wire::Condition {
     let status = match condition.status {
         ConditionStatus::True => "True",
         ConditionStatus::False => "False",

@@ -4,16 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use chiton_driver::LogOptions;
 use chiton_model::spec::{check_command, check_env};
-use chiton_model::{Error, Principal, SandboxPhase};
+use chiton_model::{Error, Principal, SandboxId, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 use super::convert;
 use super::service::Api;
-use crate::sessions::AgentClient;
+use crate::sessions::{AgentClient, CallError as AgentCallError, SessionError};
 use chiton_client::to_status;
 
 /// How long a stream's first two messages may take.
@@ -21,6 +21,9 @@ const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How long the agent of a Ready sandbox may take to dial, after this gateway started.
 const DIAL: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// How long an agent that lives may take to answer a call that only begins something.
+const ANSWER: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// A stream whose first message selects a sandbox, as its selector and the rest.
 trait Selecting: Send + 'static {
@@ -116,10 +119,10 @@ fn agent_error(status: &Status) -> Error {
 }
 
 impl Api {
-    /// The agent of the sandbox that a request selects.
-    async fn agent(&self, selector: Option<wire::SandboxSelector>) -> Result<AgentClient, Error> {
+    /// The sandbox that a request selects, if its agent can be called.
+    async fn callable(&self, selector: Option<wire::SandboxSelector>) -> Result<SandboxId, Error> {
         let view = self.select(selector, false).await?;
-        let record = &view.record;
+        let record = view.record;
         if let Some(why) = view.held {
             return Err(Error::unavailable("sandbox", format!("sandbox {:?} is held: {why}", record.name.as_str())));
         }
@@ -132,20 +135,57 @@ impl Api {
             return Err(Error::conflict(format!("sandbox {:?} is {}, not Ready", record.name.as_str(), record.phase))
                 .cure(cure));
         }
-        self.sessions
-            .client_within(&record.id, DIAL)
-            .await
-            .map_err(|error| Error::unavailable("agent", error.to_string()).cure("try again in a moment"))
+        Ok(record.id)
+    }
+
+    /// Makes a call to a sandbox's agent. It may take as long as it likes while the agent lives.
+    async fn call<T, F>(
+        &self,
+        sandbox: &SandboxId,
+        broken: &Broken,
+        call: impl FnOnce(AgentClient) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        match self.sessions.call(sandbox, DIAL, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(AgentCallError::Status(status))) => Err(upload_error(broken, &status)),
+            Ok(Err(AgentCallError::Silent)) => Err(Error::deadline(format!(
+                "the agent of sandbox {sandbox} does not answer; what was asked for may still happen"
+            ))
+            .cure("chiton sandbox get tells when it answers again; stop and start the sandbox if it does not")),
+            Err(error @ SessionError::Trouble(..)) => Err(Error::unavailable("agent", error.to_string())
+                .cure("try again when it answers, or stop and start the sandbox")),
+            Err(error) => Err(Error::unavailable("agent", error.to_string()).cure("try again in a moment")),
+        }
+    }
+
+    /// Makes a call that only begins something or looks at something.
+    async fn ask<T, F>(
+        &self,
+        sandbox: &SandboxId,
+        broken: &Broken,
+        call: impl FnOnce(AgentClient) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let late = |_| {
+            Error::deadline(format!("sandbox {sandbox} did not answer within {ANSWER:?}"))
+                .cure("look at its processes and disk: something there does not go on")
+        };
+        tokio::time::timeout(ANSWER, self.call(sandbox, broken, call)).await.map_err(late)?
     }
 
     /// Reads the two first messages of a stream: which sandbox, and what.
-    async fn open<M: Selecting>(&self, input: &mut Streaming<M>) -> Result<(AgentClient, M::Rest), Error> {
+    async fn open<M: Selecting>(&self, input: &mut Streaming<M>) -> Result<(SandboxId, M::Rest), Error> {
         let order =
             || Error::invalid("stream", "the first message must select the sandbox, the second must be the start");
         let selector = soon(input).await?.split().map_err(|_| order())?;
-        let client = self.agent(Some(selector)).await?;
+        let sandbox = self.callable(Some(selector)).await?;
         let first = soon(input).await?.split().err().flatten().ok_or_else(order)?;
-        Ok((client, first))
+        Ok((sandbox, first))
     }
 
     pub(super) async fn exec_sandbox(
@@ -153,15 +193,12 @@ impl Api {
         _: Principal,
         mut input: Streaming<wire::ExecSandboxRequest>,
     ) -> Result<BoxStream<'static, Result<agent::ExecOutput, Status>>, Error> {
-        let (mut client, first) = self.open(&mut input).await?;
+        let (sandbox, first) = self.open(&mut input).await?;
         check_exec(&first)?;
         let broken = Broken::default();
         let input = stream::iter([first]).chain(rest(input, &broken));
-        let output = client.exec(input).await.map_err(|status| upload_error(&broken, &status))?;
-        Ok(output
-            .into_inner()
-            .map(move |item| item.map_err(|status| to_status(&upload_error(&broken, &status))))
-            .boxed())
+        let output = self.ask(&sandbox, &broken, |mut client| async move { client.exec(input).await }).await?;
+        Ok(output.map(move |item| item.map_err(|status| to_status(&upload_error(&broken, &status)))).boxed())
     }
 
     pub(super) async fn read_file(
@@ -169,12 +206,11 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let mut client = self.agent(request.sandbox).await?;
-        let chunks = client
-            .read_file(agent::ReadFileRequest { path: request.path })
-            .await
-            .map_err(|status| agent_error(&status))?;
-        Ok(chunks.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
+        let sandbox = self.callable(request.sandbox).await?;
+        let request = agent::ReadFileRequest { path: request.path };
+        let chunks =
+            self.ask(&sandbox, &Broken::default(), |mut client| async move { client.read_file(request).await }).await?;
+        Ok(chunks.map(|item| item.map_err(|status| from_agent(&status))).boxed())
     }
 
     pub(super) async fn read_tar(
@@ -182,12 +218,11 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<BoxStream<'static, Result<agent::FileChunk, Status>>, Error> {
-        let mut client = self.agent(request.sandbox).await?;
-        let chunks = client
-            .read_tar(agent::ReadTarRequest { path: request.path })
-            .await
-            .map_err(|status| agent_error(&status))?;
-        Ok(chunks.into_inner().map(|item| item.map_err(|status| from_agent(&status))).boxed())
+        let sandbox = self.callable(request.sandbox).await?;
+        let request = agent::ReadTarRequest { path: request.path };
+        let chunks =
+            self.ask(&sandbox, &Broken::default(), |mut client| async move { client.read_tar(request).await }).await?;
+        Ok(chunks.map(|item| item.map_err(|status| from_agent(&status))).boxed())
     }
 
     pub(super) async fn write_file(
@@ -195,11 +230,10 @@ impl Api {
         _: Principal,
         mut input: Streaming<wire::WriteFileRequest>,
     ) -> Result<agent::WriteFileResponse, Error> {
-        let (mut client, first) = self.open(&mut input).await?;
+        let (sandbox, first) = self.open(&mut input).await?;
         let broken = Broken::default();
         let input = stream::iter([first]).chain(rest(input, &broken));
-        let written = client.write_file(input).await.map_err(|status| upload_error(&broken, &status))?;
-        Ok(written.into_inner())
+        self.call(&sandbox, &broken, |mut client| async move { client.write_file(input).await }).await
     }
 
     pub(super) async fn write_tar(
@@ -207,11 +241,10 @@ impl Api {
         _: Principal,
         mut input: Streaming<wire::WriteTarRequest>,
     ) -> Result<agent::WriteTarResponse, Error> {
-        let (mut client, first) = self.open(&mut input).await?;
+        let (sandbox, first) = self.open(&mut input).await?;
         let broken = Broken::default();
         let input = stream::iter([first]).chain(rest(input, &broken));
-        let written = client.write_tar(input).await.map_err(|status| upload_error(&broken, &status))?;
-        Ok(written.into_inner())
+        self.call(&sandbox, &broken, |mut client| async move { client.write_tar(input).await }).await
     }
 
     pub(super) async fn stat(
@@ -219,10 +252,9 @@ impl Api {
         _: Principal,
         request: wire::ReadFileRequest,
     ) -> Result<agent::StatResponse, Error> {
-        let mut client = self.agent(request.sandbox).await?;
-        let found =
-            client.stat(agent::StatRequest { path: request.path }).await.map_err(|status| agent_error(&status))?;
-        Ok(found.into_inner())
+        let sandbox = self.callable(request.sandbox).await?;
+        let request = agent::StatRequest { path: request.path };
+        self.ask(&sandbox, &Broken::default(), |mut client| async move { client.stat(request).await }).await
     }
 
     pub(super) async fn get_logs(

@@ -45,7 +45,7 @@ impl Api {
         _: Principal,
         request: wire::GetSandboxRequest,
     ) -> Result<wire::Sandbox, Error> {
-        Ok(convert::sandbox(&self.select(request.sandbox, request.all).await?))
+        Ok(self.shown(&self.select(request.sandbox, request.all).await?))
     }
 
     pub(super) async fn list_sandboxes(
@@ -64,7 +64,7 @@ impl Api {
             let page = self.engine.list(&query).await?;
             for view in page.views {
                 if wanted(&view.record.spec.labels) {
-                    sandboxes.push(convert::sandbox(&view));
+                    sandboxes.push(self.shown(&view));
                 }
                 if sandboxes.len() == limit {
                     next = view.record.id.to_string();
@@ -140,7 +140,7 @@ impl Api {
     async fn accepted(&self, accepted: Accepted) -> Result<wire::OperationResponse, Error> {
         // The row may be gone by now; then the answer is as it was.
         let sandbox = match self.view(&accepted.sandbox.id).await {
-            Ok(view) => convert::sandbox(&view),
+            Ok(view) => self.shown(&view),
             Err(_) => convert::sandbox(&chiton_lifecycle::SandboxView {
                 record: accepted.sandbox,
                 running: None,
@@ -191,7 +191,7 @@ impl Api {
         let view = self.select(request.sandbox, request.all).await?;
         let (_, values) = self.engine.explain(&view.record.id).await?;
         Ok(wire::ExplainSandboxResponse {
-            sandbox: Some(convert::sandbox(&view)),
+            sandbox: Some(self.shown(&view)),
             values: values.iter().map(convert::explained).collect(),
         })
     }
@@ -204,7 +204,7 @@ impl Api {
         let view = self.select(request.sandbox, request.all).await?;
         let operations = self.engine.timeline(&view.record.id).await?;
         Ok(wire::GetTimelineResponse {
-            sandbox: Some(convert::sandbox(&view)),
+            sandbox: Some(self.shown(&view)),
             operations: operations.iter().map(convert::operation).collect(),
         })
     }

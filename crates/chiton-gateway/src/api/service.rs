@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chiton_lifecycle::{Engine, Request as EngineRequest, SandboxView, Selector};
-use chiton_model::{Error, Principal};
+use chiton_model::{Condition, ConditionStatus, Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use chiton_proto::v1::gateway_server::Gateway;
@@ -50,6 +50,24 @@ impl Api {
     ) -> Result<SandboxView, Error> {
         let selector = super::convert::selector(selector)?;
         self.engine.get(&selector, all).await
+    }
+
+    /// A sandbox as callers see it: with what is wrong with its agent.
+    pub(super) fn shown(&self, view: &SandboxView) -> wire::Sandbox {
+        let mut shown = super::convert::sandbox(view);
+        if view.record.phase == SandboxPhase::Ready
+            && view.held.is_none()
+            && let Some(trouble) = self.sessions.trouble(&view.record.id)
+        {
+            shown.conditions.push(super::convert::condition(&Condition {
+                kind: "Degraded".to_owned(),
+                status: ConditionStatus::True,
+                reason: trouble.reason().to_owned(),
+                message: trouble.to_string(),
+                last_transition: trouble.since(),
+            }));
+        }
+        shown
     }
 
     /// A sandbox by its row's id.
@@ -117,6 +135,9 @@ impl Gateway for Api {
         list_drivers(wire::ListDriversRequest) -> wire::ListDriversResponse;
         list_workspaces(wire::ListWorkspacesRequest) -> wire::ListWorkspacesResponse;
         delete_workspace(wire::DeleteWorkspaceRequest) -> wire::DeleteWorkspaceResponse;
+        list_volumes(wire::ListVolumesRequest) -> wire::ListVolumesResponse;
+        create_volume(wire::CreateVolumeRequest) -> wire::Volume;
+        delete_volume(wire::DeleteVolumeRequest) -> wire::DeleteVolumeResponse;
         get_config(wire::GetConfigRequest) -> wire::GetConfigResponse;
         watch_sandboxes(wire::WatchSandboxesRequest) -> Stream<wire::WatchSandboxesEvent>;
         wait_operation(wire::WaitOperationRequest) -> Stream<wire::WaitOperationEvent>;

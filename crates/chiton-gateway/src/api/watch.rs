@@ -49,6 +49,7 @@ impl Api {
         loop {
             // Subscribed before the snapshot is read: a change in between is told twice rather than never.
             let mut events = self.hub.subscribe();
+            let mut troubles = self.sessions.troubles();
             if !send(WatchEvent::Reset(Reset {})).await {
                 return Ok(());
             }
@@ -56,7 +57,7 @@ impl Api {
             loop {
                 let page = self.engine.list(&query).await?;
                 for view in page.views.iter().filter(|view| only.as_ref().is_none_or(|id| *id == view.record.id)) {
-                    if !send(WatchEvent::Changed(convert::sandbox(view))).await {
+                    if !send(WatchEvent::Changed(self.shown(view))).await {
                         return Ok(());
                     }
                 }
@@ -69,12 +70,25 @@ impl Api {
             loop {
                 let event = tokio::select! {
                     event = events.recv() => event,
+                    trouble = troubles.recv() => {
+                        let id = match trouble {
+                            Ok(id) if only.as_ref().is_none_or(|only| *only == id) => id,
+                            Err(RecvError::Lagged(_)) => break,
+                            _ => continue,
+                        };
+                        // Gone by now: its removal is told next.
+                        let Ok(view) = self.view(&id).await else { continue };
+                        if !send(WatchEvent::Changed(self.shown(&view))).await {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                     () = out.closed() => return Ok(()),
                 };
                 let event = match event {
                     Ok(LifecycleEvent::Changed(record)) if only.as_ref().is_none_or(|id| *id == record.id) => {
                         match self.view(&record.id).await {
-                            Ok(view) => WatchEvent::Changed(convert::sandbox(&view)),
+                            Ok(view) => WatchEvent::Changed(self.shown(&view)),
                             // Gone by now: its removal is told next.
                             Err(_) => continue,
                         }
@@ -132,7 +146,7 @@ impl Api {
         };
         let outcome = wire::OperationOutcome {
             operation: Some(convert::operation(&operation)),
-            sandbox: sandbox.as_ref().map(convert::sandbox),
+            sandbox: sandbox.as_ref().map(|view| self.shown(view)),
             obligations: self.engine.obligations_of(&operation.subject).iter().map(convert::obligation).collect(),
         };
         drop(out.send(Ok(wire::WaitOperationEvent { event: Some(WaitEvent::Outcome(outcome)) })).await);

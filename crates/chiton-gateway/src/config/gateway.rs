@@ -18,22 +18,24 @@ const SOCKET_PATH: usize = 107;
 pub(super) const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The socket of a gateway that was told none, which is also where its clients look: in `data_dir` if the command line
-/// (or `CHITON_DATA_DIR`) named one, else in the system's or the user's run folder. `None` when a user other than root
-/// has no `XDG_RUNTIME_DIR`: no other place is safe from other users' sockets of the same name.
-pub fn default_socket(data_dir: Option<&Path>, uid: u32, xdg_runtime_dir: Option<&Path>) -> Option<PathBuf> {
-    match data_dir {
-        Some(folder) => Some(folder.join("gateway.sock")),
-        None => Some(default_run_dir(uid, xdg_runtime_dir)?.join("gateway.sock")),
-    }
+/// (or `CHITON_DATA_DIR`) named one, else in the run folder ([`default_run_dir`]).
+pub fn default_socket(data_dir: Option<&Path>, run_dir: Option<&Path>) -> Option<PathBuf> {
+    data_dir.or(run_dir).map(|folder| folder.join("gateway.sock"))
 }
 
-fn default_run_dir(uid: u32, xdg_runtime_dir: Option<&Path>) -> Option<PathBuf> {
-    match xdg_runtime_dir {
-        _ if uid == 0 => Some(PathBuf::from("/run/chiton")),
-        // The XDG rules: a relative path is invalid and ignored.
-        Some(folder) if folder.is_absolute() => Some(folder.join("chiton")),
-        _ => None,
+/// The system's run folder for root; for another user one below `XDG_RUNTIME_DIR`, or where nothing sets that below its
+/// state folder. `None` when it has neither: no other place is safe from other users' sockets of the same name.
+fn default_run_dir(sources: &Sources) -> Option<PathBuf> {
+    if sources.uid == 0 {
+        return Some(PathBuf::from("/run/chiton"));
     }
+    // The XDG rules: a relative path is invalid and ignored.
+    let folder = |name: &str| sources.env.get(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    if let Some(runtime) = folder("XDG_RUNTIME_DIR") {
+        return Some(runtime.join("chiton"));
+    }
+    let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(state.join("chiton/run"))
 }
 
 fn default_data_dir(sources: &Sources) -> Option<PathBuf> {
@@ -47,7 +49,7 @@ fn default_data_dir(sources: &Sources) -> Option<PathBuf> {
 
 pub(super) fn gateway(root: &Section<'_>, sources: &Sources, notes: &mut Notes) -> Option<GatewayConfig> {
     let section = root.section("gateway");
-    let xdg = sources.env.get("XDG_RUNTIME_DIR").map(Path::new);
+    let own_run = default_run_dir(sources);
     let folder = |notes: &mut Notes, name: &str, default: Option<PathBuf>, cure: &str| {
         if let Some(field) = section.field(name) {
             let folder = path(notes, &field, field.text()?, &sources.cwd)?;
@@ -65,13 +67,13 @@ pub(super) fn gateway(root: &Section<'_>, sources: &Sources, notes: &mut Notes) 
     let data = folder(notes, "data_dir", default_data_dir(sources), "set HOME, or name a folder with --data-dir");
     let run_default = match &data {
         Some((data, origin)) if *origin != Origin::Default => Some(data.join("run")),
-        Some((data, _)) => default_run_dir(sources.uid, xdg).or_else(|| Some(data.join("run"))),
+        Some((data, _)) => own_run.clone().or_else(|| Some(data.join("run"))),
         None => Some(PathBuf::new()),
     };
     let run = folder(notes, "run_dir", run_default, "set gateway.run_dir");
     // A client sees neither the file nor its data_dir; what the command line or the environment says it can be told.
     let told = data.as_ref().filter(|(_, origin)| matches!(origin, Origin::Env(_) | Origin::Flag(_)));
-    let socket = default_socket(told.map(|(folder, _)| folder.as_path()), sources.uid, xdg);
+    let socket = default_socket(told.map(|(folder, _)| folder.as_path()), own_run.as_deref());
     let listen = listeners(&section, sources, socket, notes);
     let allow_uids = uids(&section, notes);
     Some(GatewayConfig { data_dir: data?.0, run_dir: run?.0, listen, allow_uids })
@@ -83,8 +85,8 @@ fn listeners(section: &Section<'_>, sources: &Sources, default: Option<PathBuf>,
             notes.wrong(
                 &Origin::Default,
                 "gateway.listen",
-                "this user has no default socket: XDG_RUNTIME_DIR is not set to an absolute path",
-                "set it, or name a socket with --listen unix:PATH, or a folder with --data-dir",
+                "this user has no default socket: neither XDG_RUNTIME_DIR nor HOME is set to an absolute path",
+                "set one, or name a socket with --listen unix:PATH, or a folder with --data-dir",
             );
             return Vec::new();
         };

@@ -33,7 +33,8 @@ pub struct Flags {
 pub struct Sources {
     /// The file and its text, as [`read`] gave it.
     pub file: Option<(PathBuf, String)>,
-    /// The environment: `CHITON_*`, `HOME`, `XDG_RUNTIME_DIR` and `XDG_DATA_HOME` are looked at.
+    /// The environment: `CHITON_*`, `HOME`, `XDG_RUNTIME_DIR`, `XDG_STATE_HOME` and `XDG_DATA_HOME` are
+    /// looked at.
     pub env: BTreeMap<String, String>,
     /// The command line.
     pub flags: Flags,
@@ -58,8 +59,8 @@ impl Sources {
         for (name, value) in std::env::vars_os() {
             // A name that is not UTF-8 is none of ours.
             let Ok(name) = name.into_string() else { continue };
-            let looked_at =
-                name.starts_with(ENV_PREFIX) || matches!(&*name, "HOME" | "XDG_RUNTIME_DIR" | "XDG_DATA_HOME");
+            let looked_at = name.starts_with(ENV_PREFIX)
+                || matches!(&*name, "HOME" | "XDG_RUNTIME_DIR" | "XDG_STATE_HOME" | "XDG_DATA_HOME");
             match value.into_string() {
                 Ok(value) => drop(env.insert(name, value)),
                 Err(_) if looked_at => errors.push(ConfigError {

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_model::SandboxId;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::health::{self, CallError, MISSING, Trouble};
 use super::link::Link;
 use super::{AgentClient, Tokens, accept, socket};
 
@@ -24,6 +26,9 @@ pub enum SessionError {
     /// The agent is not there.
     #[error("the agent of sandbox {0} is not connected; it dials by itself, try again in a moment")]
     Disconnected(SandboxId),
+    /// The agent is there and does not answer.
+    #[error("sandbox {0}: {1}")]
+    Trouble(SandboxId, Trouble),
     /// The socket could not be made.
     #[error("the agent socket in {folder} could not be made: {source}; the folder must exist and be writable")]
     Bind {
@@ -41,7 +46,12 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     tokens: Arc<dyn Tokens>,
     doors: Mutex<HashMap<SandboxId, Listening>>,
+    /// Whose agent's trouble began or ended.
+    news: broadcast::Sender<SandboxId>,
 }
+
+/// A listener that is this far behind looks at everything anew.
+const BACKLOG: usize = 1024;
 
 struct Listening {
     door: Arc<Door>,
@@ -61,7 +71,7 @@ impl Drop for Inner {
 impl Sessions {
     /// A hub that asks `tokens` whether an agent belongs to its sandbox.
     pub fn new(tokens: Arc<dyn Tokens>) -> Self {
-        Self(Arc::new(Inner { tokens, doors: Mutex::default() }))
+        Self(Arc::new(Inner { tokens, doors: Mutex::default(), news: broadcast::channel(BACKLOG).0 }))
     }
 
     /// Binds `<folder>/agent.sock` for the agents of a sandbox. Done again, it binds anew (the folder may have been made
@@ -73,7 +83,12 @@ impl Sessions {
         let bound = socket::bind_in(folder);
         let (listener, socket) = bound.map_err(|source| SessionError::Bind { folder: folder.to_owned(), source })?;
         let mut doors = self.0.doors.lock();
-        let door = doors.get(sandbox).map_or_else(|| Arc::new(Door::new(sandbox.clone())), |old| Arc::clone(&old.door));
+        let known = doors.get(sandbox).map(|old| Arc::clone(&old.door));
+        let door = known.unwrap_or_else(|| {
+            let door = Arc::new(Door::new(sandbox.clone(), self.0.news.clone()));
+            door.await_return();
+            door
+        });
         let stop = CancellationToken::new();
         tokio::spawn(accept::serve(listener, Arc::clone(&door), Arc::clone(&self.0.tokens), stop.clone()));
         doors.insert(sandbox.clone(), Listening { door, _accepting: stop.drop_guard(), _socket: socket });
@@ -141,6 +156,38 @@ impl Sessions {
         door.client().ok_or_else(|| SessionError::Disconnected(sandbox.clone()))
     }
 
+    /// Makes a call to the sandbox's agent that is answered when it is done, with a moment for an agent that is on its way.
+    /// It has no deadline as long as the agent gives signs of life.
+    ///
+    /// # Errors
+    /// [`SessionError`] before the call, then [`CallError`].
+    pub async fn call<T, F>(
+        &self,
+        sandbox: &SandboxId,
+        limit: Duration,
+        call: impl FnOnce(AgentClient) -> F,
+    ) -> Result<Result<T, CallError>, SessionError>
+    where
+        F: Future<Output = Result<T, tonic::Status>>,
+    {
+        let door = self.door(sandbox).ok_or_else(|| SessionError::Unknown(sandbox.clone()))?;
+        if let Some(trouble @ Trouble::Silent(_)) = door.trouble() {
+            return Err(SessionError::Trouble(sandbox.clone(), trouble));
+        }
+        let client = self.client_within(sandbox, limit).await?;
+        Ok(health::watched(&door, client.clone(), call(client)).await)
+    }
+
+    /// What is wrong with the sandbox's agent, if anything is.
+    pub fn trouble(&self, sandbox: &SandboxId) -> Option<Trouble> {
+        self.door(sandbox)?.trouble()
+    }
+
+    /// Whose agent's trouble begins or ends from now on.
+    pub fn troubles(&self) -> broadcast::Receiver<SandboxId> {
+        self.0.news.subscribe()
+    }
+
     /// Ends the sandbox's session, calls under way too, and removes its socket.
     pub fn forget(&self, sandbox: &SandboxId) {
         if let Some(listening) = self.0.doors.lock().remove(sandbox) {
@@ -169,10 +216,12 @@ pub(super) struct Door {
     pub(super) sandbox: SandboxId,
     connected: watch::Sender<Connected>,
     state: Mutex<State>,
+    news: broadcast::Sender<SandboxId>,
 }
 
-#[derive(Default)]
 struct State {
+    /// What is wrong with the agent. One that is missing is told of only after a while.
+    trouble: Option<Trouble>,
     /// Counts sessions, so that the end of an old one does not end its successor.
     number: u64,
     session: Option<Session>,
@@ -186,14 +235,75 @@ struct Session {
 }
 
 impl Door {
-    fn new(sandbox: SandboxId) -> Self {
-        Self { sandbox, connected: watch::Sender::default(), state: Mutex::default() }
+    fn new(sandbox: SandboxId, news: broadcast::Sender<SandboxId>) -> Self {
+        let trouble = Some(Trouble::Missing(Timestamp::now()));
+        let state = State { trouble, number: 0, session: None, expected: None };
+        Self { sandbox, connected: watch::Sender::default(), state: Mutex::new(state), news }
+    }
+
+    /// Which session this is; grows with each.
+    pub(super) fn number(&self) -> u64 {
+        self.state.lock().number
+    }
+
+    /// What is wrong with the agent by now.
+    fn trouble(&self) -> Option<Trouble> {
+        let trouble = self.state.lock().trouble?;
+        match trouble {
+            // The wall clock may have been set back since; then it is told of later.
+            Trouble::Missing(since) => (Timestamp::now().duration_since(since).unsigned_abs() >= MISSING
+                && self.connected.borrow().attempt.is_none())
+            .then_some(trouble),
+            Trouble::Silent(_) => Some(trouble),
+        }
+    }
+
+    /// Notes that the agent of a session does not answer; false when that is known or another came.
+    pub(super) fn is_silent(&self, number: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.number != number || state.trouble.is_some() {
+            return false;
+        }
+        state.trouble = Some(Trouble::Silent(Timestamp::now()));
+        drop(state);
+        tracing::warn!(sandbox = %self.sandbox, "its agent does not answer");
+        self.tell();
+        true
+    }
+
+    /// Notes that it answers again.
+    pub(super) fn answers(&self, number: u64) {
+        let mut state = self.state.lock();
+        if state.number == number {
+            state.trouble = None;
+            drop(state);
+            tracing::info!(sandbox = %self.sandbox, "its agent answers again");
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        // Nobody listening is not an error.
+        let _ = self.news.send(self.sandbox.clone());
+    }
+
+    /// Tells of an agent that is missing when it has been so for a while.
+    fn await_return(self: &Arc<Self>) {
+        let door = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(MISSING).await;
+            if let Some(door) = door.upgrade()
+                && door.trouble().is_some()
+            {
+                door.tell();
+            }
+        });
     }
 
     /// One that waits for an agent of this start.
     #[cfg(feature = "fuzzing")]
     pub(super) fn awaiting(sandbox: SandboxId, attempt: &str) -> Self {
-        let door = Self::new(sandbox);
+        let door = Self::new(sandbox, broadcast::channel(1).0);
         door.expect(attempt);
         door
     }
@@ -223,6 +333,7 @@ impl Door {
         state.number += 1;
         let number = state.number;
         state.session = Some(Session { link, _cut: cut.drop_guard() });
+        let troubled = state.trouble.take().is_some();
         // Still under the lock: watchers see changes in their order.
         self.connected.send_modify(|connected| {
             connected.attempt = Some(attempt.into());
@@ -230,6 +341,9 @@ impl Door {
             connected.sessions = number;
         });
         drop(state);
+        if troubled {
+            self.tell();
+        }
         tracing::debug!(sandbox = %self.sandbox, attempt, "agent connected");
         let door = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -241,10 +355,12 @@ impl Door {
         true
     }
 
-    fn ended(&self, number: u64) {
+    fn ended(self: &Arc<Self>, number: u64) {
         let mut state = self.state.lock();
         if state.number == number {
             state.session = None;
+            state.trouble = Some(Trouble::Missing(Timestamp::now()));
+            self.await_return();
             self.connected.send_modify(|connected| connected.attempt = None);
             tracing::debug!(sandbox = %self.sandbox, "agent disconnected");
         }

@@ -25,6 +25,8 @@ use super::AgentClient;
 const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// What may be under way to us: per call, so that one slow reader stops only itself, and in all.
 const WINDOWS: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
+/// The largest frame that the agent may send: one of its reads should not be cut in four.
+const FRAME: u32 = 64 * 1024;
 
 /// A connection to an agent. Dropping it ends the connection, once no client is left.
 pub(super) struct Link(Mutex<State>);
@@ -105,6 +107,7 @@ fn channel(given: oneshot::Receiver<Io>) -> Channel {
     Endpoint::from_static("http://agent")
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(FRAME)
         .http2_keep_alive_interval(ALIVE.0)
         .keep_alive_timeout(ALIVE.1)
         .keep_alive_while_idle(true)

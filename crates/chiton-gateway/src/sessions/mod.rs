@@ -10,11 +10,13 @@
 //! - [`Tokens`]: what the hub asks the store
 //! - `socket`: binding, also where the path is too long for an address
 //! - `accept`: the handshake, bounded in time, size and number
+//! - `health`: agents that do not answer
 //! - `link`: one accepted connection, idle until its first call
 
 mod accept;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod health;
 mod hub;
 mod link;
 mod socket;
@@ -22,6 +24,7 @@ mod socket;
 use async_trait::async_trait;
 use chiton_model::SandboxId;
 
+pub use health::{CallError, Trouble};
 pub use hub::{SessionError, Sessions};
 
 /// A client for the agent of one sandbox.

@@ -13,6 +13,7 @@ use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -39,9 +40,10 @@ pub(super) struct Remote {
 pub(super) async fn run(cx: &Context, args: CopyArgs) -> Result<ExitCode, Error> {
     let remote =
         |name: &str, path: &str| Remote { sandbox: selector(name, &args.workspace, args.id), path: path.to_owned() };
-    let bytes = match (&args.source, &args.target) {
+    let end = match (&args.source, &args.target) {
         (Side::Local(source), Side::Remote { name, path }) => {
-            upload(&mut cx.connect().await?, source, remote(name, path)).await?
+            let mut client = cx.connect().await?;
+            unless_interrupted(upload(&mut client, source, remote(name, path))).await?
         }
         (Side::Remote { name, path }, Side::Local(target)) => {
             download(&mut cx.connect().await?, remote(name, path), target).await?
@@ -54,15 +56,57 @@ pub(super) async fn run(cx: &Context, args: CopyArgs) -> Result<ExitCode, Error>
             return Err(Error::invalid("source", "both sides are in sandboxes").cure("copy to this machine first"));
         }
     };
-    if cx.json {
-        output::document(&json!({ "bytes": bytes }));
+    match end {
+        End::Whole(bytes) if cx.json => output::document(&json!({ "bytes": bytes })),
+        End::Whole(_) => {}
+        End::Interrupted(signal) => return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// How a copy ended, when it did not fail.
+pub(super) enum End {
+    /// So many bytes were copied.
+    Whole(u64),
+    /// A signal asked for its end; nothing of it is left.
+    Interrupted(i32),
+}
+
+/// Copies until it is done or a signal asks for the end. What is dropped takes its temporary files with it.
+async fn unless_interrupted(copy: impl Future<Output = Result<u64, Error>>) -> Result<End, Error> {
+    tokio::select! {
+        copied = copy => copied.map(End::Whole),
+        signal = interrupted() => signal.map(End::Interrupted),
+    }
+}
+
+/// The next signal that asks this process to end.
+pub(super) async fn interrupted() -> Result<i32, Error> {
+    let catch = |kind| signal(kind).map_err(|error| Error::internal(format!("signals cannot be caught: {error}")));
+    let (mut hangup, mut interrupt, mut quit, mut terminate) = (
+        catch(SignalKind::hangup())?,
+        catch(SignalKind::interrupt())?,
+        catch(SignalKind::quit())?,
+        catch(SignalKind::terminate())?,
+    );
+    let caught = tokio::select! {
+        _ = hangup.recv() => SignalKind::hangup(),
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = quit.recv() => SignalKind::quit(),
+        _ = terminate.recv() => SignalKind::terminate(),
+    };
+    Ok(caught.as_raw_value())
+}
+
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
     let path = path.to_owned();
-    move |error| Error::invalid("path", format!("{}: {error}", path.display()))
+    move |error| match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+            Error::exhausted("disk", format!("{}: {error}; nothing of it was kept", path.display()))
+                .cure("make room on this machine, or name another target")
+        }
+        _ => Error::invalid("path", format!("{}: {error}", path.display())),
+    }
 }
 
 /// What is at a path in a sandbox.
@@ -175,8 +219,8 @@ async fn read_into(
     Ok(())
 }
 
-async fn download(client: &mut Client, remote: Remote, target: &Path) -> Result<u64, Error> {
-    let name = last_name(&remote.path)?;
+async fn download(client: &mut Client, remote: Remote, target: &Path) -> Result<End, Error> {
+    last_name(&remote.path)?;
     let found = match stat(client, &remote).await {
         Err(Error { kind: ErrorKind::NotFound, .. }) => return Err(absent(client, remote).await),
         found => found?,
@@ -185,12 +229,23 @@ async fn download(client: &mut Client, remote: Remote, target: &Path) -> Result<
     if found.kind() == agent::stat_response::Kind::Folder {
         return local_tar::download(client, remote, target, into_folder).await;
     }
+    unless_interrupted(download_file(client, remote, target, into_folder, found.size)).await
+}
+
+async fn download_file(
+    client: &mut Client,
+    remote: Remote,
+    target: &Path,
+    into_folder: bool,
+    size: u64,
+) -> Result<u64, Error> {
+    let name = last_name(&remote.path)?;
     let target = writable(if into_folder { target.join(name.unwrap_or_default()) } else { target.to_owned() })?;
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
+    let mut file = tempfile::Builder::new().prefix(".chiton-cp-").tempfile_in(folder).map_err(io(folder))?;
     let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox), path: remote.path };
     let mut chunks = answer(client.read_file(request)).await?;
-    let (mut progress, mut bytes, mut mode) = (Progress::bytes(Some(found.size)), 0, None);
+    let (mut progress, mut bytes, mut mode) = (Progress::bytes(Some(size)), 0, None);
     while let Some(chunk) = chunks.message().await.map_err(|status| from_status(&status))? {
         mode.get_or_insert(chunk.mode);
         file.write_all(&chunk.data).map_err(io(&target))?;

@@ -1,6 +1,7 @@
 //! `sandbox exec`: the command's own exit code, streams and signals; on a terminal it feels like one.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use tonic::codegen::Bytes;
 
 use super::{Context, answer, on_runtime, request_id, selector, unique};
 use crate::cli::ExecArgs;
+use crate::escape::{Escape, Typed};
 use crate::output;
 use crate::terminal::{self, RawMode};
 
@@ -58,8 +60,16 @@ fn window() -> agent::WindowSize {
 }
 
 async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
-    let env = unique("env", args.env)?;
+    let mut env: BTreeMap<String, String> = unique("env", args.env)?;
+    if args.tty
+        && let Ok(kind) = std::env::var("TERM")
+    {
+        // What this terminal understands; the command's own setting wins.
+        env.entry("TERM".to_owned()).or_insert(kind);
+    }
     let mut client = cx.connect().await?;
+    // Before the terminal is raw: a signal in between would end this process and leave it so.
+    let mut signals = Signals::catch(args.tty)?;
     let _raw = if args.tty { Some(RawMode::enter()?) } else { None };
     let start = agent::ExecStart {
         argv: args.command,
@@ -75,12 +85,12 @@ async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
     for input in first {
         inputs.send(input).await.map_err(|_| Error::internal("the input stream ended before it began"))?;
     }
+    let (leave, mut left) = mpsc::channel(1);
     if args.interactive || args.tty {
-        tokio::spawn(pump(inputs.clone()));
+        tokio::spawn(pump(inputs.clone(), Escape::new(args.escape.0.filter(|_| args.tty)), leave));
     } else {
         drop(inputs.send(message(Input::StdinEnd(true))).await);
     }
-    let mut signals = Signals::catch(args.tty)?;
     if args.tty {
         pass_resizes(&inputs)?;
     }
@@ -91,6 +101,9 @@ async fn exec(cx: &Context, args: ExecArgs) -> Result<ExitCode, Error> {
         // The sender in `inputs` lives as long as this: without one the gateway would take the client as gone.
         tokio::select! {
             code = &mut relayed => return code.map(ExitCode::from),
+            Some(()) = left.recv() => {
+                return Err(Error::unavailable("terminal", "left by the escape sequence; the command is hung up"));
+            }
             signal = signals.next() => {
                 // On a terminal the command gets its signals from keys: one from elsewhere is meant for this process.
                 if args.tty || !running.get() || signals.insists() {
@@ -178,7 +191,7 @@ async fn write(json: bool, stderr: bool, data: Bytes) -> io::Result<()> {
 }
 
 /// Standard input to the command, as fast as it takes it.
-async fn pump(inputs: Inputs) {
+async fn pump(inputs: Inputs, mut escape: Escape, leave: mpsc::Sender<()>) {
     let mut stdin = tokio::io::stdin();
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -188,7 +201,13 @@ async fn pump(inputs: Inputs) {
                 return;
             }
             Ok(length) => {
-                if inputs.send(message(Input::Stdin(buffer[..length].to_vec().into()))).await.is_err() {
+                let Typed { text, leaves } = escape.read(&buffer[..length]);
+                if leaves {
+                    // At once, also when the command has not read what was typed before.
+                    let _ = leave.send(()).await;
+                    return;
+                }
+                if !text.is_empty() && inputs.send(message(Input::Stdin(text.into()))).await.is_err() {
                     return;
                 }
             }
@@ -247,11 +266,18 @@ fn stream(kind: SignalKind) -> Result<Signal, Error> {
     signal(kind).map_err(|error| Error::internal(format!("signals cannot be caught: {error}")))
 }
 
-/// Tells the command when the terminal's size changes.
+/// Tells the command when the terminal's size changes, also while this process was stopped.
 fn pass_resizes(inputs: &Inputs) -> Result<(), Error> {
     let (mut sizes, inputs) = (stream(SignalKind::window_change())?, inputs.clone());
+    let mut stops = stream(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?;
+    let mut resumes = stream(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     tokio::spawn(async move {
-        while sizes.recv().await.is_some() {
+        loop {
+            tokio::select! {
+                size = sizes.recv() => if size.is_none() { return },
+                _ = stops.recv() => terminal::suspend(),
+                _ = resumes.recv() => terminal::resume(),
+            }
             if inputs.send(message(Input::Resize(window()))).await.is_err() {
                 return;
             }

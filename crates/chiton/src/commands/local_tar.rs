@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer;
-use super::copy::{LOCAL_MODE, Remote, io as at, last_name};
+use super::copy::{End, LOCAL_MODE, Remote, interrupted, io as at, last_name};
 use crate::progress::Progress;
 
 /// Messages that wait for a slow other side.
@@ -145,7 +145,7 @@ pub(super) async fn download(
     remote: Remote,
     target: &Path,
     into_folder: bool,
-) -> Result<u64, Error> {
+) -> Result<End, Error> {
     let name = last_name(&remote.path)?;
     let place = match &name {
         Some(name) if into_folder => target.join(name),
@@ -178,15 +178,29 @@ pub(super) async fn download(
             (Ok(modes), None) => Ok((receiver.bytes, modes)),
         }
     });
+    let interrupted = interrupted();
+    tokio::pin!(interrupted);
+    let mut stopped = None;
     loop {
-        let chunk = stream.message().await.map_err(|status| from_status(&status)).transpose();
+        let chunk = tokio::select! {
+            chunk = stream.message() => chunk.map_err(|status| from_status(&status)).transpose(),
+            signal = &mut interrupted => {
+                stopped = Some(signal?);
+                break;
+            }
+        };
         let Some(chunk) = chunk else { break };
         if sender.send(chunk.map(|chunk| chunk.data.into())).await.is_err() {
             break;
         }
     }
     drop(sender);
-    let (bytes, modes) = work.await.map_err(|error| Error::internal(error.to_string()))??;
+    // Also when it was stopped: what it has made is removed when it makes no more.
+    let unpacked = work.await.map_err(|error| Error::internal(error.to_string()))?;
+    if let Some(signal) = stopped {
+        return Ok(End::Interrupted(signal));
+    }
+    let (bytes, modes) = unpacked?;
     // Entries are named relative to the folder's parent: all are below the folder's own name. The root has none.
     let whole = name.as_ref().map_or_else(|| inside.clone(), |name| inside.join(name));
     fs::rename(&whole, &place).map_err(at(&place))?;
@@ -196,7 +210,7 @@ pub(super) async fn download(
         let path = place.join(below.map_err(|error| Error::internal(error.to_string()))?);
         fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).map_err(at(&path))?;
     }
-    Ok(bytes)
+    Ok(End::Whole(bytes))
 }
 
 /// Folders of an archive with their permissions, outer ones first.
@@ -261,7 +275,10 @@ pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
         make_folder(root, path.parent().unwrap_or(Path::new("")))?;
         // The library checks again, in its own way.
         let place = root.join(&path);
-        let fault = |error: io::Error| Error::invalid("archive", format!("cannot unpack {}: {error}", place.display()));
+        let fault = |error: io::Error| match full(&error) {
+            true => at(&place)(io::Error::from(io::ErrorKind::StorageFull)),
+            false => Error::invalid("archive", format!("cannot unpack {}: {error}", place.display())),
+        };
         if !entry.unpack_in(root).map_err(fault)? {
             return Err(refuse(&named, "leaves the target folder"));
         }
@@ -271,6 +288,21 @@ pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
         return Err(Error::invalid("archive", format!("the sandbox sent an archive without the folder {top:?}")));
     }
     Ok(modes)
+}
+
+/// Whether a disk without room is at the bottom of it: the library wraps its errors.
+fn full(error: &io::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// Reads what is left of an entry that has contents although its kind has none: between two entries only headers are

@@ -17,6 +17,7 @@ mod look;
 mod operate;
 mod plan;
 mod timeline;
+mod volume;
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -136,6 +137,7 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Timeline(args) => on_runtime(json, timeline::run(&cx, &args)),
         Command::Obligations(command) => on_runtime(json, operate::obligations(&cx, command)),
         Command::Orphans(command) => on_runtime(json, operate::orphans(&cx, command)),
+        Command::Volume(command) => on_runtime(json, volume::run(&cx, command)),
         Command::Workspaces(command) => on_runtime(json, operate::workspaces(&cx, command)),
         Command::Info => on_runtime(json, operate::info(&cx)),
         Command::Extensions => on_runtime(json, operate::extensions(&cx)),

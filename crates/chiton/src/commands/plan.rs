@@ -18,7 +18,7 @@ pub(super) async fn plan(cx: &Context, args: CreateArgs) -> Result<ExitCode, Err
         return Ok(ExitCode::SUCCESS);
     }
     let pretty = serde_json::from_str::<serde_json::Value>(&plan.plan)
-        .map_or_else(|_| plan.plan.clone(), |plan| format!("{plan:#}"));
+        .map_or_else(|_| plan.plan.clone(), |plan| output::compact(&plan));
     output::line(&escape(&pretty));
     let chain: Vec<&str> = plan.chain.iter().map(|entry| entry.extension.as_str()).collect();
     output::line(&format!("\nchain: {}", if chain.is_empty() { "none".to_owned() } else { chain.join(" → ") }));
@@ -53,14 +53,53 @@ pub(super) async fn explain(cx: &Context, args: &OneArgs) -> Result<ExitCode, Er
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new(&["VALUE", "IS", "SET BY"]);
-    for value in &answer.values {
-        let by = if value.slot.is_empty() {
-            value.writer.clone()
-        } else {
-            format!("{} (slot {})", value.writer, value.slot)
-        };
-        table.row([&value.path, &value.value, &by]);
+    let mut lists = Vec::new();
+    for values in answer.values.chunk_by(of_one_list) {
+        let [value, ..] = values else { continue };
+        if values.len() >= LONG {
+            let list = value.path.rsplit_once('/').map_or("", |(list, _)| list);
+            table.row([list, &format!("{} values, see below", values.len()), &value.writer]);
+            lists.push((list, values));
+            continue;
+        }
+        for value in values {
+            let by = if value.slot.is_empty() {
+                value.writer.clone()
+            } else {
+                format!("{} (slot {})", value.writer, value.slot)
+            };
+            table.row([&value.path, &value.value, &by]);
+        }
     }
     output::line(&table.text());
+    for (list, values) in lists {
+        let words: Vec<String> = values
+            .iter()
+            .map(|value| match serde_json::from_str(&value.value) {
+                Ok(serde_json::Value::String(text)) => one_line(&text),
+                _ => one_line(&value.value),
+            })
+            .collect();
+        output::line(&format!("\n{}:", one_line(list)));
+        for line in output::wrap(&words, ", ", 98) {
+            output::line(&format!("  {line}"));
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lists of as many values are shown apart from the table, side by side.
+const LONG: usize = 8;
+
+/// Whether two values stand in one list of plain values and were set by the same.
+fn of_one_list(one: &wire::ExplainedValue, next: &wire::ExplainedValue) -> bool {
+    let place = |value: &wire::ExplainedValue| {
+        let (list, index) = value.path.rsplit_once('/')?;
+        index.bytes().all(|byte| byte.is_ascii_digit()).then(|| list.to_owned())
+    };
+    place(one).is_some()
+        && place(one) == place(next)
+        && one.writer == next.writer
+        && one.slot.is_empty()
+        && next.slot.is_empty()
 }

@@ -28,6 +28,21 @@ pub struct ExitRecord {
     /// Set when nobody saw the end: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
+    /// Set when it did not end by itself and nobody asked for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// What ended a sandbox from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A signal ended the agent, and with it, as it is their init, everything in the sandbox.
+    AgentKilled,
+    /// The monitor was killed; what it left was ended.
+    MonitorLost,
+    /// The machine was restarted.
+    HostRestarted,
 }
 
 impl ExitRecord {

@@ -18,6 +18,7 @@ pub mod files;
 pub mod lock;
 pub mod log;
 mod run;
+pub mod user;
 pub mod wire;
 
 pub use run::main;

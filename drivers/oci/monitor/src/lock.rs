@@ -72,7 +72,8 @@ impl Lock {
 
     /// Writes this process into the file, so that others can end it.
     pub fn sign(&mut self) -> io::Result<()> {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        // As others know this process, which may be in a pid namespace of its own.
+        let pid = crate::user::own_pid()?;
         let started = started(pid)?.ok_or_else(|| io::Error::other("own process not found in /proc"))?;
         self.file.set_len(0)?;
         self.file.rewind()?;
@@ -86,7 +87,8 @@ impl Lock {
     }
 }
 
-/// Who signed the lock file last, if that process still lives.
+/// Who signed the lock file last, if that process still lives. One that ended and waits to be reaped does not; one that
+/// ends and still has to end others, as the first process of a pid namespace does, lives.
 pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
     let mut text = String::new();
     match File::open(path) {
@@ -97,11 +99,22 @@ pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
     let mut words = text.split_ascii_whitespace();
     let parsed = (words.next().and_then(|word| word.parse().ok()), words.next().and_then(|word| word.parse().ok()));
     let (Some(pid), Some(since)) = parsed else { return Ok(None) };
-    Ok((started(pid)? == Some(since)).then_some(Holder { pid, started: since }))
+    Ok((alive(pid)? == Some(since)).then_some(Holder { pid, started: since }))
 }
 
-/// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)); `None` when it is gone.
+/// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)); `None` when it has ended. One
+/// that nobody has waited for yet has ended, too: what inherits orphans may take seconds to do so.
 pub fn started(pid: i32) -> io::Result<Option<u64>> {
+    Ok(stat(pid)?.map(|(_, started)| started))
+}
+
+/// The same, and `None` also for a process that ended and was not reaped.
+fn alive(pid: i32) -> io::Result<Option<u64>> {
+    Ok(stat(pid)?.filter(|(state, _)| !matches!(state, b'Z' | b'X')).map(|(_, started)| started))
+}
+
+/// State and begin of a process.
+fn stat(pid: i32) -> io::Result<Option<(u8, u64)>> {
     let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat,
         Err(error)
@@ -114,13 +127,29 @@ pub fn started(pid: i32) -> io::Result<Option<u64>> {
     };
     // The name in parentheses may hold anything, also spaces and parentheses.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = after_name.split_ascii_whitespace().nth(19).and_then(|word| word.parse().ok());
-    ticks.map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has an unknown form")))
+    let mut words = after_name.split_ascii_whitespace();
+    let state = words.next().and_then(|word| word.bytes().next());
+    let ticks = words.nth(18).and_then(|word| word.parse().ok());
+    let known = state.zip(ticks);
+    known.map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has an unknown form")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Guard, Lock};
+    use super::{Guard, Lock, started};
+
+    #[test]
+    fn a_process_that_ended_and_was_not_waited_for_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("a process");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        assert!(started(pid).expect("a look").is_some());
+        child.kill().expect("a signal");
+        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child));
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(id, options).expect("a wait").expect("a status");
+        assert_eq!(started(pid).expect("a look"), None);
+        child.wait().expect("a status");
+    }
 
     #[test]
     fn a_guard_that_ends_frees_the_lock_although_a_child_that_is_being_spawned_has_a_copy() {

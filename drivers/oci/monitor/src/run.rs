@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::user;
 use crate::wire::{self, Config};
 
 mod clients;
@@ -50,14 +51,37 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 
 /// Runs a monitor. The arguments are for people who read process lists (the sandbox's id); all that matters comes as
 /// the first line on standard input, which must be a Unix socket.
-pub fn main(_args: impl Iterator<Item = OsString>) -> ExitCode {
+///
+/// For an ordinary user there are three more modes, told apart by their first word ([`crate::user`]):
+/// `hold` alone, `enter NAMESPACE LAUNCHER ID` and `remove NAMESPACE FOLDER...`.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    match args.as_slice() {
+        [word] if word == user::HOLD => return user::hold(),
+        [word, namespace, launcher, id] if word == user::ENTER => {
+            return user::enter(namespace.as_ref(), launcher.as_ref(), id);
+        }
+        [word, namespace, folders @ ..] if word == user::REMOVE => return user::remove(namespace.as_ref(), folders),
+        _ => {}
+    }
     let Ok(control) = take_stdin() else {
         eprintln!(
             "chiton-agent monitor: standard input is not the driver's socket; this mode is started by the driver"
         );
         return ExitCode::from(2);
     };
-    let Ok(config) = read_config(&control) else { return ExitCode::from(2) };
+    let Ok(mut config) = read_config(&control) else { return ExitCode::from(2) };
+    // Open until this process ends: the launch child is executed from it.
+    let mut _launcher = None;
+    if user::is_first() {
+        match (user::take_launcher(), user::own_pid(), config.launcher.first_mut()) {
+            (Ok(program), Ok(pid), Some(word)) => {
+                *word = format!("/proc/{pid}/fd/{}", program.as_raw_fd());
+                _launcher = Some(program);
+            }
+            _ => return ExitCode::from(2),
+        }
+    }
     match watch::Monitor::new(config, control).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -65,7 +89,7 @@ pub fn main(_args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Takes the driver's socket off descriptor 0, so that no child inherits it.
-fn take_stdin() -> io::Result<UnixStream> {
+pub(crate) fn take_stdin() -> io::Result<UnixStream> {
     let stdin: OwnedFd = rustix::stdio::stdin().try_clone_to_owned()?;
     let stat = rustix::fs::fstat(&stdin)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Socket {

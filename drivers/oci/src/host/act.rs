@@ -9,8 +9,9 @@ use chiton_oci_monitor::wire::{Request, State};
 use super::spawn::await_state;
 use super::{ACT, Doing, Host, Monitor};
 use crate::connection::Connection;
+use crate::means::Range;
 use crate::plan::OciPlan;
-use crate::record::{Paths, Record};
+use crate::record::{Paths, Record, boot_id};
 
 impl Host {
     /// Makes the sandbox up to an init that waits; `None` when it exists already.
@@ -20,7 +21,7 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
-        crate::check::limits(&plan, &ready.mounted).map_err(CallError::NotRun)?;
+        crate::check::limits(&plan, &ready.means, self.disk_means()).map_err(CallError::NotRun)?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
@@ -30,14 +31,17 @@ impl Host {
                 Some(ObservedStatus::Broken(_)) | None => self.clear(id, deadline)?,
                 Some(_) => return Ok(None),
             }
-            let first_id = self.take_range()?;
-            let record = self.record(call, &plan, first_id)?;
-            let spawned = Self::make_folders(&paths, first_id)
-                .and_then(|()| record.store(&paths.dir))
+            let range = self.take_range(&ready.means, &plan)?;
+            let record = self.record(call, &plan, range)?;
+            let spawned = self
+                .make_folders(&paths, range.first)
                 .failed("make the sandbox's folders")
+                .and_then(|()| self.make_disk(&plan, &paths))
+                .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
+                .and_then(|()| self.make_volumes(&plan, &call.identity))
                 .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
-                self.free_range(first_id);
+                self.free_range(range.first);
             }
             spawned?
         };
@@ -75,8 +79,10 @@ impl Host {
             }
         }
         let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };
-        let record = self.record(call, &plan, old.first_id)?;
-        Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
+        Self::still_mapped(&self.ready()?.means, &old).map_err(CallError::NotRun)?;
+        let range = Range { first: old.first_id, count: old.ids };
+        let record = self.record(call, &plan, range)?;
+        self.make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
         record.store(&paths.dir).failed("write the sandbox's record")?;
         let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
         drop(guard);
@@ -103,7 +109,7 @@ impl Host {
         self.end(id, deadline)
     }
 
-    fn record(&self, call: &CreateCall, plan: &OciPlan, first_id: u32) -> CallResult<Record> {
+    fn record(&self, call: &CreateCall, plan: &OciPlan, range: Range) -> CallResult<Record> {
         let identity = &call.identity;
         let mut annotations = plan.annotations.clone();
         if let Some(address) = &plan.network.address {
@@ -117,10 +123,13 @@ impl Host {
             commit: identity.commit,
             labels: Record::labels(identity, &plan.labels),
             annotations,
-            first_id,
+            first_id: range.first,
+            ids: range.count,
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
+            volumes: plan.volumes.iter().map(|volume| volume.name.clone()).collect(),
             stop_grace_seconds: plan.stop_grace_seconds,
+            boot: boot_id(),
         })
     }
 }
@@ -160,7 +169,11 @@ fn await_monitor(mut monitor: Monitor, wanted: &State, deadline: Instant, doing:
             let _ = monitor.child.wait();
             Err(CallError::Failed(Error::conflict(format!("{doing}: it was ended meanwhile"))))
         }
-        Ok(_) => Ok(monitor),
+        Ok(_) => {
+            // An ordinary user's is the one that spawned the monitor, and has ended.
+            let _ = monitor.child.try_wait();
+            Ok(monitor)
+        }
         Err(error) => {
             if !matches!(error.error().kind, chiton_model::ErrorKind::Deadline) {
                 let _ = monitor.child.wait();

@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chiton_driver::{CallError, CallResult};
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy};
-use chiton_oci_monitor::exit::ExitRecord;
+use chiton_oci_monitor::exit::{Cause, ExitRecord};
 use chiton_oci_monitor::files;
 use chiton_oci_monitor::lock::{self, Guard};
 use chiton_oci_monitor::wire::Request;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Doing, Host};
@@ -54,10 +56,16 @@ impl Host {
         let _lock = self.seize(id, &paths, deadline)?;
         if ExitRecord::load(&paths.dir).failed("read the exit record")?.is_none() {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+            let (cause, lost) = if record.is_of_this_boot() {
+                (Cause::MonitorLost, "its monitor did not live to see the end")
+            } else {
+                (Cause::HostRestarted, "the machine was restarted while it ran")
+            };
             let exit = ExitRecord {
                 at_ms: u64::try_from(now).unwrap_or(u64::MAX),
                 attempt: record.attempt,
-                lost: Some("its monitor did not live to see the end".to_owned()),
+                lost: Some(lost.to_owned()),
+                cause: Some(cause),
                 ..ExitRecord::default()
             };
             exit.store(&paths.dir, true).failed("write the exit record")?;
@@ -75,6 +83,20 @@ impl Host {
         let made = [files::CREATED, files::RUNNING].iter().any(|mark| paths.dir.join(mark).exists());
         // What was never made stays half-made, for the engine to undo.
         if lives || recorded || !made { Ok(()) } else { self.end(id, Instant::now() + super::ACT) }
+    }
+
+    /// Waits for the end of a monitor that hung up. One of an ordinary user ends its sandbox by ending, so that the
+    /// connection is gone a moment before it is.
+    pub(crate) fn await_end(&self, id: &SandboxId) -> CallResult<()> {
+        let paths = Paths::new(&self.options, id);
+        let Some(holder) = lock::holder(&paths.lock).failed("read the lock")? else { return Ok(()) };
+        let Some(Ok(descriptor)) = Pid::from_raw(holder.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+            return Ok(());
+        };
+        if lock::holder(&paths.lock).failed("read the lock")? == Some(holder) {
+            gone(&descriptor, Instant::now() + PATIENCE).failed("wait for the end of the monitor")?;
+        }
+        Ok(())
     }
 
     /// Ends who holds the sandbox's lock and everything in its cgroups, and takes the lock.
@@ -119,12 +141,20 @@ impl Host {
         // The descriptor names one process for ever; that it is the right one is checked after it was opened.
         if lock::holder(&paths.lock).failed("read the lock")? == Some(holder) {
             let _ = pidfd_send_signal(&descriptor, Signal::KILL);
+            // Its lock is free before it is gone; an ordinary user's takes the sandbox with it, and is gone last.
+            gone(&descriptor, deadline).failed("wait for the end of the monitor")?;
         }
         Ok(())
     }
 
     /// Removes a sandbox's files. Under its lock.
     fn remove(&self, paths: &Paths) -> CallResult<()> {
+        let ready = self.ready()?;
+        if let Some(user) = &ready.user
+            && paths.dir.exists()
+        {
+            user.remove(&[&paths.upper, &paths.work], super::ACT).failed("remove the sandbox's files")?;
+        }
         let range = Record::load(&paths.dir).ok().flatten().map(|record| record.first_id);
         remove_folder(&paths.run).failed("remove the monitor's folder")?;
         remove_folder(&paths.agent).failed("remove the agent's folder")?;
@@ -133,6 +163,21 @@ impl Host {
             self.free_range(first);
         }
         Ok(())
+    }
+}
+
+/// Waits until a process has ended.
+fn gone(descriptor: &OwnedFd, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

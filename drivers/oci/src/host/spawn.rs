@@ -11,14 +11,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chiton_driver::{AgentLaunch, CallError, CallResult};
-use chiton_model::Error;
+use chiton_model::{Error, WorkspaceName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::wire::{Config, State};
 
 use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
+use crate::disk;
 use crate::launch::LaunchDocument;
-use crate::plan::OciPlan;
+use crate::plan::{DiskMeans, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -35,15 +36,30 @@ pub(crate) struct Monitor {
 
 impl Host {
     /// Makes the folders of a sandbox; all may be there already.
-    pub(super) fn make_folders(paths: &Paths, first_id: u32) -> io::Result<()> {
+    pub(super) fn make_folders(&self, paths: &Paths, first_id: u32) -> io::Result<()> {
         make_folder(&paths.dir)?;
         make_folder(&paths.work)?;
         make_folder(&paths.run)?;
         open_folder(&paths.agent)?;
-        if open_folder(&paths.upper)? {
+        // An ordinary user's launch child does it where the ids exist.
+        if open_folder(&paths.upper)? && rustix::process::geteuid().is_root() {
             chown(&paths.upper, Some(first_id), Some(first_id))?;
         }
         Ok(())
+    }
+
+    /// Makes the image of a writable layer that is limited by one. It is there from create to delete.
+    pub(super) fn make_disk(&self, plan: &OciPlan, paths: &Paths) -> CallResult<()> {
+        if plan.resources.disk_by != Some(DiskMeans::Image) || !plan.resources.limits_disk() {
+            return Ok(());
+        }
+        let geometry = disk::Geometry::of(&plan.resources).map_err(CallError::NotRun)?;
+        let mkfs = self.disk_means().image.as_ref();
+        let mkfs = mkfs.map_err(|lacking| {
+            CallError::NotRun(Error::refused("driver", format!("the writable layer cannot be limited: {lacking}")))
+        })?;
+        disk::prepare(&self.options.state_dir.join("disks"), mkfs, geometry, &paths.disk)
+            .failed("make the sandbox's disk")
     }
 
     pub(super) fn spawn(
@@ -55,14 +71,17 @@ impl Host {
         start: bool,
     ) -> CallResult<Monitor> {
         let ready = self.ready()?;
+        let workspace = WorkspaceName::new(plan.sandbox.workspace.as_str()).map_err(CallError::NotRun)?;
+        let volumes = self.volume_binds(plan, &workspace)?;
         let program = agent.map(|_| ready.agent_program.as_path());
         let document = LaunchDocument {
             id: record.id.to_string(),
-            spec: spec::runtime(plan, record, agent),
+            spec: spec::runtime(plan, record, agent, &ready.means),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
-            root: spec::root(plan, record, paths, program),
+            root: spec::root(plan, record, paths, program, volumes),
             confinement: self.confinement(plan)?,
+            user: !ready.means.root(),
         };
         let launch = serde_json::to_string(&document).map_err(io::Error::from).not_run("write the launch document")?;
         let config = Config {
@@ -73,7 +92,7 @@ impl Host {
             lock: paths.lock.clone(),
             tombstone: paths.tombstone.clone(),
             cgroups: record.cgroups.clone(),
-            limits: spec::limits(plan),
+            limits: spec::limits(plan, &ready.means),
             launcher: self.launcher()?,
             launch,
             root_uid: record.first_id,
@@ -82,8 +101,14 @@ impl Host {
             launch_deadline_ms: LAUNCH_MILLIS,
         };
         let (ours, theirs) = UnixStream::pair().not_run("make a socket pair")?;
-        let child = Command::new(&ready.agent_program)
-            .args(["monitor", record.id.as_str()])
+        let mut command = if let Some(user) = &ready.user {
+            user.monitor(config.launcher.first().map_or("", String::as_str), record.id.as_str())
+        } else {
+            let mut command = Command::new(&ready.agent_program);
+            command.args(["monitor", record.id.as_str()]);
+            command
+        };
+        let child = command
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -10,8 +10,11 @@
 //! would keep a copy of every host mount busy for that long.
 
 mod container;
+mod layer;
 mod raw;
 mod stage;
+mod user;
+mod volumes;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
@@ -29,7 +32,9 @@ use serde_json::Value;
 
 use crate::sys;
 
+pub(crate) use layer::Layer;
 pub use raw::{RawTiming, raw_create_start};
+pub(crate) use volumes::VolumeBind;
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +52,8 @@ pub(crate) struct LaunchDocument {
     pub(crate) root: RootDocument,
     /// What the container's processes may ask of the kernel.
     pub(crate) confinement: Confinement,
+    /// Whether this is an ordinary user's, in its user namespace.
+    pub(crate) user: bool,
 }
 
 /// What the container's init applies to itself before it waits for its start.
@@ -66,9 +73,7 @@ pub(crate) struct RootDocument {
     /// A host folder below everything, shown with the sandbox's ids.
     pub(crate) lower: Option<PathBuf>,
     /// Where what the sandbox writes is kept.
-    pub(crate) upper: PathBuf,
-    /// The overlay's work folder.
-    pub(crate) work: PathBuf,
+    pub(crate) layer: Layer,
     /// The host id that the sandbox's 0 is mapped to.
     pub(crate) first_id: u32,
     /// How many ids are mapped.
@@ -77,6 +82,8 @@ pub(crate) struct RootDocument {
     pub(crate) skeleton: Vec<Entry>,
     /// Host paths shown in the sandbox, in this order.
     pub(crate) binds: Vec<Bind>,
+    /// Named volumes, shown after them.
+    pub(crate) volumes: Vec<VolumeBind>,
 }
 
 /// One thing in the bottom layer.
@@ -183,7 +190,12 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
             None => bind(parent)?,
         }
     }
-    stage::make(&document.root)?;
+    if document.user {
+        user::prepare(&document.root)?;
+    } else {
+        stage::separate()?;
+    }
+    stage::make(&document.root, document.user)?;
     let mut container = container::create(&document.id, document.spec, document.confinement)?;
     let confinement = serde_json::to_string(&container.enforced()).step("report")?;
     let created = LaunchReport::Created { pid: container.pid(), confinement };

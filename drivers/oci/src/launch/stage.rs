@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{Bind, Entry, LaunchError, RootDocument, Step};
+use super::{Bind, Entry, LaunchError, RootDocument, Step, layer, volumes};
 use crate::sys::{self, Attributes};
 
 /// Where the stage is mounted.
@@ -31,11 +31,21 @@ const SKELETON: &str = "/run/skeleton";
 /// The image, with the sandbox's ids.
 const IMAGE: &str = "/run/image";
 
-/// Makes the root at [`ROOT`] and empty [`BUNDLE`] and [`STATE`] folders.
-pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
+/// Moves this process into a mount namespace of its own.
+pub(super) fn separate() -> Result<(), LaunchError> {
     unshare(CloneFlags::CLONE_NEWNS).step("make a mount namespace")?;
+    private()
+}
+
+/// Keeps what is mounted from here on from going elsewhere.
+pub(super) fn private() -> Result<(), LaunchError> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .step("make mounts private")?;
+        .step("make mounts private")
+}
+
+/// Makes the root at [`ROOT`] and empty [`BUNDLE`] and [`STATE`] folders, in a mount namespace of its own. For an
+/// ordinary user (`user`) the image's files keep their owners.
+pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
     let sources = root
         .binds
         .iter()
@@ -45,26 +55,31 @@ pub(super) fn make(root: &RootDocument) -> Result<(), LaunchError> {
     let lower = root
         .lower
         .as_deref()
-        .map(|path| idmapped(path, root).map_err(|error| named(path, &error)))
+        .map(|path| image(path, root, user).map_err(|error| named(path, &error)))
         .transpose()
         .step("map the image's owners into the sandbox")?;
-    let upper = open_folder(&root.upper).step("open the upper layer")?;
-    let work = open_folder(&root.work).step("open the overlay's work folder")?;
-    hide_cgroups().step("detach cgroups")?;
+    let layer = layer::open(&root.layer)?;
+    let volumes = volumes::open(&root.volumes)?;
+    if user {
+        super::user::hide_cgroups().step("hide cgroups")?;
+    } else {
+        hide_cgroups().step("detach cgroups")?;
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0711,size=16m")).step("mount the stage")?;
     for folder in [ROOT, BUNDLE, STATE, SKELETON, IMAGE] {
         fs::DirBuilder::new().mode(0o755).create(folder).step("lay out the stage")?;
     }
     skeleton(root).step("lay out the bottom layer")?;
-    overlay(lower, &upper, &work)?;
+    let (upper, work) = layer.enter(root.first_id).step("enter the sandbox's disk")?;
+    overlay(lower, &upper, &work, user)?;
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {
         show(&opened, bind, &source, root.first_id)
             .map_err(|error| io::Error::new(error.kind(), format!("at {}: {error}", bind.target)))
             .step("show a host path in the sandbox")?;
     }
-    Ok(())
+    volumes::show(&opened, root, volumes)
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
@@ -81,9 +96,9 @@ fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(open_tree(CWD, path, flags)?)
 }
 
-/// A detached, read-only copy of a folder's mount on which the files' owners are shifted into the sandbox's range. The
-/// path is followed without links: it was resolved when the plan was made, and must not lead elsewhere since.
-fn idmapped(path: &Path, root: &RootDocument) -> io::Result<OwnedFd> {
+/// A detached, read-only copy of a folder's mount on which the files' owners are shifted into the sandbox's range; an
+/// ordinary user may not shift them. The path is followed without links: it was resolved when the plan was made, and must not lead elsewhere since.
+fn image(path: &Path, root: &RootDocument, user: bool) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     let tree = open_tree(
@@ -91,9 +106,9 @@ fn idmapped(path: &Path, root: &RootDocument) -> io::Result<OwnedFd> {
         "",
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
     )?;
-    let users = sys::user_namespace(root.first_id, root.ids)?;
+    let users = if user { None } else { Some(sys::user_namespace(root.first_id, root.ids)?) };
     let attributes = Attributes { read_only: true, ..Attributes::default() };
-    sys::set_attributes(tree.as_fd(), attributes, Some(users.as_fd()))?;
+    sys::set_attributes(tree.as_fd(), attributes, users.as_ref().map(AsFd::as_fd))?;
     Ok(tree)
 }
 
@@ -147,7 +162,7 @@ fn skeleton(root: &RootDocument) -> io::Result<()> {
 
 /// Mounts the overlay. Layers are named by descriptor: paths may hold commas and colons, and the sandbox sees this
 /// text in its own mount table.
-fn overlay(lower: Option<OwnedFd>, upper: &OwnedFd, work: &OwnedFd) -> Result<(), LaunchError> {
+fn overlay(lower: Option<OwnedFd>, upper: &OwnedFd, work: &OwnedFd, user: bool) -> Result<(), LaunchError> {
     use std::os::fd::AsRawFd;
     let lowers = match lower {
         Some(tree) => {
@@ -156,10 +171,12 @@ fn overlay(lower: Option<OwnedFd>, upper: &OwnedFd, work: &OwnedFd) -> Result<()
         }
         None => SKELETON.to_owned(),
     };
+    // An ordinary user may not write the extended attributes that the overlay otherwise uses.
     let options = format!(
-        "lowerdir={lowers},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        "lowerdir={lowers},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{}",
         upper.as_raw_fd(),
-        work.as_raw_fd()
+        work.as_raw_fd(),
+        if user { ",userxattr" } else { "" }
     );
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("overlay"), ROOT, Some("overlay"), flags, Some(options.as_str())).step("mount the overlay")
@@ -178,7 +195,7 @@ fn show(root: &OwnedFd, bind: &Bind, source: &OwnedFd, owner: u32) -> io::Result
 }
 
 /// Opens a path below the root, making what is missing.
-fn mount_point(root: BorrowedFd<'_>, path: &str, folder: bool, owner: u32) -> io::Result<OwnedFd> {
+pub(super) fn mount_point(root: BorrowedFd<'_>, path: &str, folder: bool, owner: u32) -> io::Result<OwnedFd> {
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = path.trim_matches('/');
     let opened = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside);

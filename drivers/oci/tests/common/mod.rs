@@ -33,13 +33,61 @@ fn helper_bytes() -> &'static [u8] {
     BYTES.get_or_init(|| fs::read(helper()).unwrap())
 }
 
-/// Whether the test can run at all; says by name that it does not.
-pub fn root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED {test}: it makes real containers, which needs root");
+/// Whether the test can run: as root, and as an ordinary user who may make user namespaces. Says by name that it does
+/// not. In the binary whose root test runs all others as an ordinary user, they run for that user only.
+pub fn able(test: &str) -> bool {
+    let ordinary = module_path!().starts_with("ordinary");
+    if is_root() {
+        return !ordinary;
     }
-    root
+    if ordinary && std::env::var_os("OCI_TEST_ORDINARY").is_none() {
+        return false;
+    }
+    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    let able = limit.trim().parse::<u64>().is_ok_and(|limit| limit > 0);
+    if !able {
+        eprintln!("SKIPPED {test}: it makes real containers, which needs user namespaces");
+    }
+    able
+}
+
+/// Whether a test can run that is about what only root has; says by name that it does not.
+pub fn root(test: &str) -> bool {
+    let able = able(test);
+    if able && !is_root() {
+        eprintln!("SKIPPED {test}: it is about what only root has");
+    }
+    able && is_root()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The name by which the test runner knows a test of a module.
+pub fn name_of(module: &str, test: &str) -> String {
+    module.split_once("::").map_or_else(|| test.to_owned(), |(_, inner)| format!("{inner}::{test}"))
+}
+
+/// The monitor of a sandbox, as the host numbers it.
+pub fn monitor_of(id: &SandboxId) -> Option<i32> {
+    let arguments = format!("monitor\0{id}\0");
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        String::from_utf8_lossy(&line).ends_with(&arguments).then_some(pid)
+    })
+}
+
+/// The children of a process.
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+/// The children of a process, theirs, and so on.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    children(pid).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
 pub struct World {
@@ -89,7 +137,7 @@ impl World {
             let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let text = String::from_utf8_lossy(&[read("cmdline"), read("cgroup")].concat()).replace('\0', " ");
             let exe = fs::read_link(entry.path().join("exe")).unwrap_or_default();
-            if text.contains(self.gateway.as_str()) || exe.starts_with(self.folder.path()) {
+            if text.contains(self.gateway.as_str()) || exe.starts_with(self.folder.path()) || ours(&entry.path()) {
                 found.push(format!("process {pid}: {text}"));
             }
         }
@@ -115,6 +163,26 @@ impl World {
         let traces = self.traces();
         assert!(traces.is_empty(), "left behind: {traces:#?}");
     }
+}
+
+/// Whether a process is in a sandbox of this ordinary user, whoever's test made it: such tests run one by one.
+fn ours(process: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    if own == 0 {
+        return false;
+    }
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+    let uid: u32 = line("Uid:").split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    let granted = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let name = std::env::var("USER").unwrap_or_default();
+    let granted = granted.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split(':').collect();
+        (words[0] == name).then(|| words[1].parse::<u32>().unwrap()..words[1].parse::<u32>().unwrap() + 65_536)
+    });
+    // More than one number: it is in a pid namespace below ours.
+    let below = line("NSpid:").split_whitespace().count() > 1;
+    below && (uid == own || granted.into_iter().any(|range| range.contains(&uid)))
 }
 
 fn walk(path: &Path, depth: usize, visit: &mut impl FnMut(&Path)) {
@@ -166,6 +234,7 @@ pub fn fill(mut plan: Value, id: &SandboxId) -> CreateCall {
         name: SandboxName::new("box").unwrap(),
         workspace: WorkspaceName::new("default").unwrap(),
         operation: OperationId::new("op-1").unwrap(),
+        principal: "uid:0".to_owned(),
     };
     CreateCall { identity, plan, agent: None }
 }

@@ -97,6 +97,8 @@ pub(crate) struct Gateway {
     said: Arc<Mutex<Vec<String>>>,
     /// Told of every line of that.
     news: Arc<Condvar>,
+    /// What is run as the gateway from its next start on: the program, with what makes another machine of this one before it.
+    program: Vec<PathBuf>,
     /// How many files it may have open, where it is limited.
     files: Option<u32>,
     id: String,
@@ -122,6 +124,7 @@ impl Gateway {
             surroundings,
             said,
             news,
+            program: vec![PROGRAM.into()],
             files: None,
             id: String::new(),
             runtime,
@@ -167,14 +170,16 @@ impl Gateway {
     /// The same with more arguments.
     pub(crate) fn try_begin_with(&mut self, arguments: &[&str]) -> Result<(), String> {
         assert!(self.child.is_none(), "the gateway runs already");
+        let (program, rest) = self.program.split_first().expect("a program");
         let mut command = match self.files {
-            None => Command::new(PROGRAM),
+            None => Command::new(program),
             Some(files) => {
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={files}:{files}")).arg("--").arg(PROGRAM);
+                command.arg(format!("--nofile={files}:{files}")).arg("--").arg(program);
                 command
             }
         };
+        command.args(rest);
         let mut child = command
             .arg("gateway")
             .arg("--config")
@@ -211,6 +216,41 @@ impl Gateway {
         self.kill();
         let said = self.said.lock().expect("no panic while it is held");
         Err(said[before..].join("\n"))
+    }
+
+    /// Another program is the gateway from its next start on.
+    pub(crate) fn replace(&mut self, program: PathBuf) {
+        self.program = vec![program];
+    }
+
+    /// What a restart of the machine does: every process dies at once, control groups and what is on a tmpfs are gone, and
+    /// the kernel has another boot id. The gateway runs afterwards.
+    #[track_caller]
+    pub(crate) fn restart_machine(&mut self) {
+        self.kill();
+        let mut pids = leftovers::pids(&self.id, self.folder.path());
+        // Monitors first: none may live to write down how its sandbox ended.
+        pids.sort_by_key(|(_, what)| !what.contains(" monitor "));
+        for (pid, _) in pids {
+            // One that is gone needs no signal.
+            let _ = kill_process(Pid::from_raw(pid).expect("a process id"), Signal::KILL);
+        }
+        self.until_sandboxes_ended();
+        leftovers::remove_groups(&self.id);
+        fs::remove_dir_all(self.path("data/run")).expect("the run folder");
+        fs::write(self.path("boot_id"), "00000000-1111-4222-8333-444444444444\n").expect("a boot id");
+        let script = format!(
+            "mount --bind '{}' /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\"",
+            self.path("boot_id").display()
+        );
+        self.program = ["unshare", "--mount", "sh", "-c", &script, PROGRAM].into_iter().map(PathBuf::from).collect();
+        self.begin();
+    }
+
+    /// The agents that sandboxes were started with.
+    pub(crate) fn agents(&self) -> Vec<PathBuf> {
+        let folder = self.path("data/drivers/oci/bin");
+        self.entries("data/drivers/oci/bin").into_iter().map(|name| folder.join(name)).collect()
     }
 
     /// Ends the program as a crash would.

@@ -2,16 +2,24 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+
+use super::DEADLINE;
 
 /// A terminal with a program on it.
 pub(crate) struct Terminal {
     master: File,
+    /// Its other side, held so that its settings can be looked at when the program has ended.
+    slave: OwnedFd,
     child: std::process::Child,
     shown: String,
+    before: String,
 }
 
 impl Terminal {
@@ -22,14 +30,14 @@ impl Terminal {
         unlockpt(&master).expect("a terminal");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("plain text");
         size(&master, rows, columns);
-        let slave = || Stdio::from(OpenOptions::new().read(true).write(true).open(&name).expect("its other side"));
-        let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().expect("the program");
-        // The command keeps its copies of the other side; while they live the terminal would never end.
-        drop(command);
-        Self { master: File::from(master), child, shown: String::new() }
+        let open = || OpenOptions::new().read(true).write(true).open(&name).expect("its other side");
+        let slave = OwnedFd::from(open());
+        let before = settings(&slave);
+        let child = command.stdin(Stdio::from(open())).stdout(Stdio::from(open())).stderr(Stdio::from(open())).spawn();
+        Self { master: File::from(master), slave, child: child.expect("the program"), shown: String::new(), before }
     }
 
-    /// Reads until the text was shown; fails the test when the program ends first.
+    /// Reads until the text was shown; fails the test when the program ends first or nothing comes any more.
     #[track_caller]
     pub(crate) fn until(&mut self, text: &str) {
         while !self.shown.contains(text) {
@@ -37,9 +45,21 @@ impl Terminal {
         }
     }
 
+    /// Reads what comes next; false when the program has ended and everything was read.
+    #[track_caller]
     fn read(&mut self) -> bool {
-        let mut buffer = [0; 1024];
-        // The end of a terminal is an error, not an end of file.
+        let pid = Pid::from_child(&self.child);
+        // A program that was waited for cannot be opened, and has ended.
+        let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        let process = process.expect("the program's handle");
+        let limit = Timespec::try_from(DEADLINE).expect("a time");
+        let mut ready = [PollFd::new(&self.master, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+        let count = poll(&mut ready, Some(&limit)).expect("a wait");
+        assert_ne!(count, 0, "nothing was shown for {DEADLINE:?} after {:?}", last(&self.shown));
+        if !ready[0].revents().contains(PollFlags::IN) {
+            return false;
+        }
+        let mut buffer = [0; 4096];
         let length = self.master.read(&mut buffer).unwrap_or(0);
         self.shown.push_str(&String::from_utf8_lossy(&buffer[..length]));
         length > 0
@@ -50,18 +70,55 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).expect("a terminal");
     }
 
+    /// Another hand on the keyboard, for what is too much to be typed while nobody reads.
+    pub(crate) fn keyboard(&self) -> File {
+        self.master.try_clone().expect("a copy")
+    }
+
     /// Changes its size, and says so as a terminal would.
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
         size(&self.master, rows, columns);
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::WINCH).expect("a signal");
+        self.signal(Signal::WINCH);
     }
 
-    /// Reads to the end; the exit code and everything that was shown.
+    /// Sends the program a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
+    }
+
+    /// Waits until the program is stopped by a signal.
+    pub(crate) fn until_stopped(&self) {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let pid = Pid::from_child(&self.child);
+        let status = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).expect("a wait").expect("a status");
+        assert!(status.stopped(), "it ended instead: {status:?}");
+    }
+
+    /// Whether the program has changed the terminal's settings.
+    pub(crate) fn is_changed(&self) -> bool {
+        settings(&self.slave) != self.before
+    }
+
+    /// Reads to the end; the exit code and everything that was shown. Fails the test when the terminal is not as it was.
+    #[track_caller]
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         while self.read() {}
-        (self.child.wait().expect("a status").code(), self.shown)
+        let code = self.child.wait().expect("a status").code();
+        assert_eq!(settings(&self.slave), self.before, "the terminal was not given back; it showed {:?}", self.shown);
+        (code, self.shown)
     }
+}
+
+/// What `stty -a` tells, and more.
+fn settings(terminal: &OwnedFd) -> String {
+    format!("{:?}", tcgetattr(terminal).expect("settings"))
+}
+
+/// The end of a text that may be long.
+fn last(text: &str) -> String {
+    let mut end: Vec<char> = text.chars().rev().take(200).collect();
+    end.reverse();
+    end.into_iter().collect()
 }
 
 fn size(master: impl std::os::fd::AsFd, rows: u16, columns: u16) {

@@ -254,7 +254,7 @@ fn a_user_without_folders() {
     let sources = Sources { uid: 1000, ..file("") };
     assert_snapshot!(bad(&sources), @r"
     default: gateway.data_dir: this user has no default folder; set HOME, or name a folder with --data-dir
-    default: gateway.listen: this user has no default socket: XDG_RUNTIME_DIR is not set to an absolute path; set it, or name a socket with --listen unix:PATH, or a folder with --data-dir
+    default: gateway.listen: this user has no default socket: neither XDG_RUNTIME_DIR nor HOME is set to an absolute path; set one, or name a socket with --listen unix:PATH, or a folder with --data-dir
     ");
 }
 

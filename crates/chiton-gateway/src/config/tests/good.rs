@@ -187,6 +187,10 @@ fn roots_folders_are_the_systems() {
 #[test]
 fn a_users_folders_follow_xdg() {
     let user = env(Sources { uid: 1000, ..file("") }, "HOME", "/home/ann");
+    let config = good(&user);
+    assert_eq!(config.gateway.run_dir, Path::new("/home/ann/.local/state/chiton/run"));
+    let socket = Listener::Unix("/home/ann/.local/state/chiton/run/gateway.sock".into());
+    assert_eq!(config.gateway.listen, [socket]);
     let user = env(user, "XDG_RUNTIME_DIR", "/run/user/1000");
     let config = good(&user);
     assert_eq!(config.gateway.data_dir, Path::new("/home/ann/.local/share/chiton"));
@@ -203,14 +207,17 @@ fn a_data_dir_on_the_command_line_takes_the_socket_with_it_as_clients_expect() {
     let config = good(&sources);
     assert_eq!(config.gateway.data_dir, Path::new("/home/ann/state"));
     assert_eq!(config.gateway.run_dir, Path::new("/home/ann/state/run"));
-    let expected = default_socket(Some(&config.gateway.data_dir), 0, None).expect("a socket");
+    let expected = default_socket(Some(&config.gateway.data_dir), None).expect("a socket");
     assert_eq!(config.gateway.listen, [Listener::Unix(expected)]);
 }
 
 #[test]
 fn a_data_dir_in_the_file_leaves_the_socket_where_clients_look() {
     let config = good(&file("gateway.data_dir = \"/srv\""));
-    assert_eq!(config.gateway.listen, [Listener::Unix(default_socket(None, 0, None).expect("a socket"))]);
+    assert_eq!(
+        config.gateway.listen,
+        [Listener::Unix(default_socket(None, Some(Path::new("/run/chiton"))).expect("a socket"))]
+    );
 }
 
 #[test]

@@ -96,6 +96,7 @@ const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgrou
 /// Looks at a created container from outside and refuses one that is less confined than promised: every namespace its
 /// own, and what [`verify_process`] demands.
 pub(super) fn verify(pid: i32) -> io::Result<()> {
+    let pid = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     for namespace in NAMESPACES {
         let theirs = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
@@ -117,7 +118,10 @@ pub(super) fn verify_process(pid: i32) -> io::Result<()> {
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim);
     if field("Seccomp") != "2" {
-        return refuse(format!("no system call filter holds for the container's init: Seccomp is {:?}", field("Seccomp")));
+        return refuse(format!(
+            "no system call filter holds for the container's init: Seccomp is {:?}",
+            field("Seccomp")
+        ));
     }
     if field("NoNewPrivs") != "1" {
         return refuse("no_new_privs is not set on the container's init".to_owned());

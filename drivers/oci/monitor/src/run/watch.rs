@@ -16,12 +16,12 @@ use super::clients::Client;
 use super::launch::{Launch, verify, verify_process};
 use super::output::Output;
 use super::{MonitorError, Step};
-use crate::exit::ExitRecord;
+use crate::exit::{Cause, ExitRecord};
 use crate::files;
 use crate::lock::Lock;
 use crate::log::Writer;
 use crate::wire::{Config, LaunchReport, Request, State};
-use crate::{cgroup, wire};
+use crate::{cgroup, user, wire};
 
 /// How long killed processes may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
@@ -44,6 +44,8 @@ pub(super) struct Monitor {
     kill_at: Option<Instant>,
     start_wanted: bool,
     oom: bool,
+    /// Whether somebody asked for the end.
+    end_asked: bool,
     kill_asked: bool,
 }
 
@@ -71,6 +73,7 @@ impl Monitor {
             kill_at: None,
             start_wanted,
             oom: false,
+            end_asked: false,
             kill_asked: false,
         }
     }
@@ -283,6 +286,7 @@ impl Monitor {
     }
 
     fn stop(&mut self, grace: Duration) {
+        self.end_asked = true;
         let at = Instant::now() + grace;
         match (&self.state, self.init) {
             (State::Running, Some(init)) if !grace.is_zero() => {
@@ -300,7 +304,13 @@ impl Monitor {
         for pid in [self.init, self.launch.as_ref().map(|launch| launch.pid)].into_iter().flatten() {
             let _ = kill(pid, Signal::SIGKILL);
         }
+        self.kill_all();
+    }
+
+    /// Kills everybody: by cgroups, and in a pid namespace of our own whoever is in it.
+    fn kill_all(&self) {
         cgroup::kill_all(&self.config.cgroups);
+        user::kill_others();
     }
 
     fn signals(&mut self, signals: &SignalFd) -> Result<(), MonitorError> {
@@ -390,6 +400,7 @@ impl Monitor {
                 Request::Start => drop(self.start()),
                 Request::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
                 Request::Kill => {
+                    self.end_asked = true;
                     self.kill_asked = true;
                     self.kill();
                 }
@@ -410,7 +421,7 @@ impl Monitor {
         let mut pause = Duration::from_micros(50);
         // Children that were handed to us end without a signal that tells which, so this asks until none is left.
         while self.reap(Some(WaitPidFlag::WNOHANG)).unwrap_or(true) && Instant::now() < deadline {
-            cgroup::kill_all(&self.config.cgroups);
+            self.kill_all();
             #[expect(clippy::disallowed_methods, reason = "the kernel tells of this by no event")]
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -425,6 +436,8 @@ impl Monitor {
             Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
             _ => (None, None),
         };
+        // Init is the agent wherever one was asked for, and hands on how its main program ended as an exit code.
+        let agent_killed = signal.is_some() && self.config.attempt.is_some() && !self.end_asked && !self.oom;
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let exit = ExitRecord {
             code,
@@ -433,6 +446,7 @@ impl Monitor {
             at_ms: u64::try_from(at).unwrap_or(u64::MAX),
             attempt: self.config.attempt.clone(),
             lost: None,
+            cause: agent_killed.then_some(Cause::AgentKilled),
         };
         // Who asked for the kill is about to remove or replace the record.
         exit.store(&self.config.dir, !self.kill_asked).step("write the exit record")?;
