@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Scene;
 use super::liar::Liar;
-use crate::harness::root;
+use crate::harness::user::By;
 
 /// Everything below a folder, links not followed.
 fn below(folder: &Path) -> Vec<PathBuf> {
@@ -21,12 +21,8 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-#[test]
-fn no_archive_of_a_lying_agent_writes_outside_of_its_target() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_archive_of_a_lying_agent_writes_outside_of_its_target(by: By) {
+    let scene = Scene::new(by);
     let liar = Liar::new(&scene);
     let place = scene.gateway.path("place");
     fs::create_dir_all(place.join("inner")).expect("a folder");
@@ -69,3 +65,5 @@ fn no_archive_of_a_lying_agent_writes_outside_of_its_target() {
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&after), std::os::unix::fs::MetadataExt::nlink(&passwd));
     scene.unharmed();
 }
+
+by_both!(no_archive_of_a_lying_agent_writes_outside_of_its_target,);

@@ -6,17 +6,13 @@ use std::os::unix::fs::symlink;
 use super::liar::secrets;
 use super::scene::CANARY;
 use super::{PROGRAM, Scene};
-use crate::harness::root;
+use crate::harness::user::By;
 
 /// What the sandbox has at the path of the host's file.
 const DECOY: &str = "the sandbox's own words\n";
 
-#[test]
-fn a_folder_that_becomes_a_link_while_it_is_copied_leads_to_nothing_of_the_hosts() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn a_folder_that_becomes_a_link_while_it_is_copied_leads_to_nothing_of_the_hosts(by: By) {
+    let scene = Scene::new(by);
     let gateway = &scene.gateway;
     let outside = scene.outside().display().to_string();
     // The same path exists in the sandbox, with other words: whoever follows a link resolves it there.
@@ -57,12 +53,8 @@ fn a_folder_that_becomes_a_link_while_it_is_copied_leads_to_nothing_of_the_hosts
     assert_eq!(fs::read_to_string(gateway.path("link/canary")).expect("a file"), CANARY);
 }
 
-#[test]
-fn a_link_in_a_sandbox_is_followed_there_and_gives_away_no_token() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn a_link_in_a_sandbox_is_followed_there_and_gives_away_no_token(by: By) {
+    let scene = Scene::new(by);
     let gateway = &scene.gateway;
     let (token, _) = secrets(&scene, "box");
     let canary = scene.canary().display().to_string();
@@ -82,3 +74,8 @@ fn a_link_in_a_sandbox_is_followed_there_and_gives_away_no_token() {
     assert_eq!(gateway.shell("box", "echo here").ok(), "here\n");
     scene.unharmed();
 }
+
+by_both!(
+    a_folder_that_becomes_a_link_while_it_is_copied_leads_to_nothing_of_the_hosts,
+    a_link_in_a_sandbox_is_followed_there_and_gives_away_no_token,
+);

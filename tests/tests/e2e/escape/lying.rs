@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Scene;
 use super::liar::{Liar, secrets};
-use crate::harness::root;
+use crate::harness::user::By;
 
 /// How much the gateway may grow while it is lied to: windows and buffers of the few connections that it looks at.
 const GROWTH: u64 = 48 * 1024 * 1024;
@@ -64,12 +64,8 @@ fn part(calls: Vec<Child>) {
     }
 }
 
-#[test]
-fn an_agent_is_let_in_by_its_own_token_attempt_and_socket_only() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn an_agent_is_let_in_by_its_own_token_attempt_and_socket_only(by: By) {
+    let scene = Scene::new(by);
     let other = secrets(&scene, "neighbour");
     let own = secrets(&scene, "box");
     assert_ne!(own, other);
@@ -89,12 +85,8 @@ fn an_agent_is_let_in_by_its_own_token_attempt_and_socket_only() {
     liar.order("hello", "accepted");
 }
 
-#[test]
-fn a_token_is_worth_nothing_after_its_start_and_after_its_sandbox() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn a_token_is_worth_nothing_after_its_start_and_after_its_sandbox(by: By) {
+    let scene = Scene::new(by);
     let old = secrets(&scene, "box");
     scene.gateway.chiton(&["sandbox", "stop", "box"]).ok();
     scene.gateway.chiton(&["sandbox", "start", "box"]).ok();
@@ -119,12 +111,8 @@ fn a_token_is_worth_nothing_after_its_start_and_after_its_sandbox() {
     scene.unharmed();
 }
 
-#[test]
-fn of_two_agents_the_later_one_has_the_session_and_the_earlier_one_ends() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn of_two_agents_the_later_one_has_the_session_and_the_earlier_one_ends(by: By) {
+    let scene = Scene::new(by);
     {
         let liar = Liar::new(&scene);
         assert!(liar.order("twice", "ended").contains("first closed, second open"));
@@ -134,12 +122,8 @@ fn of_two_agents_the_later_one_has_the_session_and_the_earlier_one_ends() {
     assert_eq!(scene.gateway.shell("box", "echo back").ok(), "back\n");
 }
 
-#[test]
-fn floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::alone(&[]);
+fn floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory(by: By) {
+    let scene = Scene::alone(by, &[]);
     let liar = Liar::new(&scene);
     let before = (scene.latency(), scene.gateway.memory());
     for (what, until) in [("silence 3000", "holding"), ("garbage 64", ""), ("storm 4", "")] {
@@ -153,12 +137,8 @@ fn floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory() {
     liar.order("hello", "accepted");
 }
 
-#[test]
-fn frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::alone(&[]);
+fn frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory(by: By) {
+    let scene = Scene::alone(by, &[]);
     let liar = Liar::new(&scene);
     let before = (scene.latency(), scene.gateway.memory());
     for kind in [
@@ -184,12 +164,8 @@ fn frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory() {
     scene.unharmed();
 }
 
-#[test]
-fn answers_that_are_lies_crash_nothing_delay_no_neighbour_and_fill_no_memory() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::alone(&[]);
+fn answers_that_are_lies_crash_nothing_delay_no_neighbour_and_fill_no_memory(by: By) {
+    let scene = Scene::alone(by, &[]);
     let liar = Liar::new(&scene);
     let before = (scene.latency(), scene.gateway.memory());
     for kind in [
@@ -219,12 +195,8 @@ fn answers_that_are_lies_crash_nothing_delay_no_neighbour_and_fill_no_memory() {
     scene.unharmed();
 }
 
-#[test]
-fn lies_about_an_exec_are_a_failure_and_never_a_success() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn lies_about_an_exec_are_a_failure_and_never_a_success(by: By) {
+    let scene = Scene::new(by);
     let liar = Liar::new(&scene);
     for kind in ["malformed", "compressed", "empty", "no-exit", "huge", "status"] {
         liar.order(&format!("answer {kind}"), "accepted");
@@ -241,12 +213,8 @@ fn lies_about_an_exec_are_a_failure_and_never_a_success() {
     scene.unharmed();
 }
 
-#[test]
-fn an_agent_that_never_answers_holds_up_neither_delete_nor_the_end_of_the_gateway() {
-    if !root() {
-        return;
-    }
-    let mut scene = Scene::new();
+fn an_agent_that_never_answers_holds_up_neither_delete_nor_the_end_of_the_gateway(by: By) {
+    let mut scene = Scene::new(by);
     {
         let liar = Liar::new(&scene);
         liar.order("answer never", "accepted");
@@ -271,3 +239,14 @@ fn an_agent_that_never_answers_holds_up_neither_delete_nor_the_end_of_the_gatewa
     scene.gateway.begin();
     scene.unharmed();
 }
+
+by_both!(
+    an_agent_is_let_in_by_its_own_token_attempt_and_socket_only,
+    a_token_is_worth_nothing_after_its_start_and_after_its_sandbox,
+    of_two_agents_the_later_one_has_the_session_and_the_earlier_one_ends,
+    floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory,
+    frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory,
+    answers_that_are_lies_crash_nothing_delay_no_neighbour_and_fill_no_memory,
+    lies_about_an_exec_are_a_failure_and_never_a_success,
+    an_agent_that_never_answers_holds_up_neither_delete_nor_the_end_of_the_gateway,
+);

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::{PROGRAM, Scene, control};
 use crate::harness::root;
+use crate::harness::user::By;
 
 #[test]
 fn a_fork_bomb_ends_at_its_limit_and_neither_neighbour_nor_gateway_feel_it() {
     if !root() {
         return;
     }
-    let scene = Scene::alone(&["--pids", "64", "--cpu", "500m"]);
+    let scene = Scene::alone(By::Root, &["--pids", "64", "--cpu", "500m"]);
     let before = scene.latency();
     scene.refused(&[("fork-bomb=2000", "EAGAIN")]);
     // Its processes live; now they and their children all want more, without a pause.
@@ -34,19 +35,15 @@ fn the_kernels_own_file_systems_fill_up_at_their_sizes() {
     if !root() {
         return;
     }
-    let scene = Scene::with(&["--memory", "512Mi"]);
+    let scene = Scene::with(By::Root, &["--memory", "512Mi"]);
     scene.refused(&[("fill=/dev/shm/fill,100", "ENOSPC"), ("fill=/dev/fill,100", "ENOSPC|EACCES|EPERM|EROFS")]);
     scene.gateway.shell("box", "rm -f /dev/shm/fill /dev/fill").ok();
     control::succeed(&["fill=/dev/shm/chiton-e2e-control,100"]);
     std::fs::remove_file("/dev/shm/chiton-e2e-control").expect("the control's file");
 }
 
-#[test]
-fn a_process_cannot_open_files_without_end() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn a_process_cannot_open_files_without_end(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[("open-files=200000", "EMFILE")]);
     control::succeed(&["open-files=200"]);
 }
@@ -56,9 +53,11 @@ fn memory_beyond_the_limit_ends_the_taker_and_nobody_else() {
     if !root() {
         return;
     }
-    let scene = Scene::with(&["--memory", "128Mi"]);
+    let scene = Scene::with(By::Root, &["--memory", "128Mi"]);
     let said = &scene.attack(&["take-memory=512"])["take-memory=512"];
     assert!(said.starts_with("killed 9") || said.starts_with("refused ENOMEM"), "{said}");
     scene.unharmed();
     control::succeed(&["take-memory=160"]);
 }
+
+by_both!(a_process_cannot_open_files_without_end,);

@@ -1,15 +1,11 @@
 //! The terminal that a caller lends to a program in a sandbox.
 
 use super::{PROGRAM, Scene};
-use crate::harness::root;
 use crate::harness::terminal::Terminal;
+use crate::harness::user::By;
 
-#[test]
-fn nothing_can_be_typed_into_the_callers_terminal() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn nothing_can_be_typed_into_the_callers_terminal(by: By) {
+    let scene = Scene::new(by);
     let tries = format!("{PROGRAM} tiocsti=touch_attacked tioclinux; stty -echo; tty; echo end");
     let command = scene.gateway.plain_command(&["sandbox", "exec", "-it", "box", "--", "sh", "-c", &tries]);
     // A shell of the caller's own comes after it, and would read what was typed.
@@ -39,3 +35,5 @@ fn nothing_can_be_typed_into_the_callers_terminal() {
     }
     scene.unharmed();
 }
+
+by_both!(nothing_can_be_typed_into_the_callers_terminal,);

@@ -3,6 +3,7 @@
 //! it is a failure of the test.
 
 pub(crate) mod terminal;
+pub(crate) mod user;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -103,6 +104,8 @@ pub(crate) struct Gateway {
     files: Option<u32>,
     id: String,
     runtime: Runtime,
+    /// As whom it runs, when not as root.
+    _user: Option<user::User>,
     _share: File,
 }
 
@@ -113,21 +116,29 @@ impl Gateway {
     }
 
     pub(crate) fn sharing(config: &str, share: Share) -> Self {
+        Self::run_by(config, share, user::By::Root)
+    }
+
+    /// The same, run by this kind of user.
+    pub(crate) fn run_by(config: &str, share: Share, by: user::By) -> Self {
         let lock = self::share(share);
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (said, news, surroundings) = (Arc::default(), Arc::default(), Vec::new());
+        let user = (by == user::By::User).then(|| user::User::new(folder.path()));
+        let program = user.as_ref().map_or_else(|| vec![PROGRAM.into()], |user| user.program(folder.path()));
         let mut gateway = Self {
             folder,
             child: None,
             surroundings,
             said,
             news,
-            program: vec![PROGRAM.into()],
+            program,
             files: None,
             id: String::new(),
             runtime,
+            _user: user,
             _share: lock,
         };
         gateway.configure(config);
