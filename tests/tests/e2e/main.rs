@@ -5,6 +5,7 @@
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
+//! - `images`: from a name to a process, and what keeps and removes images
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
@@ -23,6 +24,7 @@ mod damage;
 mod escape;
 mod faults;
 mod harness;
+mod images;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
 mod input;
 mod kills;

@@ -70,8 +70,8 @@ pub(crate) struct Confinement {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RootDocument {
-    /// A host folder below everything, shown with the sandbox's ids.
-    pub(crate) lower: Option<PathBuf>,
+    /// Host folders below what the sandbox writes, the highest first, shown with the sandbox's ids.
+    pub(crate) lowers: Vec<PathBuf>,
     /// Where what the sandbox writes is kept.
     pub(crate) layer: Layer,
     /// The host id that the sandbox's 0 is mapped to.
@@ -96,6 +96,8 @@ pub(crate) enum Entry {
     File(String, String),
     /// A link and what it points to.
     Link(String, String),
+    /// Whose an earlier folder is: user and group in the sandbox.
+    Owner(String, u32, u32),
 }
 
 /// One host path shown in the sandbox.

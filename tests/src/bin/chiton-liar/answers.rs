@@ -213,7 +213,7 @@ fn archive(kind: &str) -> io::Result<Vec<u8>> {
         ],
         "link-itself" => &[("tree", E::Symlink, "/tmp"), ("tree/victim", E::Regular, "")],
         "link-file" => &[("tree/file", E::Symlink, "../victim"), ("tree/file", E::Regular, "")],
-        "hard-absolute" => &[("tree/hard", E::Link, "/etc/passwd"), ("tree/hard", E::Regular, "")],
+        "hard-absolute" => &[("tree/hard", E::Link, "/etc/hostname"), ("tree/hard", E::Regular, "")],
         "hard-parent" => &[("tree/hard", E::Link, "../victim"), ("tree/hard", E::Regular, "")],
         "hard-of-link" => &[
             ("tree/soft", E::Symlink, "x"),

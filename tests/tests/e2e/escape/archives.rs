@@ -27,7 +27,7 @@ fn no_archive_of_a_lying_agent_writes_outside_of_its_target(by: By) {
     let place = scene.gateway.path("place");
     fs::create_dir_all(place.join("inner")).expect("a folder");
     fs::write(place.join("victim"), "untouched").expect("a file");
-    let passwd = fs::metadata("/etc/passwd").expect("a file");
+    let hostname = fs::metadata("/etc/hostname").expect("a file");
     for kind in [
         "parent",
         "below-parent",
@@ -60,9 +60,9 @@ fn no_archive_of_a_lying_agent_writes_outside_of_its_target(by: By) {
         assert!(!Path::new("/tmp/victim").exists(), "{kind}");
         liar.end();
     }
-    let after = fs::metadata("/etc/passwd").expect("a file");
-    assert_eq!(after.modified().expect("a time"), passwd.modified().expect("a time"));
-    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&after), std::os::unix::fs::MetadataExt::nlink(&passwd));
+    let after = fs::metadata("/etc/hostname").expect("a file");
+    assert_eq!(after.modified().expect("a time"), hostname.modified().expect("a time"));
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&after), std::os::unix::fs::MetadataExt::nlink(&hostname));
     scene.unharmed();
 }
 

@@ -39,7 +39,10 @@ impl User {
         chown(folder, Some(user.uid), Some(user.gid)).expect("an owner");
         // The sandbox's root may be another of the user's ids, which has to get to the folder too.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).expect("a mode");
-        fs::copy(PROGRAM, folder.join("program")).expect("a copy that the user may run");
+        // By another process: a copy that this one writes cannot be executed while any child of another test's has
+        // inherited the open file.
+        let copied = Command::new("cp").arg(PROGRAM).arg(folder.join("program")).status();
+        assert!(copied.is_ok_and(|status| status.success()), "the user has no program to run");
         user
     }
 
