@@ -19,6 +19,7 @@
 pub mod blocking;
 pub mod config;
 pub mod dial;
+mod environment;
 pub mod exec;
 pub mod files;
 #[cfg(feature = "fuzzing")]

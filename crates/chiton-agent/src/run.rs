@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, ConfigError};
 use crate::dial::{self, Door};
+use crate::environment;
 use crate::exec::Execs;
 use crate::output::told;
 use crate::processes::{Exit, Processes, Running};
@@ -57,10 +58,14 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<i32, RunError> {
-    // First of all: from here on programs of the same user cannot read the token from /proc/<agent>/environ or memory.
+    let config = Config::read(args, std::env::vars_os())?;
+    // First of all, while there is nobody else in the sandbox. The token leaves what the kernel shows of the environment:
+    // files are read in this process, also /proc/self/environ when a link in the sandbox leads there. It comes before the
+    // next step, after which only the sandbox's root may open /proc/self/mem.
+    environment::forget(config.token.as_bytes()).map_err(|error| RunError::System("forget its token", error))?;
+    // From here on programs of the same user cannot read memory and descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| RunError::System("protect its token", error.into()))?;
-    let config = Config::read(args, std::env::vars_os())?;
     // Before there is a second thread: it holds for all threads then, and for every program.
     if let Some(confinement) = &config.confinement {
         chiton_confine::apply(confinement)?;

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::raw::Argument::{Bytes, Null, Number, Text};
 use crate::raw::call;
-use crate::{Attack, Tried, argument, failed};
+use crate::{Attack, Tried, argument};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("bpf-map", bpf_map),
@@ -34,7 +34,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("iopl", iopl),
     ("vhangup", vhangup),
     ("process-madvise", process_madvise),
-    ("seccomp-listener", seccomp_listener),
+    ("loosen-filter", loosen_filter),
 ];
 
 fn done(what: &str, result: io::Result<i64>) -> Tried {
@@ -227,14 +227,15 @@ fn process_madvise(_: &[String]) -> Tried {
     }
 }
 
-fn seccomp_listener(_: &[String]) -> Tried {
-    // A filter that allows everything, with SECCOMP_FILTER_FLAG_NEW_LISTENER: it could answer for others.
+/// A filter that allows everything, on top of those that are there, and then what they refuse.
+fn loosen_filter(arguments: &[String]) -> Tried {
+    // struct sock_filter: return (BPF_RET | BPF_K) SECCOMP_RET_ALLOW.
     let mut code = [0_u8; 8];
     code[0] = 6;
     code[4..].copy_from_slice(&0x7fff_0000_u32.to_ne_bytes());
     let mut program = [0_u8; 16];
     program[0] = 1;
     program[8..].copy_from_slice(&(code.as_mut_ptr() as u64).to_ne_bytes());
-    let descriptor = call(libc::SYS_seccomp, [Number(1), Number(8), Bytes(&mut program)])?;
-    if descriptor < 3 { Err(failed("no listener")) } else { Ok(format!("listener {descriptor}")) }
+    call(libc::SYS_seccomp, [Number(1), Number(0), Bytes(&mut program)])?;
+    keyctl_join(arguments)
 }

@@ -25,20 +25,36 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
 ];
 
 /// The process that an argument names, or one made for it: `own` stands for a child of the attacker's.
-fn process(arguments: &[String]) -> io::Result<i64> {
+struct Target {
+    pid: i64,
+    own: bool,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // A traced one may hold the standard streams, stopped before it could close them.
+        if self.own {
+            drop(call(libc::SYS_kill, [Number(self.pid), Number(libc::SIGKILL.into())]));
+        }
+    }
+}
+
+fn process(arguments: &[String]) -> io::Result<Target> {
     match argument(arguments, 0, "a process")? {
-        "own" => fork().map(i64::from),
-        pid => pid.parse().map_err(io::Error::other),
+        "own" => Ok(Target { pid: fork()?.into(), own: true }),
+        pid => Ok(Target { pid: pid.parse().map_err(io::Error::other)?, own: false }),
     }
 }
 
 fn ptrace_attach(arguments: &[String]) -> Tried {
-    call(libc::SYS_ptrace, [Number(libc::PTRACE_ATTACH.into()), Number(process(arguments)?), Null, Null])?;
+    let target = process(arguments)?;
+    call(libc::SYS_ptrace, [Number(libc::PTRACE_ATTACH.into()), Number(target.pid), Null, Null])?;
     Ok("attached".to_owned())
 }
 
 fn ptrace_seize(arguments: &[String]) -> Tried {
-    call(libc::SYS_ptrace, [Number(libc::PTRACE_SEIZE.into()), Number(process(arguments)?), Null, Null])?;
+    let target = process(arguments)?;
+    call(libc::SYS_ptrace, [Number(libc::PTRACE_SEIZE.into()), Number(target.pid), Null, Null])?;
     Ok("seized".to_owned())
 }
 
@@ -52,7 +68,7 @@ fn write_memory(arguments: &[String]) -> Tried {
 }
 
 fn memory(number: std::ffi::c_long, arguments: &[String]) -> Tried {
-    let pid = process(arguments)?;
+    let target = process(arguments)?;
     // struct iovec twice: ours of no bytes, theirs of one at an address that is never mapped. Permission is looked at
     // first: whoever has it gets EFAULT.
     let mut word = [0_u8; 8];
@@ -62,7 +78,8 @@ fn memory(number: std::ffi::c_long, arguments: &[String]) -> Tried {
     let mut theirs = [0_u8; 16];
     theirs[0] = 1;
     theirs[8] = 1;
-    let tried = call(number, [Number(pid), Bytes(&mut own), Number(1), Bytes(&mut theirs), Number(1), Number(0)]);
+    let tried =
+        call(number, [Number(target.pid), Bytes(&mut own), Number(1), Bytes(&mut theirs), Number(1), Number(0)]);
     match tried {
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok("allowed".to_owned()),
         Err(error) => Err(error),
@@ -82,7 +99,8 @@ fn write_memory_of_init(arguments: &[String]) -> Tried {
 
 /// Takes a descriptor out of another process.
 fn pidfd_getfd(arguments: &[String]) -> Tried {
-    let descriptor = call(libc::SYS_pidfd_open, [Number(process(arguments)?), Number(0)])?;
+    let target = process(arguments)?;
+    let descriptor = call(libc::SYS_pidfd_open, [Number(target.pid), Number(0)])?;
     let mut taken = Vec::new();
     let mut refused = None;
     for number in 0..16 {
@@ -98,15 +116,17 @@ fn pidfd_getfd(arguments: &[String]) -> Tried {
 }
 
 fn kcmp(arguments: &[String]) -> Tried {
+    const KCMP_VM: i64 = 1;
     let own = i64::from(std::process::id());
-    call(libc::SYS_kcmp, [Number(process(arguments)?), Number(own), Number(0), Number(0), Number(0)])?;
+    let target = process(arguments)?;
+    call(libc::SYS_kcmp, [Number(target.pid), Number(own), Number(KCMP_VM), Number(0), Number(0)])?;
     Ok("compared".to_owned())
 }
 
 /// A signal that cannot be caught.
 fn kill(arguments: &[String]) -> Tried {
-    let pid = process(arguments)?;
-    call(libc::SYS_kill, [Number(pid), Number(libc::SIGKILL.into())])?;
+    let target = process(arguments)?;
+    call(libc::SYS_kill, [Number(target.pid), Number(libc::SIGKILL.into())])?;
     Ok("sent".to_owned())
 }
 

@@ -6,8 +6,14 @@ use std::io::{self, Write as _};
 use crate::raw::fork;
 use crate::{Attack, Tried, argument};
 
-pub(crate) const ATTACKS: &[(&str, Attack)] =
-    &[("fork-bomb", fork_bomb), ("fill", fill), ("fill-files", fill_files), ("open-files", open_files)];
+pub(crate) const ATTACKS: &[(&str, Attack)] = &[
+    ("fork-bomb", fork_bomb),
+    ("fork-storm", fork_storm),
+    ("fill", fill),
+    ("fill-files", fill_files),
+    ("open-files", open_files),
+    ("take-memory", take_memory),
+];
 
 fn number(arguments: &[String], index: usize) -> io::Result<u64> {
     argument(arguments, index, "a number")?.parse().map_err(io::Error::other)
@@ -20,6 +26,24 @@ fn fork_bomb(arguments: &[String]) -> Tried {
         fork()?;
     }
     Ok(format!("{most} processes"))
+}
+
+/// Wants more processes without a pause, until killed.
+fn fork_storm(_: &[String]) -> Tried {
+    loop {
+        // A refusal is what it goes on after.
+        drop(fork());
+    }
+}
+
+/// MEBIBYTES of memory that is written to.
+fn take_memory(arguments: &[String]) -> Tried {
+    let most = number(arguments, 0)?;
+    let mut taken = Vec::new();
+    for _ in 0..most {
+        taken.push(vec![0x5a_u8; 1024 * 1024]);
+    }
+    Ok(format!("{} MiB", taken.len()))
 }
 
 /// PATH,MEBIBYTES: one file; refused where fewer may be written.

@@ -4,17 +4,13 @@ use std::fs;
 
 use super::scene::CANARY;
 use super::{Scene, control};
-use crate::harness::root;
+use crate::harness::user::By;
 
 /// Not there, or not for a sandbox.
 const NONE: &str = "EPERM|ENOSYS|EACCES|EROFS|ENOENT|EIO";
 
-#[test]
-fn no_setting_of_the_kernel_can_be_written() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_setting_of_the_kernel_can_be_written(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[
         ("write=/proc/sys/kernel/core_pattern,|/tmp/attack", NONE),
         ("write=/proc/sys/kernel/modprobe,/tmp/attack", NONE),
@@ -43,12 +39,8 @@ fn no_setting_of_the_kernel_can_be_written() {
     control::succeed(&[&format!("write=/proc/sys/kernel/core_pattern,{}", pattern.trim())]);
 }
 
-#[test]
-fn no_device_of_the_host_can_be_made_or_opened() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_device_of_the_host_can_be_made_or_opened(by: By) {
+    let scene = Scene::new(by);
     let devices: Vec<String> = [
         "mem",
         "kmem",
@@ -103,12 +95,8 @@ fn no_device_of_the_host_can_be_made_or_opened() {
     control::succeed(&["mknod=c,1,11", "mknod=b,7,0", "read=/dev/kmsg"]);
 }
 
-#[test]
-fn no_path_leads_to_a_file_of_the_host() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_path_leads_to_a_file_of_the_host(by: By) {
+    let scene = Scene::new(by);
     let canary = scene.canary().display().to_string();
     let attacks = [
         format!("read={canary}"),
@@ -139,12 +127,8 @@ fn no_path_leads_to_a_file_of_the_host() {
     control::succeed(&[&climb, &handle, &format!("read={canary}")]);
 }
 
-#[test]
-fn what_the_host_lends_cannot_be_written_replaced_or_removed() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn what_the_host_lends_cannot_be_written_replaced_or_removed(by: By) {
+    let scene = Scene::new(by);
     let no = "EROFS|EPERM|EACCES|EBUSY|ETXTBSY|EXDEV";
     scene.refused(&[
         ("write=/run/chiton-agent", no),
@@ -169,12 +153,8 @@ fn what_the_host_lends_cannot_be_written_replaced_or_removed() {
     assert_eq!(scene.gateway.shell("box", "echo here").ok(), "here\n");
 }
 
-#[test]
-fn no_socket_of_the_host_or_of_a_neighbour_can_be_reached() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_socket_of_the_host_or_of_a_neighbour_can_be_reached(by: By) {
+    let scene = Scene::new(by);
     let gateway = &scene.gateway;
     gateway.chiton(&["sandbox", "cp", super::control::ATTACKER, "neighbour:/workspace/attacker"]).ok();
     let listen = "/workspace/attacker hold-abstract=chiton-neighbour >/dev/null 2>&1 & \
@@ -207,9 +187,18 @@ fn no_socket_of_the_host_or_of_a_neighbour_can_be_reached() {
     // The neighbour's own processes get to it, so it is there.
     let found =
         gateway.chiton(&["sandbox", "exec", "neighbour", "--", "/workspace/attacker", "abstract=chiton-neighbour"]);
-    assert!(found.ok().contains("succeeded heard"), "the neighbour's own socket answers");
+    let found = found.ok();
+    assert!(found.contains("succeeded heard"), "the neighbour's own socket answers: {found}");
     // Of abstract sockets none is seen but its own; a table of the host's would name its services.
     let seen = &scene.attack(&["abstract-any"])["abstract-any"];
     assert!(!seen.contains('@'), "{seen}");
     control::succeed(&["socket=raw", "socket=packet"]);
 }
+
+by_both!(
+    no_setting_of_the_kernel_can_be_written,
+    no_device_of_the_host_can_be_made_or_opened,
+    no_path_leads_to_a_file_of_the_host,
+    what_the_host_lends_cannot_be_written_replaced_or_removed,
+    no_socket_of_the_host_or_of_a_neighbour_can_be_reached,
+);

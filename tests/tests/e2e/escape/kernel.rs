@@ -1,16 +1,12 @@
 //! Parts of the kernel that a sandbox has no use for, and that have let attackers out before.
 
 use super::{Scene, control};
-use crate::harness::root;
+use crate::harness::user::By;
 
 const NO: &str = "EPERM|ENOSYS|EACCES";
 
-#[test]
-fn calls_that_let_attackers_out_before_are_refused() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn calls_that_let_attackers_out_before_are_refused(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[
         ("bpf-map", NO),
         ("bpf-program", NO),
@@ -19,18 +15,14 @@ fn calls_that_let_attackers_out_before_are_refused() {
         ("io-uring", NO),
         ("fanotify", NO),
         ("process-madvise", NO),
-        ("seccomp-listener", NO),
+        ("loosen-filter", NO),
         ("vhangup", NO),
     ]);
-    control::succeed(&["bpf-map", "bpf-program", "userfaultfd", "io-uring", "fanotify", "seccomp-listener"]);
+    control::succeed(&["bpf-map", "bpf-program", "userfaultfd", "io-uring", "fanotify", "loosen-filter"]);
 }
 
-#[test]
-fn the_kernels_keyrings_are_out_of_reach() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn the_kernels_keyrings_are_out_of_reach(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[
         ("add-key=-4", NO),
         ("add-key=-2", NO),
@@ -41,12 +33,8 @@ fn the_kernels_keyrings_are_out_of_reach() {
     control::succeed(&["add-key=-2", "request-key", "keyctl-join"]);
 }
 
-#[test]
-fn the_machine_cannot_be_administered() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn the_machine_cannot_be_administered(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[
         ("init-module", NO),
         ("delete-module", NO),
@@ -66,3 +54,9 @@ fn the_machine_cannot_be_administered() {
     // In namespaces of its own, or only asked.
     control::succeed(&["sethostname", "lower-nice", "swapon"]);
 }
+
+by_both!(
+    calls_that_let_attackers_out_before_are_refused,
+    the_kernels_keyrings_are_out_of_reach,
+    the_machine_cannot_be_administered,
+);

@@ -7,14 +7,45 @@
 //!
 //! - [`Scene`]: a gateway with an attacked sandbox and a neighbour, and the look from outside
 //! - `control`: the same attacks where nothing stops them
+//! - `liar`: an agent that lies, in the place of the real one
 //! - the other modules: attacks by what they aim at
 
+/// Each attack against a gateway that root runs, and against one that an ordinary user runs.
+macro_rules! by_both {
+    ($($name:ident),* $(,)?) => {
+        mod by_root {
+            $(#[test]
+            fn $name() {
+                if crate::harness::root() {
+                    super::$name(crate::harness::user::By::Root);
+                }
+            })*
+        }
+
+        mod by_user {
+            $(#[test]
+            fn $name() {
+                // Only root can make the user.
+                if crate::harness::root() {
+                    super::$name(crate::harness::user::By::User);
+                }
+            })*
+        }
+    };
+}
+
+mod archives;
 mod control;
+mod copies;
 mod host;
 mod kernel;
+mod liar;
+mod lying;
 mod namespaces;
 mod processes;
+mod resources;
 mod scene;
+mod terminals;
 
 pub(crate) use scene::Scene;
 

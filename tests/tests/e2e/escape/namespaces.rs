@@ -1,17 +1,13 @@
 //! Mounts and namespaces.
 
 use super::{Scene, control};
-use crate::harness::root;
+use crate::harness::user::By;
 
 /// What the kernel says to a process that has no capability for a call, or that a filter keeps from it.
 const NO: &str = "EPERM|ENOSYS|EACCES";
 
-#[test]
-fn nothing_can_be_mounted_unmounted_or_turned() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn nothing_can_be_mounted_unmounted_or_turned(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[
         ("mount=tmpfs", NO),
         ("mount=proc", NO),
@@ -48,12 +44,8 @@ fn nothing_can_be_mounted_unmounted_or_turned() {
     ]);
 }
 
-#[test]
-fn no_control_group_can_be_mounted_or_written_and_no_release_agent_set() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_control_group_can_be_mounted_or_written_and_no_release_agent_set(by: By) {
+    let scene = Scene::new(by);
     let none = "EPERM|ENOSYS|EACCES|EROFS|ENOENT";
     scene.refused(&[
         ("mount=cgroup,memory", NO),
@@ -70,12 +62,8 @@ fn no_control_group_can_be_mounted_or_written_and_no_release_agent_set() {
     control::succeed(&["mount=cgroup,memory", "mount=cgroup2", "unshare=cgroup"]);
 }
 
-#[test]
-fn no_namespace_can_be_made() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_namespace_can_be_made(by: By) {
+    let scene = Scene::new(by);
     // clone3 hides its flags from a filter; the answer ENOSYS makes the C library use clone.
     let mut attacks = Vec::new();
     for kind in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"] {
@@ -90,12 +78,8 @@ fn no_namespace_can_be_made() {
     control::succeed(&names);
 }
 
-#[test]
-fn no_namespace_of_another_process_can_be_entered() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_namespace_of_another_process_can_be_entered(by: By) {
+    let scene = Scene::new(by);
     let attacks: Vec<String> =
         ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"].iter().map(|kind| format!("setns={kind}")).collect();
     let mut named: Vec<(&str, &str)> = attacks.iter().map(|attack| (attack.as_str(), NO)).collect();
@@ -109,3 +93,10 @@ fn no_namespace_of_another_process_can_be_entered() {
     scene.refused(&named);
     control::succeed(&["setns=mnt", "setns=net", "setns=uts", "setns-pidfd"]);
 }
+
+by_both!(
+    nothing_can_be_mounted_unmounted_or_turned,
+    no_control_group_can_be_mounted_or_written_and_no_release_agent_set,
+    no_namespace_can_be_made,
+    no_namespace_of_another_process_can_be_entered,
+);

@@ -1,20 +1,12 @@
 //! The agent, which knows the token, and what processes are started with.
 
-use std::fs;
-
-use chiton_tests::crash::leftovers;
-
 use super::{Scene, control};
-use crate::harness::root;
+use crate::harness::user::By;
 
 const NO: &str = "EPERM|ENOSYS|EACCES";
 
-#[test]
-fn the_agent_cannot_be_traced_read_or_written() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn the_agent_cannot_be_traced_read_or_written(by: By) {
+    let scene = Scene::new(by);
     scene.refused(&[
         ("ptrace-attach=1", NO),
         ("ptrace-seize=1", NO),
@@ -55,12 +47,8 @@ fn the_agent_cannot_be_traced_read_or_written() {
     ]);
 }
 
-#[test]
-fn a_kill_of_init_from_inside_ends_nothing() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn a_kill_of_init_from_inside_ends_nothing(by: By) {
+    let scene = Scene::new(by);
     let before = scene.gateway.get("box");
     // The kernel throws the signal away: it is init of its namespace, and it is to be killed from within.
     assert_eq!(scene.attack(&["kill=1"])["kill=1"].split(' ').next(), Some("succeeded"));
@@ -69,13 +57,9 @@ fn a_kill_of_init_from_inside_ends_nothing() {
     scene.unharmed();
 }
 
-#[test]
-fn the_token_is_in_nothing_that_a_process_can_read() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
-    let token = token(&scene);
+fn the_token_is_in_nothing_that_a_process_can_read(by: By) {
+    let scene = Scene::new(by);
+    let token = super::liar::secrets(&scene, "box").0;
     // The token itself is not an argument, or it would be found there: its second half is enough.
     let half = &token[token.len() / 2..];
     let found = scene.gateway.chiton_with(
@@ -89,34 +73,16 @@ fn the_token_is_in_nothing_that_a_process_can_read() {
     scene.unharmed();
 }
 
-/// The token of `box`, read as only the host's root can: from the environment that its agent was started with.
-fn token(scene: &Scene) -> String {
-    let sandbox = scene.gateway.get("box");
-    let id = sandbox["id"].as_str().expect("an id");
-    let of = |pid: i32| fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let in_box = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id));
-    let found = leftovers::pids(scene.gateway.id(), scene.gateway.folder())
-        .into_iter()
-        .filter(|(pid, _)| in_box(*pid))
-        .find_map(|(pid, _)| {
-            let text = String::from_utf8_lossy(&of(pid)).into_owned();
-            let variable = text.split('\0').find_map(|line| line.strip_prefix("CHITON_AGENT_TOKEN="));
-            variable.map(ToOwned::to_owned)
-        });
-    found.expect("the agent was started with a token")
-}
-
-#[test]
-fn a_process_is_given_its_standard_streams_and_nothing_else() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::with(&[
-        "--",
-        "sh",
-        "-c",
-        "until [ -e /workspace/go ]; do sleep 0.01; done; /workspace/attacker descriptors > /workspace/main; exec sleep 600",
-    ]);
+fn a_process_is_given_its_standard_streams_and_nothing_else(by: By) {
+    let scene = Scene::with(
+        by,
+        &[
+            "--",
+            "sh",
+            "-c",
+            "until [ -e /workspace/go ]; do sleep 0.01; done; /workspace/attacker descriptors > /workspace/main; exec sleep 600",
+        ],
+    );
     let by_exec = scene.attack(&["descriptors"]);
     scene.gateway.shell("box", "touch /workspace/go; until [ -s /workspace/main ]; do sleep 0.01; done").ok();
     let by_main = scene.gateway.shell("box", "cat /workspace/main").ok();
@@ -134,12 +100,8 @@ fn a_process_is_given_its_standard_streams_and_nothing_else() {
     scene.unharmed();
 }
 
-#[test]
-fn no_program_gives_more_privileges_than_its_caller_has() {
-    if !root() {
-        return;
-    }
-    let scene = Scene::new();
+fn no_program_gives_more_privileges_than_its_caller_has(by: By) {
+    let scene = Scene::new(by);
     let found = scene.attack(&["privileges", "setuid-memfd"]);
     for said in found.values() {
         assert!(said.contains("Uid: 0 0 0 0; CapInh: 0000000000000000; CapPrm: 0000000000000000; CapEff: 0000000000000000; CapBnd: 0000000000000000; CapAmb: 0000000000000000; NoNewPrivs: 1; Seccomp: 2"), "{said}");
@@ -153,3 +115,11 @@ fn no_program_gives_more_privileges_than_its_caller_has() {
     ]);
     control::succeed(&["become=1000"]);
 }
+
+by_both!(
+    the_agent_cannot_be_traced_read_or_written,
+    a_kill_of_init_from_inside_ends_nothing,
+    the_token_is_in_nothing_that_a_process_can_read,
+    a_process_is_given_its_standard_streams_and_nothing_else,
+    no_program_gives_more_privileges_than_its_caller_has,
+);

@@ -9,13 +9,15 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::PROGRAM;
 use super::control::{ATTACKER, Results, results};
-use crate::harness::Gateway;
+use crate::harness::user::By;
+use crate::harness::{Gateway, Share};
 
 /// What stands in the host's file that a sandbox must neither read nor change.
 pub(super) const CANARY: &str = "the host's own words\n";
@@ -37,20 +39,32 @@ pub(crate) struct Scene {
 impl Scene {
     /// Makes both sandboxes.
     #[track_caller]
-    pub(crate) fn new() -> Self {
-        Self::with(&[])
+    pub(crate) fn new(by: By) -> Self {
+        Self::with(by, &[])
+    }
+
+    /// The same, alone on the machine: for tests that measure.
+    #[track_caller]
+    pub(crate) fn alone(by: By, arguments: &[&str]) -> Self {
+        Self::sharing(by, arguments, Share::Whole)
     }
 
     /// The same, with more arguments for the create of `box`.
     #[track_caller]
-    pub(crate) fn with(arguments: &[&str]) -> Self {
+    pub(crate) fn with(by: By, arguments: &[&str]) -> Self {
+        Self::sharing(by, arguments, Share::Part)
+    }
+
+    #[track_caller]
+    fn sharing(by: By, arguments: &[&str], share: Share) -> Self {
         let outside = tempfile::Builder::new().prefix("chiton-outside-").tempdir_in("/var/tmp").expect("a folder");
         fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
         let canary = outside.path().join("canary");
         fs::write(&canary, CANARY).expect("a file");
         fs::set_permissions(&canary, fs::Permissions::from_mode(0o666)).expect("a mode");
 
-        let gateway = Gateway::start("");
+        // At this level it says who connected, for which the tests wait.
+        let gateway = Gateway::run_by("[log]\nlevel = \"debug\"\n", share, by);
         gateway.chiton(&[&["sandbox", "create", "box"], arguments].concat()).ok();
         gateway.chiton(&["sandbox", "create", "neighbour"]).ok();
         gateway.chiton(&["sandbox", "cp", ATTACKER, &format!("box:{PROGRAM}")]).ok();
@@ -102,6 +116,37 @@ impl Scene {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
+    /// The median time of an exec in the neighbour, over the command line.
+    #[track_caller]
+    pub(crate) fn latency(&self) -> Duration {
+        let mut times: Vec<Duration> = (0..15)
+            .map(|_| {
+                let begin = Instant::now();
+                self.gateway.chiton(&["sandbox", "exec", "neighbour", "--", "true"]).ok();
+                begin.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[times.len() / 2]
+    }
+
+    /// The host's process id of the init of a sandbox: its agent.
+    #[track_caller]
+    pub(crate) fn agent(&self, name: &str) -> i32 {
+        let sandbox = self.gateway.get(name);
+        let id = sandbox["id"].as_str().expect("an id").to_owned();
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let found = pids.find(|pid| {
+            // For an ordinary user the monitor is the first of a process namespace, too.
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let agent = command.starts_with(b"/run/chiton-agent\0agent");
+            let status = status(*pid);
+            agent && status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1")) && below(*pid, &id)
+        });
+        found.expect("the sandbox has an init")
+    }
+
     /// Looks from outside: the machine is as it was, the neighbour lives and has what it had, the gateway answers.
     #[track_caller]
     pub(crate) fn unharmed(&self) {
@@ -119,6 +164,23 @@ impl Scene {
         let said = self.gateway.said();
         assert!(!said.contains("panicked"), "{said}");
     }
+}
+
+fn status(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
+}
+
+/// Whether a process descends from one that was started with this word: a sandbox's monitor, with its id.
+fn below(mut pid: i32, word: &str) -> bool {
+    while pid > 1 {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if command.split(|byte| *byte == 0).any(|part| part == word.as_bytes()) {
+            return true;
+        }
+        let parent = status(pid).lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+        pid = parent.unwrap_or(0);
+    }
+    false
 }
 
 fn abstract_name(outside: &TempDir) -> String {

@@ -3,6 +3,7 @@
 //! it is a failure of the test.
 
 pub(crate) mod terminal;
+pub(crate) mod user;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -103,6 +104,8 @@ pub(crate) struct Gateway {
     files: Option<u32>,
     id: String,
     runtime: Runtime,
+    /// As whom it runs, when not as root.
+    _user: Option<user::User>,
     _share: File,
 }
 
@@ -113,21 +116,29 @@ impl Gateway {
     }
 
     pub(crate) fn sharing(config: &str, share: Share) -> Self {
+        Self::run_by(config, share, user::By::Root)
+    }
+
+    /// The same, run by this kind of user.
+    pub(crate) fn run_by(config: &str, share: Share, by: user::By) -> Self {
         let lock = self::share(share);
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (said, news, surroundings) = (Arc::default(), Arc::default(), Vec::new());
+        let user = (by == user::By::User).then(|| user::User::new(folder.path()));
+        let program = user.as_ref().map_or_else(|| vec![PROGRAM.into()], |user| user.program(folder.path()));
         let mut gateway = Self {
             folder,
             child: None,
             surroundings,
             said,
             news,
-            program: vec![PROGRAM.into()],
+            program,
             files: None,
             id: String::new(),
             runtime,
+            _user: user,
             _share: lock,
         };
         gateway.configure(config);
@@ -315,9 +326,22 @@ impl Gateway {
         self.files = files;
     }
 
+    /// The program's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// How much memory it holds now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kibibytes * 1024
+    }
+
     /// The processor time that it has used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let pid = self.child.as_ref().expect("it runs").id();
+        let pid = self.pid();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its statistics");
         // After the name in brackets: state is field 3, utime and stime are 14 and 15 (proc(5)).
         let fields = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11);
