@@ -57,6 +57,12 @@ pub(crate) enum Command {
     /// Backend objects that no sandbox owns.
     #[command(subcommand)]
     Orphans(OrphansCommand),
+    /// Named volumes, which outlive sandboxes.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Images that the drivers keep.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Workspaces.
     #[command(subcommand)]
     Workspaces(WorkspacesCommand),
@@ -133,7 +139,7 @@ pub(crate) struct CreateArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
-    /// host, dir:PATH, … Default: the driver's.
+    /// host, dir:PATH, oci:PATH[:TAG], tar:PATH[:TAG] or REGISTRY/NAME[:TAG][@DIGEST]. Default: the driver's.
     #[arg(long, value_name = "REF")]
     pub(crate) image: Option<String>,
     /// The driver. Default: the gateway's.
@@ -366,10 +372,77 @@ pub(crate) struct OrphanArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// List them with the sandboxes that have them.
+    List {
+        /// Only of this workspace.
+        #[arg(long, short = 'w')]
+        workspace: Option<String>,
+    },
+    /// Make one.
+    Create {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// The most bytes in it, for example 10Gi. One sandbox at a time can have a volume with a size.
+        #[arg(long, value_name = "QUANTITY")]
+        size: Option<String>,
+    },
+    /// Delete one and all in it, for ever. Refused while a sandbox has it, running or not.
+    Delete(VolumeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VolumeArgs {
+    /// Its name.
+    pub(crate) name: String,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// The driver. Default: the gateway's; to delete, the one that has it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) driver: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List them.
+    List {
+        /// Only of this driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Bring one here before a sandbox needs it.
+    Pull {
+        /// oci:PATH[:TAG], tar:PATH[:TAG] or REGISTRY/NAME[:TAG][@DIGEST].
+        image: String,
+        /// For this driver. Default: the gateway's default driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Remove one that no sandbox needs.
+    Rm {
+        /// A name that it was pulled by, its digest, or the first 12 digits of that.
+        image: String,
+        /// Of this driver. Default: the gateway's default driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Remove those that no sandbox needs and no config pins.
+    Prune {
+        /// Only those not used for so long, for example 24h. Default: what the driver's limits say.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        older_than: Option<std::time::Duration>,
+        /// Only of this driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum WorkspacesCommand {
     /// List them.
     List,
-    /// Release one on every driver. Refused while it has sandboxes.
+    /// Release one on every driver. Refused while it has sandboxes or volumes.
     Delete {
         /// Its name.
         name: String,

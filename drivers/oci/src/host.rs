@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
+use chiton_image::Images;
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy};
 use chiton_oci_monitor::exit::ExitRecord;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::disk;
 use crate::means::Means;
 use crate::network::Network;
 use crate::options::OciOptions;
@@ -26,11 +28,14 @@ use crate::record::{self, Paths, Record};
 mod act;
 mod confine;
 mod end;
+mod image;
 mod ranges;
 mod spawn;
 mod user;
+mod volumes;
 
 use confine::Filters;
+pub(crate) use image::Unpacked;
 pub(crate) use spawn::Monitor;
 use user::UserSpace;
 
@@ -50,10 +55,16 @@ pub(crate) struct Host {
     /// Profiles of system calls that were compiled lately.
     filters: Mutex<Filters>,
     ranges: Mutex<ranges::Used>,
+    /// The image store, opened when it is needed first.
+    pub(crate) images: Mutex<Option<Images>>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
     /// The bridge and who has which address on it.
     pub(crate) network: Arc<Network>,
+    /// By what a writable layer can be limited here.
+    disk: OnceLock<disk::Means>,
+    /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
+    volumes: Mutex<()>,
 }
 
 /// What is set up once.
@@ -93,9 +104,17 @@ impl Host {
             ready: Mutex::default(),
             busy: Mutex::default(),
             ranges: Mutex::default(),
+            images: Mutex::default(),
             filters: Mutex::default(),
             swept: Mutex::default(),
+            disk: OnceLock::new(),
+            volumes: Mutex::default(),
         }
+    }
+
+    /// By what a writable layer can be limited on this machine; looked at once.
+    pub(crate) fn disk_means(&self) -> &disk::Means {
+        self.disk.get_or_init(|| disk::Means::detect(&self.options))
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.
@@ -116,6 +135,7 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
+        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
         let user =
@@ -142,6 +162,21 @@ impl Host {
             }
         }
         self.network.recover(leases)
+    }
+
+    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
+    fn remove_leftovers(&self) {
+        let options = self.options.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = crate::volumes::remove_leftovers(&options) {
+                tracing::warn!(%error, "what is left of deleted volumes was not removed");
+            }
+        });
+    }
+
+    /// What is not enforced here, as far as the machine was looked at.
+    pub(crate) fn shortfall(&self) -> Option<String> {
+        self.ready.lock().as_ref().and_then(|ready| ready.means.gaps())
     }
 
     /// Writes the agent's program under its digest, once per content.

@@ -15,12 +15,14 @@
 
 mod check;
 mod connection;
+mod disk;
 mod doctor;
 mod driver;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod images;
 pub mod launch;
 mod logs;
 mod means;
@@ -30,12 +32,13 @@ mod plan;
 mod record;
 mod spec;
 mod sys;
+mod volumes;
 mod watch;
 
 pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
 pub use options::{Launcher, NetworkOptions, OciOptions};
 pub use plan::{
-    DevicePlan, DnsSource, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
-    ResourcesPlan, SandboxRef, SecurityPlan,
+    DevicePlan, DiskMeans, DnsSource, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan,
+    PLAN_SCHEMA, ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan,
 };

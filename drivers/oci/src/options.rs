@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chiton_model::{DriverId, GatewayId};
+use chiton_model::{DriverId, GatewayId, MemoryQuantity};
 use ipnet::Ipv4Net;
 
 /// Everything the driver needs to know. Nothing is read from the environment.
@@ -28,6 +28,8 @@ pub struct OciOptions {
     pub host_image: bool,
     /// Folders below which `dir:` images may be; `None` allows every folder but the driver's own.
     pub dir_roots: Option<Vec<PathBuf>>,
+    /// How images are got and kept; its roots are [`OciOptions::dir_roots`].
+    pub images: chiton_image::Policy,
     /// The first host id of the ranges that sandboxes' ids are mapped to. Each gets 65,536; the ranges up to
     /// 2^31 must not be used by anything else on the machine.
     pub first_id: u32,
@@ -35,6 +37,10 @@ pub struct OciOptions {
     pub stop_grace: Duration,
     /// How large one of a sandbox's two log files may become, in bytes.
     pub log_bytes: u64,
+    /// The disk limit of sandboxes whose request names none; `None` leaves these without.
+    pub default_disk: Option<MemoryQuantity>,
+    /// The most bytes of a volume that is made without a size; `None` leaves these without a limit of their own.
+    pub volume_size: Option<MemoryQuantity>,
     /// What sandboxes may have of the network.
     pub network: NetworkOptions,
 }
@@ -98,10 +104,13 @@ impl OciOptions {
             launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["oci-launch".into()] },
             host_image: true,
             dir_roots: None,
+            images: chiton_image::Policy::default(),
             first_id: 0x1000_0000,
             stop_grace: Duration::from_secs(10),
             log_bytes: 8 << 20,
             network: NetworkOptions::default(),
+            default_disk: None,
+            volume_size: None,
         }
     }
 }

@@ -11,7 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chiton_driver::Identity;
-use chiton_model::{GatewayId, SandboxId, StoreEpoch};
+use chiton_image::Digest;
+use chiton_model::{GatewayId, SandboxId, StoreEpoch, VolumeName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::files;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    /// The image that its layers are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageUse>,
     /// The first id of its range: of the host where the driver runs as root, else of the user's own namespace.
     pub(crate) first_id: u32,
     /// How many ids it has.
@@ -47,6 +51,9 @@ pub(crate) struct Record {
     pub(crate) cgroups: Vec<Hierarchy>,
     /// The start that was asked for last.
     pub(crate) attempt: Option<String>,
+    /// Its named volumes, within its workspace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeName>,
     /// How long its main process may take to end by itself.
     pub(crate) stop_grace_seconds: u64,
     /// The kernel's boot id when it was made or started last; empty when it could not be read.
@@ -65,6 +72,16 @@ pub(crate) fn boot_id() -> String {
 /// What a record without the number had.
 fn all_ids() -> u32 {
     crate::means::IDS
+}
+
+/// The layers that a sandbox is made of; while its record stands they are not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageUse {
+    /// The image.
+    pub(crate) digest: Digest,
+    /// Chain ids, the lowest first.
+    pub(crate) chains: Vec<Digest>,
 }
 
 impl Record {
@@ -120,6 +137,8 @@ pub(crate) struct Paths {
     pub(crate) upper: PathBuf,
     /// The overlay's work folder.
     pub(crate) work: PathBuf,
+    /// The image that holds both where the layer is limited.
+    pub(crate) disk: PathBuf,
     /// The monitor's socket is here.
     pub(crate) run: PathBuf,
     /// The agent's folder.
@@ -136,6 +155,7 @@ impl Paths {
         Self {
             upper: dir.join("upper"),
             work: dir.join("work"),
+            disk: dir.join("disk.img"),
             dir,
             run: options.run_dir.join("monitors").join(id.as_str()),
             agent: options.run_dir.join("agent").join(id.as_str()),

@@ -5,13 +5,15 @@ use std::fs;
 use std::path::Path;
 
 use chiton_driver::AgentLaunch;
+use chiton_image::User;
 use chiton_oci_monitor::cgroup::Limits;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::launch::{Bind, Entry, RootDocument};
+use crate::host::Unpacked;
+use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
 use crate::means::{Limit, Means, Way};
-use crate::plan::{ImageKind, NetworkMode, OciPlan};
+use crate::plan::{DiskMeans, ImageKind, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 
 /// Where the agent's folder is in the sandbox.
@@ -35,6 +37,14 @@ const CONFIGURATION: [&str; 10] = [
     "etc/ssl/certs",
 ];
 
+/// The most open files of a process where a plan does not say.
+const OPEN_FILES: u64 = 65_536;
+
+/// The most that a sandbox can be given: this process's own hard limit, which it cannot pass.
+pub(crate) fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
 /// The limits of a plan in the kernel's units.
 pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Limits {
     Limits {
@@ -45,8 +55,18 @@ pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Limits {
 }
 
 /// The layers and host paths of a sandbox's root.
-pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option<&Path>) -> RootDocument {
+pub(crate) fn root(
+    plan: &OciPlan,
+    record: &Record,
+    paths: &Paths,
+    agent: Option<&Path>,
+    volumes: Vec<VolumeBind>,
+    image: &Unpacked,
+) -> RootDocument {
     let mut skeleton = base(plan, record);
+    if plan.image.kind == ImageKind::Oci {
+        image_folders(plan, image.user.as_ref(), &mut skeleton);
+    }
     let mut binds = Vec::new();
     if plan.image.kind == ImageKind::Host {
         for name in PROGRAMS.into_iter().chain(CONFIGURATION) {
@@ -77,13 +97,28 @@ pub(crate) fn root(plan: &OciPlan, record: &Record, paths: &Paths, agent: Option
         });
     }
     RootDocument {
-        lower: plan.image.path.as_ref().map(Into::into),
-        upper: paths.upper.clone(),
-        work: paths.work.clone(),
+        layer: layer(plan, paths),
+        // The overlay wants the highest first.
+        lowers: plan.image.path.iter().map(Into::into).chain(image.layers.iter().rev().cloned()).collect(),
         first_id: record.first_id,
         ids: record.ids.min(plan.security.mapped_ids),
         skeleton,
         binds,
+        volumes,
+    }
+}
+
+/// Where what the sandbox writes is kept.
+fn layer(plan: &OciPlan, paths: &Paths) -> Layer {
+    let limits = &plan.resources;
+    match (limits.disk_by, &limits.disk) {
+        (Some(DiskMeans::Memory), Some(disk)) => {
+            let bytes = disk.bytes();
+            // Without a limit of its own: an inode for each page, as many as could be filled.
+            Layer::Memory { bytes, inodes: limits.inodes.unwrap_or((bytes / 4096).max(1024)) }
+        }
+        (Some(DiskMeans::Image), _) if limits.limits_disk() => Layer::Image(paths.disk.clone()),
+        _ => Layer::Folder { upper: paths.upper.clone(), work: paths.work.clone() },
     }
 }
 
@@ -111,6 +146,26 @@ fn base(plan: &OciPlan, record: &Record) -> Vec<Entry> {
     entries
 }
 
+/// What runtimes make where an image has none: its working folder, for its user to write in, and that user's
+/// `/workspace`. Folders that the image has are as they are there.
+fn image_folders(plan: &OciPlan, user: Option<&User>, skeleton: &mut Vec<Entry>) {
+    let mut made: Vec<&Path> = Vec::new();
+    let workdir = Path::new(&plan.workdir);
+    for folder in workdir.ancestors().filter(|folder| *folder != Path::new("/")) {
+        let known = |entry: &Entry| matches!(entry, Entry::Folder(path, _) if Path::new(path) == folder);
+        if !skeleton.iter().any(known) {
+            made.push(folder);
+        }
+    }
+    skeleton.extend(made.iter().rev().map(|folder| Entry::Folder(folder.to_string_lossy().into_owned(), 0o755)));
+    if let Some(user) = user {
+        let own = made.first().map(|folder| folder.to_string_lossy().into_owned());
+        for path in own.into_iter().chain(["/workspace".to_owned()]) {
+            skeleton.push(Entry::Owner(path, user.uid, user.gid));
+        }
+    }
+}
+
 fn home(plan: &OciPlan) -> &str {
     plan.env.get("HOME").filter(|home| !home.contains([':', '\n'])).map_or("/root", String::as_str)
 }
@@ -135,14 +190,20 @@ fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
 }
 
 /// The runtime specification (OCI 1.0), without the root's path.
-pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>, means: &Means) -> Value {
+pub(crate) fn runtime(
+    plan: &OciPlan,
+    record: &Record,
+    agent: Option<&AgentLaunch>,
+    means: &Means,
+    user: Option<&User>,
+) -> Value {
     let ids =
         json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
     let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
     let no_capabilities = json!({
         "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []
     });
-    let open_files = plan.security.open_files.min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    let open_files = plan.resources.open_files.map_or(OPEN_FILES, u64::from).min(open_files_limit());
     let (arguments, folder) = process(plan, agent);
     let mut spec = json!({
         "ociVersion": "1.0.2",
@@ -150,9 +211,14 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
         "root": { "path": "", "readonly": plan.image.read_only },
         "process": {
             "terminal": false,
-            "user": { "uid": 0, "gid": 0 },
+            // The agent too: nothing in the sandbox has the capability to become somebody else.
+            "user": {
+                "uid": user.map_or(0, |user| user.uid),
+                "gid": user.map_or(0, |user| user.gid),
+                "additionalGids": user.map_or(&[][..], |user| &user.groups),
+            },
             "args": arguments,
-            "env": environment(plan, agent),
+            "env": environment(plan, agent, user),
             "cwd": folder,
             "capabilities": no_capabilities,
             "rlimits": [
@@ -202,10 +268,10 @@ fn process<'a>(plan: &'a OciPlan, agent: Option<&AgentLaunch>) -> (Vec<&'a str>,
     (arguments, "/")
 }
 
-fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>) -> Vec<String> {
+fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>, user: Option<&User>) -> Vec<String> {
     let mut env: BTreeMap<&str, &str> = plan.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     // Without HOME the library looks the user up, which loads the image's code before the sandbox is closed.
-    env.entry("HOME").or_insert("/root");
+    env.entry("HOME").or_insert(user.map_or("/root", |user| &user.home));
     let socket = format!("{AGENT_FOLDER}/agent.sock");
     if let Some(agent) = agent {
         env.insert("CHITON_AGENT_SOCKET", &socket);

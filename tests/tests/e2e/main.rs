@@ -5,6 +5,7 @@
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
+//! - `images`: from a name to a process, and what keeps and removes images
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
@@ -12,6 +13,8 @@
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
 //! - `terminals`: `exec -it` on a pseudo terminal
+//! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
+//! - `without_root`: a gateway of an ordinary user
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
@@ -21,6 +24,7 @@ mod damage;
 mod escape;
 mod faults;
 mod harness;
+mod images;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
 mod input;
 mod kills;
@@ -30,3 +34,5 @@ mod observe;
 mod points;
 mod secrets;
 mod terminals;
+mod volumes;
+mod without_root;

@@ -5,10 +5,12 @@ mod convert;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod images;
 mod operate;
 mod peer;
 mod sandboxes;
 mod service;
+mod volumes;
 mod watch;
 
 pub use peer::Peer;

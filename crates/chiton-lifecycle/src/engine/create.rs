@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chiton_driver::CallError;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase,
-    StartReason,
+    Condition, ConditionStatus, CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId,
+    SandboxName, SandboxPhase, StartReason,
 };
 use futures::future::{BoxFuture, Either, select};
 use futures::{StreamExt as _, pin_mut};
@@ -70,6 +70,13 @@ impl Inner {
             // The id's tail is random: unique enough to be a name, and it shows which sandbox it is.
             None => SandboxName::new(format!("sandbox-{}", &id.as_str()[id.as_str().len() - 10..]))?,
         };
+        let shortfall = prepared.driver.shortfall().map(|message| Condition {
+            kind: "PartlyEnforced".to_owned(),
+            status: ConditionStatus::True,
+            reason: "PlatformLacks".to_owned(),
+            message,
+            last_transition: now,
+        });
         let sandbox = SandboxRecord {
             id,
             name,
@@ -83,7 +90,7 @@ impl Inner {
             principal: request.principal,
             spec: create.spec,
             phase: SandboxPhase::Provisioning,
-            conditions: Vec::new(),
+            conditions: shortfall.into_iter().collect(),
             exit: None,
             failure: None,
             plan: prepared.plan,
@@ -158,10 +165,10 @@ impl Run {
     async fn create_steps(&mut self) -> Result<(), CreateFailure> {
         let deadlines = self.driver.deadlines();
         let driver = Arc::clone(&self.driver);
-        let plan = self.sandbox.plan.plan.clone();
+        let (id, plan) = (self.sandbox.id.clone(), self.sandbox.plan.plan.clone());
         self.check_cancel()?;
         self.steps
-            .driver(DriverCall::Prepare, deadlines.prepare, driver.prepare(&plan))
+            .driver(DriverCall::Prepare, deadlines.prepare, driver.prepare(&id, &plan))
             .await
             .map_err(|error| driver_failure(DriverCall::Prepare, error.error()))?;
         self.effects(|| Call::BeforeCreate).await?;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// A wire time as RFC 3339; null when absent.
-fn time(at: Option<&prost_types::Timestamp>) -> Value {
+pub(crate) fn time(at: Option<&prost_types::Timestamp>) -> Value {
     at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map_or(Value::Null, |at| json!(at.to_string()))
 }
 
@@ -117,6 +117,19 @@ pub(crate) fn plan(plan: &wire::PlanSandboxResponse) -> Value {
         })).collect::<Vec<_>>(),
         "values": plan.values.iter().map(explained).collect::<Vec<_>>(),
         "notes": plan.notes,
+    })
+}
+
+pub(crate) fn volume(volume: &wire::Volume) -> Value {
+    json!({
+        "name": volume.name,
+        "workspace": volume.workspace,
+        "driver": volume.driver,
+        "size": (volume.size != 0).then_some(volume.size),
+        "created_at": time(volume.created_at.as_ref()),
+        "created_by": volume.created_by,
+        "epoch": volume.epoch,
+        "used_by": volume.used_by.iter().map(|user| json!({ "id": user.id, "name": user.name })).collect::<Vec<_>>(),
     })
 }
 

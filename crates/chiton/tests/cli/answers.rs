@@ -393,6 +393,30 @@ fn orphans_workspaces_and_catalogs_are_tables() {
 }
 
 #[test]
+fn images_are_a_table_and_a_pull_prints_the_digest() {
+    let server = Server::start();
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let image = wire::Image {
+        driver: "oci".into(),
+        references: vec!["registry.example/app:1".into()],
+        digest: digest.clone(),
+        bytes: 12_345_678,
+        layers: 3,
+        used_by: vec!["s-1".into()],
+        pinned: true,
+        ..wire::Image::default()
+    };
+    server.answers("list_images", wire::ListImagesResponse { images: vec![image.clone()] });
+    assert_snapshot!(server.run(&["image", "list"]).out, @r"
+    NAME                    DIGEST               SIZE     LAYERS  SANDBOXES  PINNED
+    registry.example/app:1  sha256:abababababab  12.3 MB  3       1          yes
+    ");
+    let pulled = wire::PullImageEvent { event: Some(wire::pull_image_event::Event::Pulled(image)) };
+    server.answers("pull_image", pulled);
+    assert_eq!(server.run(&["image", "pull", "registry.example/app:1"]).out, format!("{digest}\n"));
+}
+
+#[test]
 fn the_running_gateways_configuration_is_shown_with_origins_on_request() {
     let server = Server::start();
     let value =

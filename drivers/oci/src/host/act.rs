@@ -22,7 +22,7 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
-        crate::check::limits(&plan, &ready.means).map_err(CallError::NotRun)?;
+        crate::check::limits(&plan, &ready.means, self.disk_means()).map_err(CallError::NotRun)?;
         self.network.check(&plan.network)?;
         let spawned = {
             let busy = self.busy(id);
@@ -36,10 +36,14 @@ impl Host {
             let range = self.take_range(&ready.means, &plan)?;
             let spawned = self.network.claim(id, &plan.network, None).and_then(|lease| {
                 let record = self.record(call, &plan, range, lease)?;
-                self.make_folders(&paths, range.first)
-                    .and_then(|()| record.store(&paths.dir))
-                    .and_then(|()| network::write_resolver_file(&plan, &paths))
-                    .failed("make the sandbox's folders")?;
+                self.adopt_image(record.image.as_ref(), || {
+                    self.make_folders(&paths, range.first)
+                        .failed("make the sandbox's folders")
+                        .and_then(|()| self.make_disk(&plan, &paths))
+                        .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
+                        .and_then(|()| self.make_volumes(&plan, &call.identity))
+                })?;
+                network::write_resolver_file(&plan, &paths).failed("write the sandbox's resolver file")?;
                 if record.network.is_some() {
                     self.network.ready()?;
                 }
@@ -150,10 +154,12 @@ impl Host {
             commit: identity.commit,
             labels: Record::labels(identity, &plan.labels),
             annotations,
+            image: super::image::image_use(plan)?,
             first_id: range.first,
             ids: range.count,
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
+            volumes: plan.volumes.iter().map(|volume| volume.name.clone()).collect(),
             stop_grace_seconds: plan.stop_grace_seconds,
             boot: boot_id(),
             network,

@@ -10,9 +10,11 @@
 //! would keep a copy of every host mount busy for that long.
 
 mod container;
+mod layer;
 mod raw;
 mod stage;
 mod user;
+mod volumes;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
@@ -22,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chiton_confine::{Landlock, Program};
+use chiton_confine::Confinement;
 use chiton_oci_monitor::wire::{self, LaunchOrder, LaunchReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,9 @@ use serde_json::Value;
 use crate::network::join::NetworkDocument;
 use crate::sys;
 
+pub(crate) use layer::Layer;
 pub use raw::{RawTiming, raw_create_start};
+pub(crate) use volumes::VolumeBind;
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,32 +53,20 @@ pub(crate) struct LaunchDocument {
     pub(crate) root: RootDocument,
     /// The network.
     pub(crate) network: NetworkDocument,
-    /// What the container's processes may ask of the kernel.
+    /// What the container's init applies to itself before it waits for its start.
     pub(crate) confinement: Confinement,
     /// Whether this is an ordinary user's, in its user namespace.
     pub(crate) user: bool,
-}
-
-/// What the container's init applies to itself before it waits for its start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Confinement {
-    /// System calls, compiled for this machine.
-    pub(crate) seccomp: Program,
-    /// Paths, as the sandbox sees them.
-    pub(crate) landlock: Landlock,
 }
 
 /// What the root file system is made of.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RootDocument {
-    /// A host folder below everything, shown with the sandbox's ids.
-    pub(crate) lower: Option<PathBuf>,
+    /// Host folders below what the sandbox writes, the highest first, shown with the sandbox's ids.
+    pub(crate) lowers: Vec<PathBuf>,
     /// Where what the sandbox writes is kept.
-    pub(crate) upper: PathBuf,
-    /// The overlay's work folder.
-    pub(crate) work: PathBuf,
+    pub(crate) layer: Layer,
     /// The host id that the sandbox's 0 is mapped to.
     pub(crate) first_id: u32,
     /// How many ids are mapped.
@@ -83,6 +75,8 @@ pub(crate) struct RootDocument {
     pub(crate) skeleton: Vec<Entry>,
     /// Host paths shown in the sandbox, in this order.
     pub(crate) binds: Vec<Bind>,
+    /// Named volumes, shown after them.
+    pub(crate) volumes: Vec<VolumeBind>,
 }
 
 /// One thing in the bottom layer.
@@ -95,6 +89,8 @@ pub(crate) enum Entry {
     File(String, String),
     /// A link and what it points to.
     Link(String, String),
+    /// Whose an earlier folder is: user and group in the sandbox.
+    Owner(String, u32, u32),
 }
 
 /// One host path shown in the sandbox.

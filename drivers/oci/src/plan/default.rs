@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
+use chiton_image::{ImageConfig, Pinned};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
 use super::tighten::Tighten;
-use super::{ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
+use super::{DiskMeans, ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
+use crate::disk::{self, Means};
 use crate::options::OciOptions;
 
 /// The search path of programs when the request sets none.
@@ -23,9 +25,12 @@ struct DriverConfig {
     read_only: bool,
     security: Tighten,
     stop_grace_seconds: Option<u64>,
+    disk: Option<DiskMeans>,
+    /// Not to run the image's own command when the request has none.
+    no_image_command: bool,
 }
 
-const KEYS: [&str; 4] = ["hostname", "read_only", "security", "stop_grace_seconds"];
+const KEYS: [&str; 6] = ["disk", "hostname", "image_command", "read_only", "security", "stop_grace_seconds"];
 
 impl DriverConfig {
     fn decode(value: &Value) -> Result<Self, Error> {
@@ -41,10 +46,18 @@ impl DriverConfig {
                     .cure(format!("write {what}"))
             };
             match key.as_str() {
+                "disk" => {
+                    let means = [DiskMeans::Image, DiskMeans::Memory];
+                    let found = means.into_iter().find(|means| Some(means.as_str()) == value.as_str());
+                    config.disk = Some(found.ok_or_else(|| expected("\"image\" or \"memory\""))?);
+                }
                 "hostname" => {
                     let name = value.as_str().ok_or_else(|| expected("a text"))?;
                     check_hostname(&field, name)?;
                     config.hostname = Some(name.to_owned());
+                }
+                "image_command" => {
+                    config.no_image_command = !value.as_bool().ok_or_else(|| expected("true or false"))?;
                 }
                 "read_only" => config.read_only = value.as_bool().ok_or_else(|| expected("true or false"))?,
                 "security" => config.security = Tighten::decode(value)?,
@@ -80,25 +93,43 @@ pub(crate) fn check_hostname(field: &str, name: &str) -> Result<(), Error> {
         .cure("use 1 to 63 letters, digits and inner hyphens"))
 }
 
-fn image(request: &PlanRequest, options: &OciOptions, read_only: bool) -> Result<ImagePlan, Error> {
+/// Finds out what a reference means now, and how the image wants to be run.
+pub(crate) type Resolver<'a> = &'a dyn Fn(&str) -> Result<(Pinned, ImageConfig), Error>;
+
+fn image(
+    request: &PlanRequest,
+    options: &OciOptions,
+    read_only: bool,
+    resolver: Resolver<'_>,
+) -> Result<(ImagePlan, ImageConfig), Error> {
+    let own = |kind, reference: &str, path| ImagePlan {
+        kind,
+        reference: reference.to_owned(),
+        path,
+        source: None,
+        digest: None,
+        layers: Vec::new(),
+        user: String::new(),
+        read_only,
+    };
     let reference = if request.image.is_empty() { "host" } else { request.image.as_str() };
     if reference == "host" {
         if !options.host_image {
             return Err(Error::refused("policy", "the image \"host\" is not allowed here")
                 .cure("name another image, or let the operator set host_image = true for this driver"));
         }
-        return Ok(ImagePlan { kind: ImageKind::Host, reference: reference.to_owned(), path: None, read_only });
+        return Ok((own(ImageKind::Host, reference, None), ImageConfig::default()));
     }
     let Some(path) = reference.strip_prefix("dir:") else {
-        return Err(Error::invalid("image", format!("image {reference:?} is not one that the oci driver can use"))
-            .cure("use \"host\", or \"dir:\" and the absolute path of a root folder"));
+        let (pinned, config) = resolver(reference)?;
+        return Ok((ImagePlan::resolved(reference, &pinned, &config.user, read_only), config));
     };
     if !path.starts_with('/') {
         return Err(Error::invalid("image", format!("the folder of image {reference:?} is not an absolute path"))
             .cure("begin it with \"/\", for example \"dir:/srv/images/debian\""));
     }
     let resolved = resolve(reference, Path::new(path), options)?;
-    Ok(ImagePlan { kind: ImageKind::Dir, reference: reference.to_owned(), path: Some(resolved), read_only })
+    Ok((own(ImageKind::Dir, reference, Some(resolved)), ImageConfig::default()))
 }
 
 /// Resolves the folder of a `dir:` image and checks that it may be one.
@@ -137,10 +168,16 @@ fn segment(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
-/// Makes the plan. It depends on the request, the options and where links lead, and on nothing else.
-pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Result<DefaultPlan, Error> {
+/// Makes the plan. It depends on the request, the options, where links lead, what the machine has and what the image's name
+/// means now, and on nothing else.
+pub(crate) fn default_plan(
+    request: &PlanRequest,
+    options: &OciOptions,
+    means: &Means,
+    resolver: Resolver<'_>,
+) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
-    let image = image(request, options, config.read_only)?;
+    let (image, from) = image(request, options, config.read_only, resolver)?;
     let network = super::network::network(&request.network, options)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
     let mut from_request = Vec::new();
@@ -156,17 +193,34 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Resul
     said(config.read_only, "/image/read_only".to_owned());
     said(config.stop_grace_seconds.is_some(), "/stop_grace_seconds".to_owned());
     said(request.name.is_some(), "/sandbox/name".to_owned());
-    said(request.resources.cpu.is_some(), "/resources/cpu".to_owned());
-    said(request.resources.memory.is_some(), "/resources/memory".to_owned());
-    said(request.resources.pids.is_some(), "/resources/pids".to_owned());
     said(!request.network.is_none(), "/network/mode".to_owned());
     said(!request.network.allow.is_empty(), "/network/allow".to_owned());
     said(!request.network.dns.is_empty(), "/network/dns".to_owned());
+    for pointer in ResourcesPlan::from_request(&request.resources) {
+        said(true, pointer);
+    }
+    for index in 0..request.volumes.len() {
+        for part in ["name", "target", "read_only"] {
+            said(true, format!("/volumes/{index}/{part}"));
+        }
+    }
+    said(config.disk.is_some(), "/resources/disk_by".to_owned());
     for key in request.labels.keys() {
         said(true, format!("/labels/{}", segment(key)));
     }
     let home = if image.kind == ImageKind::Host { "/workspace" } else { "/root" };
-    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("HOME".to_owned(), home.to_owned())]);
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    let mut from_image = Vec::new();
+    if image.kind == ImageKind::Oci {
+        // Whose home it is is known when the image's user was looked up; HOME is set then.
+        from_image.extend(["/image/source", "/image/digest", "/image/layers", "/image/user"].map(str::to_owned));
+        for (name, value) in from.env {
+            from_image.push(format!("/env/{}", segment(&name)));
+            env.insert(name, value);
+        }
+    } else {
+        env.insert("HOME".to_owned(), home.to_owned());
+    }
     for (name, value) in &request.env {
         said(true, format!("/env/{}", segment(name)));
         env.insert(name.clone(), value.clone());
@@ -189,27 +243,41 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions) -> Resul
     });
     let mut security = SecurityPlan::of(network.mode);
     from_request.extend(config.security.apply(&mut security)?.into_iter().map(str::to_owned));
-    let default_workdir = if image.kind == ImageKind::Host { "/workspace" } else { "/" };
+    let default_workdir = match image.kind {
+        ImageKind::Host => "/workspace",
+        ImageKind::Oci if !from.workdir.is_empty() => {
+            from_image.push("/workdir".to_owned());
+            from.workdir.as_str()
+        }
+        ImageKind::Dir | ImageKind::Oci => "/",
+    };
     let workdir = if request.workdir.is_empty() { default_workdir } else { &request.workdir };
+    // A root that cannot be written has nothing to limit.
+    let default_disk = options.default_disk.as_ref().filter(|_| !config.read_only);
+    // A command of the request replaces entrypoint and command of the image, as it does in a pod.
+    let mut command = request.command.clone();
+    if command.is_empty() && !config.no_image_command {
+        command = from.entrypoint.into_iter().chain(from.command).collect();
+        if !command.is_empty() {
+            from_image.push("/command".to_owned());
+        }
+    }
     let plan = OciPlan {
         sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },
         image,
-        command: request.command.clone(),
+        command,
         env,
         labels: request.labels.clone(),
         annotations: BTreeMap::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        volumes: request.volumes.iter().map(Into::into).collect(),
         workdir: workdir.to_owned(),
         hostname,
-        resources: ResourcesPlan {
-            cpu: request.resources.cpu.clone(),
-            memory: request.resources.memory.clone(),
-            pids: request.resources.pids,
-        },
+        resources: ResourcesPlan::of(&request.resources, default_disk, disk::chosen(config.disk, means)),
         network,
         security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };
-    Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request })
+    Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request, from_image })
 }

@@ -221,6 +221,7 @@ pub fn sandbox_id() -> SandboxId {
 pub async fn call(driver: &OciDriver, request: &PlanRequest, id: &SandboxId) -> CreateCall {
     let default = driver.default_plan(request).await.unwrap();
     driver.validate(&default.plan).await.unwrap();
+    driver.prepare(id, &default.plan).await.unwrap();
     fill(default.plan, id)
 }
 
@@ -234,6 +235,7 @@ pub fn fill(mut plan: Value, id: &SandboxId) -> CreateCall {
         name: SandboxName::new("box").unwrap(),
         workspace: WorkspaceName::new("default").unwrap(),
         operation: OperationId::new("op-1").unwrap(),
+        principal: "uid:0".to_owned(),
     };
     CreateCall { identity, plan, agent: None }
 }
