@@ -21,6 +21,8 @@ pub struct Identity {
     pub workspace: WorkspaceName,
     /// The operation that makes it.
     pub operation: OperationId,
+    /// Who asked for it: a principal's subject. No label.
+    pub principal: String,
 }
 
 impl Identity {

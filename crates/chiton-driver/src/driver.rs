@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chiton_model::{BackendId, Error, SandboxId, WorkspaceName};
+use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::{
     CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, Images, LogOptions,
-    LogStream, Observed, PlanRequest, PortableWrite, StartCall,
+    LogStream, Observed, PlanRequest, PortableWrite, StartCall, Volume, VolumeRequest,
 };
 
 /// How long the engine waits for each kind of call.
@@ -69,6 +69,13 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Looks at a sealed plan (slots not filled) and refuses what this platform cannot do. No effects.
     async fn validate(&self, plan: &Value) -> Result<(), Error>;
 
+    /// What this platform does not enforce for any sandbox that is made now, as a sentence for people; none when there
+    /// is nothing of the kind. Asked after [`ComputeDriver::validate`] and answered at once; the sandbox then carries it
+    /// as its condition `PartlyEnforced`. A limit that a request names is never such a shortfall: `validate` refuses it.
+    fn shortfall(&self) -> Option<String> {
+        None
+    }
+
     /// Slow work that needs no undo: image pull, asset fetch. It may take long and tells of itself by
     /// [`DriverEvent::Progress`]; work that nobody waits for any more ends.
     async fn prepare(&self, _id: &SandboxId, _plan: &Value) -> CallResult<()> {
@@ -111,9 +118,29 @@ pub trait ComputeDriver: Send + Sync + 'static {
         None
     }
 
+    /// This gateway's volumes, by workspace and name. Only for drivers with [`Feature::Volumes`](crate::Feature).
+    async fn volumes(&self) -> CallResult<Vec<Volume>> {
+        Err(no_volumes(self.capabilities()))
+    }
+
+    /// Makes a volume; an error of the kind `already_exists` when there is one of that name.
+    async fn create_volume(&self, _request: &VolumeRequest) -> CallResult<Volume> {
+        Err(no_volumes(self.capabilities()))
+    }
+
+    /// Deletes a volume and all in it, for ever. `not_found` when there is none, `conflict` when a sandbox has it.
+    async fn delete_volume(&self, _workspace: &WorkspaceName, _name: &VolumeName) -> CallResult<()> {
+        Err(no_volumes(self.capabilities()))
+    }
+
     /// The main process's output.
     async fn logs(&self, _id: &SandboxId, _options: LogOptions) -> CallResult<LogStream> {
         let id = self.capabilities().id.to_string();
         Err(CallError::NotRun(Error::unsupported(&id, "logs", format!("driver {id:?} keeps no logs"))))
     }
+}
+
+fn no_volumes(capabilities: &Capabilities) -> CallError {
+    let id = capabilities.id.as_str();
+    CallError::NotRun(Error::unsupported(id, "volumes", format!("driver {id:?} keeps no named volumes")))
 }

@@ -12,6 +12,7 @@ mod images;
 mod observe;
 mod offers;
 mod plan;
+mod volume;
 
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
 pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
@@ -19,3 +20,4 @@ pub use driver::{ComputeDriver, Deadlines};
 pub use images::{ImageEvent, ImageInfo, Images, Removed};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
 pub use plan::{DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, marker, slots};
+pub use volume::{Volume, VolumeRequest, VolumeUser};

@@ -20,5 +20,5 @@ pub mod runtime;
 
 pub use engine::{
     Accepted, CancelCause, CreateRequest, Engine, EngineConfig, EngineParts, ExtensionConfig, ExtensionInfo, Missing,
-    Orphan, OrphanVerdict, Preview, Request, SandboxPage, SandboxView, Selector, StartupError, SweepReport,
+    Orphan, OrphanVerdict, Preview, Request, SandboxPage, SandboxView, Selector, StartupError, SweepReport, VolumeView,
 };

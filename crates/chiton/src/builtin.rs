@@ -10,7 +10,7 @@ use std::time::Duration;
 use chiton_driver_oci::{OciDriver, OciOptions};
 use chiton_gateway::{BuiltDriver, DriverContext, DriverKind, Finding};
 use chiton_lifecycle::extension::{ConfigIssue, decode_config};
-use chiton_model::{DriverId, Error, GatewayId};
+use chiton_model::{DriverId, Error, GatewayId, MemoryQuantity};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,6 +31,10 @@ struct Config {
     stop_grace_seconds: Option<u64>,
     /// Bytes of output that are kept of each of a sandbox's two log files. Default: 8 MiB.
     log_bytes: Option<u64>,
+    /// How much a sandbox whose request names no disk limit may keep, for example "2Gi". Default: no limit.
+    disk: Option<MemoryQuantity>,
+    /// How much a volume that is made without a size may hold, for example "10Gi". Default: no limit of its own.
+    volume_size: Option<MemoryQuantity>,
 }
 
 /// `[compute.driver.oci.images]`.
@@ -179,6 +183,11 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
     if config.log_bytes.is_some_and(|bytes| bytes < 4096) {
         issue("/log_bytes", "a log of less than 4096 bytes holds no output".to_owned(), "use at least 4096");
     }
+    for (pointer, size) in [("/disk", &config.disk), ("/volume_size", &config.volume_size)] {
+        if size.as_ref().is_some_and(|size| size.bytes() < 8 << 20) {
+            issue(pointer, "less than 8 MiB hold no file system".to_owned(), "use at least \"8Mi\"");
+        }
+    }
     issues
 }
 
@@ -193,6 +202,8 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
     options.first_id = config.first_id.unwrap_or(options.first_id);
     options.stop_grace = config.stop_grace_seconds.map_or(options.stop_grace, Duration::from_secs);
     options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);
+    options.default_disk = config.disk;
+    options.volume_size = config.volume_size;
     Ok(options)
 }
 
@@ -202,11 +213,23 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     Ok(BuiltDriver { driver, agent_folder: Some(Arc::new(move |id| folders.agent_folder(id))) })
 }
 
+/// Where a gateway of this user that is told nothing keeps its things.
+fn folders() -> (PathBuf, PathBuf) {
+    if rustix::process::geteuid().is_root() {
+        return (PathBuf::from("/var/lib/chiton"), PathBuf::from("/run/chiton"));
+    }
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")));
+    let socket = chiton_client::default_socket();
+    let run = socket.and_then(|socket| Some(socket.parent()?.to_path_buf()));
+    (data.unwrap_or_default().join("chiton"), run.unwrap_or_default())
+}
+
 fn doctor(config: &Value) -> Vec<Finding> {
     // Doctor looks at the machine, not at a gateway: any id will do.
     let ids = DriverId::new("oci").and_then(|id| Ok((id, GatewayId::new("doctor")?)));
     let options = ids.and_then(|(id, gateway)| {
-        let (state_dir, run_dir) = (PathBuf::from("/var/lib/chiton"), PathBuf::from("/run/chiton"));
+        let (state_dir, run_dir) = folders();
         options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
     });
     match options {

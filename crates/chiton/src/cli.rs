@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// Images that the drivers keep.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Named volumes, which outlive sandboxes.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Workspaces.
     #[command(subcommand)]
     Workspaces(WorkspacesCommand),
@@ -404,10 +407,42 @@ pub(crate) enum ImageCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// List them with the sandboxes that have them.
+    List {
+        /// Only of this workspace.
+        #[arg(long, short = 'w')]
+        workspace: Option<String>,
+    },
+    /// Make one.
+    Create {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// The most bytes in it, for example 10Gi. One sandbox at a time can have a volume with a size.
+        #[arg(long, value_name = "QUANTITY")]
+        size: Option<String>,
+    },
+    /// Delete one and all in it, for ever. Refused while a sandbox has it, running or not.
+    Delete(VolumeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VolumeArgs {
+    /// Its name.
+    pub(crate) name: String,
+    /// The workspace.
+    #[arg(long, short = 'w', default_value = "default")]
+    pub(crate) workspace: String,
+    /// The driver. Default: the gateway's; to delete, the one that has it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) driver: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum WorkspacesCommand {
     /// List them.
     List,
-    /// Release one on every driver. Refused while it has sandboxes.
+    /// Release one on every driver. Refused while it has sandboxes or volumes.
     Delete {
         /// Its name.
         name: String,

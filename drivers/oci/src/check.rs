@@ -6,9 +6,10 @@ use std::path::{Component, Path};
 
 use chiton_model::Error;
 
+use crate::disk;
 use crate::means::{Limit, Means};
 use crate::options::OciOptions;
-use crate::plan::OciPlan;
+use crate::plan::{OciPlan, ResourcesPlan};
 
 /// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -21,8 +22,8 @@ fn open(text: &str) -> bool {
 }
 
 /// Checks all of a sealed plan.
-pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means) -> Result<(), Error> {
-    limits(plan, means)?;
+pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::Means) -> Result<(), Error> {
+    limits(plan, means, disk)?;
     filled(plan)?;
     plan.image.pinned()?;
     if let Some(path) = &plan.image.path {
@@ -73,24 +74,25 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
                 .cure("use a name without \"=\" and a value without NUL bytes"));
         }
     }
+    let mounts = plan.mounts.iter().enumerate().map(|(index, mount)| (format!("mounts[{index}]"), &mount.target));
+    let volumes = plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), &volume.target));
     let mut targets = BTreeSet::new();
-    for (index, mount) in plan.mounts.iter().enumerate().filter(|(_, mount)| !open(&mount.target)) {
-        let field = format!("mounts[{index}].target");
-        check_target(&field, &mount.target)?;
+    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !open(target)) {
+        let field = format!("{field}.target");
+        check_target(&field, target)?;
         let taken = ["/dev", "/proc", "/sys", "/run/chiton", "/run/chiton-agent"]
             .into_iter()
-            .find(|own| Path::new(&mount.target).starts_with(own));
+            .find(|own| Path::new(target).starts_with(own));
         if let Some(own) = taken {
-            return Err(Error::invalid(
-                &field,
-                format!("{:?} is at or below {own:?}, which the driver makes", mount.target),
-            )
-            .cure("choose another path in the sandbox"));
-        }
-        if mount.target == "/" || !targets.insert(mount.target.trim_end_matches('/')) {
-            return Err(Error::invalid(&field, format!("{:?} is mounted already", mount.target))
+            return Err(Error::invalid(&field, format!("{target:?} is at or below {own:?}, which the driver makes"))
                 .cure("choose another path in the sandbox"));
         }
+        if target == "/" || !targets.insert(target.trim_end_matches('/')) {
+            return Err(Error::invalid(&field, format!("{target:?} is mounted already"))
+                .cure("choose another path in the sandbox"));
+        }
+    }
+    for (index, mount) in plan.mounts.iter().enumerate() {
         if !open(&mount.source) && !mount.source.starts_with('/') {
             let field = format!("mounts[{index}].source");
             return Err(Error::invalid(field, format!("host path {:?} is not absolute", mount.source))
@@ -129,8 +131,10 @@ fn check_device(field: &str, path: &str) -> Result<(), Error> {
 }
 
 /// Checks limits: each is applied or the sandbox is refused.
-pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Result<(), Error> {
+pub(crate) fn limits(plan: &OciPlan, means: &Means, disk: &disk::Means) -> Result<(), Error> {
     let limits = &plan.resources;
+    disk::check(limits, plan.image.read_only, disk)?;
+    open_files(limits)?;
     for limit in Limit::ALL {
         let wanted = match limit {
             Limit::Cpu => limits.cpu.is_some(),
@@ -154,4 +158,17 @@ pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Result<(), Error> {
             .cure("allow at least 4"));
     }
     Ok(())
+}
+
+/// A process cannot be given more open files than this one may have.
+fn open_files(limits: &ResourcesPlan) -> Result<(), Error> {
+    let most = crate::spec::open_files_limit();
+    match limits.open_files {
+        Some(asked) if u64::from(asked) > most => {
+            let text = format!("{asked} open files are more than this gateway may give, which are {most}");
+            Err(Error::refused("driver", text)
+                .cure(format!("ask for at most {most}, or raise the gateway's own hard limit (LimitNOFILE)")))
+        }
+        _ => Ok(()),
+    }
 }

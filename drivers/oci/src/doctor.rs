@@ -120,7 +120,7 @@ fn means() -> Vec<Finding> {
             Finding { cure: cure.clone(), ..finding("ids of sandboxes", true, detail, "") }
         }
         Ids::Ranges(ranges) => {
-            let shared = match ranges.windows() {
+            let shared = match ranges.windows().len() {
                 1 => "which all sandboxes share".to_owned(),
                 windows => format!("enough for {windows} sandboxes to have their own"),
             };

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use chiton_confine::Enforced;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Images, Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Images, Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall, Volume,
+    VolumeRequest,
 };
-use chiton_model::{BackendId, Error, SandboxId};
+use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::Value;
@@ -54,9 +55,16 @@ impl OciDriver {
                 Point::Network,
                 Point::Resource,
             ]),
-            limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids]),
+            limits: BTreeSet::from([
+                Limit::Cpu,
+                Limit::Memory,
+                Limit::Pids,
+                Limit::Disk,
+                Limit::Inodes,
+                Limit::OpenFiles,
+            ]),
             networks: BTreeSet::new(),
-            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs]),
+            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
         };
@@ -130,7 +138,7 @@ impl ComputeDriver for OciDriver {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
             let resolver = |reference: &str| host.resolve_image(reference);
-            plan::default_plan(&request, &host.options, &resolver).map_err(CallError::NotRun)
+            plan::default_plan(&request, &host.options, host.disk_means(), &resolver).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -152,7 +160,7 @@ impl ComputeDriver for OciDriver {
         let plan = OciPlan::decode(plan)?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.means).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.means, host.disk_means()).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -168,6 +176,10 @@ impl ComputeDriver for OciDriver {
 
     fn images(&self) -> Option<Arc<dyn Images>> {
         Some(Arc::new(images::Store(Arc::clone(&self.host))))
+    }
+
+    fn shortfall(&self) -> Option<String> {
+        self.host.shortfall()
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
@@ -221,6 +233,20 @@ impl ComputeDriver for OciDriver {
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(watch(Arc::clone(&self.host), Arc::clone(&self.board), sender));
         ReceiverStream::new(receiver).boxed()
+    }
+
+    async fn volumes(&self) -> CallResult<Vec<Volume>> {
+        self.blocking("list the volumes", Host::volumes).await
+    }
+
+    async fn create_volume(&self, request: &VolumeRequest) -> CallResult<Volume> {
+        let request = request.clone();
+        self.blocking("make the volume", move |host| host.create_volume(&request)).await
+    }
+
+    async fn delete_volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<()> {
+        let (workspace, name) = (workspace.clone(), name.clone());
+        self.blocking("delete the volume", move |host| host.delete_volume(&workspace, &name)).await
     }
 
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {

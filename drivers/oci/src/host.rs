@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
+use crate::disk;
 use crate::means::Means;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
@@ -30,6 +31,7 @@ mod image;
 mod ranges;
 mod spawn;
 mod user;
+mod volumes;
 
 use confine::Filters;
 pub(crate) use image::Unpacked;
@@ -56,6 +58,10 @@ pub(crate) struct Host {
     pub(crate) images: Mutex<Option<Images>>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
+    /// By what a writable layer can be limited here.
+    disk: OnceLock<disk::Means>,
+    /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
+    volumes: Mutex<()>,
 }
 
 /// What is set up once.
@@ -97,7 +103,14 @@ impl Host {
             images: Mutex::default(),
             filters: Mutex::default(),
             swept: Mutex::default(),
+            disk: OnceLock::new(),
+            volumes: Mutex::default(),
         }
+    }
+
+    /// By what a writable layer can be limited on this machine; looked at once.
+    pub(crate) fn disk_means(&self) -> &disk::Means {
+        self.disk.get_or_init(|| disk::Means::detect(&self.options))
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.
@@ -118,6 +131,7 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
+        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
         let user =
@@ -125,6 +139,21 @@ impl Host {
         let made = Arc::new(Ready { agent_program, means, user });
         *ready = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
+    fn remove_leftovers(&self) {
+        let options = self.options.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = crate::volumes::remove_leftovers(&options) {
+                tracing::warn!(%error, "what is left of deleted volumes was not removed");
+            }
+        });
+    }
+
+    /// What is not enforced here, as far as the machine was looked at.
+    pub(crate) fn shortfall(&self) -> Option<String> {
+        self.ready.lock().as_ref().and_then(|ready| ready.means.gaps())
     }
 
     /// Writes the agent's program under its digest, once per content.

@@ -15,6 +15,7 @@
 
 mod check;
 mod connection;
+mod disk;
 mod doctor;
 mod driver;
 #[cfg(feature = "fuzzing")]
@@ -30,12 +31,13 @@ mod plan;
 mod record;
 mod spec;
 mod sys;
+mod volumes;
 mod watch;
 
 pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
 pub use options::{Launcher, OciOptions};
 pub use plan::{
-    DevicePlan, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
-    ResourcesPlan, SandboxRef, SecurityPlan,
+    DevicePlan, DiskMeans, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
+    ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan,
 };

@@ -177,7 +177,7 @@ impl Means {
         }
         match &self.ids {
             Ids::One { .. } => parts.push("the sandbox's root has the gateway's own host id".to_owned()),
-            Ids::Ranges(ranges) if ranges.windows() == 1 => {
+            Ids::Ranges(ranges) if ranges.windows().len() == 1 => {
                 parts.push("all sandboxes of this user share one range of host ids".to_owned());
             }
             _ => {}

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chiton_model::{DriverId, GatewayId};
+use chiton_model::{DriverId, GatewayId, MemoryQuantity};
 
 /// Everything the driver needs to know. Nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -35,6 +35,10 @@ pub struct OciOptions {
     pub stop_grace: Duration,
     /// How large one of a sandbox's two log files may become, in bytes.
     pub log_bytes: u64,
+    /// The disk limit of sandboxes whose request names none; `None` leaves these without.
+    pub default_disk: Option<MemoryQuantity>,
+    /// The most bytes of a volume that is made without a size; `None` leaves these without a limit of their own.
+    pub volume_size: Option<MemoryQuantity>,
 }
 
 /// How the launch child is reached.
@@ -68,6 +72,8 @@ impl OciOptions {
             first_id: 0x1000_0000,
             stop_grace: Duration::from_secs(10),
             log_bytes: 8 << 20,
+            default_disk: None,
+            volume_size: None,
         }
     }
 }

@@ -14,13 +14,15 @@ mod network;
 mod resources;
 mod security;
 mod tighten;
+mod volumes;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
 pub use image::{ImageKind, ImagePlan, LayerPlan};
 pub use network::{NetworkMode, NetworkPlan};
-pub use resources::ResourcesPlan;
 use resources::write_resource;
+pub use resources::{DiskMeans, ResourcesPlan};
 pub use security::SecurityPlan;
+pub use volumes::VolumePlan;
 
 /// The version of [`OciPlan`]'s schema.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -45,6 +47,9 @@ pub struct OciPlan {
     pub mounts: Vec<MountPlan>,
     /// Host devices shown in the sandbox.
     pub devices: Vec<DevicePlan>,
+    /// Named volumes shown in the sandbox; sealed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumePlan>,
     /// Working folder of the main process.
     pub workdir: String,
     /// Host name in the sandbox.
@@ -116,6 +121,9 @@ pub(crate) fn field_rules() -> Vec<FieldRule> {
         FieldRule::new("/resources/cpu", Rule::SetOnce),
         FieldRule::new("/resources/memory", Rule::SetOnce),
         FieldRule::new("/resources/pids", Rule::SetOnce),
+        FieldRule::new("/resources/disk", Rule::SetOnce),
+        FieldRule::new("/resources/inodes", Rule::SetOnce),
+        FieldRule::new("/resources/open_files", Rule::SetOnce),
         FieldRule::new("/network/address", Rule::SetOnce),
     ]
 }

@@ -11,9 +11,9 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::host::Unpacked;
-use crate::launch::{Bind, Entry, RootDocument};
+use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
 use crate::means::{Limit, Means, Way};
-use crate::plan::{ImageKind, OciPlan};
+use crate::plan::{DiskMeans, ImageKind, OciPlan};
 use crate::record::{Paths, Record};
 
 /// Where the agent's folder is in the sandbox.
@@ -37,6 +37,14 @@ const CONFIGURATION: [&str; 10] = [
     "etc/ssl/certs",
 ];
 
+/// The most open files of a process where a plan does not say.
+const OPEN_FILES: u64 = 65_536;
+
+/// The most that a sandbox can be given: this process's own hard limit, which it cannot pass.
+pub(crate) fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
 /// The limits of a plan in the kernel's units.
 pub(crate) fn limits(plan: &OciPlan, means: &Means) -> Limits {
     Limits {
@@ -52,6 +60,7 @@ pub(crate) fn root(
     record: &Record,
     paths: &Paths,
     agent: Option<&Path>,
+    volumes: Vec<VolumeBind>,
     image: &Unpacked,
 ) -> RootDocument {
     let mut skeleton = base(plan);
@@ -87,12 +96,26 @@ pub(crate) fn root(
     RootDocument {
         // The overlay wants the highest first.
         lowers: plan.image.path.iter().map(Into::into).chain(image.layers.iter().rev().cloned()).collect(),
-        upper: paths.upper.clone(),
-        work: paths.work.clone(),
+        layer: layer(plan, paths),
         first_id: record.first_id,
         ids: record.ids.min(plan.security.mapped_ids),
         skeleton,
         binds,
+        volumes,
+    }
+}
+
+/// Where what the sandbox writes is kept.
+fn layer(plan: &OciPlan, paths: &Paths) -> Layer {
+    let limits = &plan.resources;
+    match (limits.disk_by, &limits.disk) {
+        (Some(DiskMeans::Memory), Some(disk)) => {
+            let bytes = disk.bytes();
+            // Without a limit of its own: an inode for each page, as many as could be filled.
+            Layer::Memory { bytes, inodes: limits.inodes.unwrap_or((bytes / 4096).max(1024)) }
+        }
+        (Some(DiskMeans::Image), _) if limits.limits_disk() => Layer::Image(paths.disk.clone()),
+        _ => Layer::Folder { upper: paths.upper.clone(), work: paths.work.clone() },
     }
 }
 
@@ -177,7 +200,7 @@ pub(crate) fn runtime(
     let no_capabilities = json!({
         "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []
     });
-    let open_files = plan.security.open_files.min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    let open_files = plan.resources.open_files.map_or(OPEN_FILES, u64::from).min(open_files_limit());
     let (arguments, folder) = process(plan, agent);
     let mut spec = json!({
         "ociVersion": "1.0.2",

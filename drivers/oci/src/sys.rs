@@ -10,6 +10,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+pub(crate) mod loops;
+
 /// What to change on a mount: `struct mount_attr` of `mount_setattr(2)`.
 #[repr(C)]
 #[derive(Default)]

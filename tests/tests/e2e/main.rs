@@ -13,6 +13,8 @@
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
 //! - `terminals`: `exec -it` on a pseudo terminal
+//! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
+//! - `without_root`: a gateway of an ordinary user
 //! - `harness`: a gateway of a test's own, and the look at the machine afterwards
 #![forbid(unsafe_code)]
 
@@ -32,3 +34,5 @@ mod observe;
 mod points;
 mod secrets;
 mod terminals;
+mod volumes;
+mod without_root;

@@ -10,6 +10,7 @@ mod operate;
 mod peer;
 mod sandboxes;
 mod service;
+mod volumes;
 mod watch;
 
 pub use peer::Peer;

@@ -136,6 +136,9 @@ impl Gateway for Api {
         list_drivers(wire::ListDriversRequest) -> wire::ListDriversResponse;
         list_workspaces(wire::ListWorkspacesRequest) -> wire::ListWorkspacesResponse;
         delete_workspace(wire::DeleteWorkspaceRequest) -> wire::DeleteWorkspaceResponse;
+        list_volumes(wire::ListVolumesRequest) -> wire::ListVolumesResponse;
+        create_volume(wire::CreateVolumeRequest) -> wire::Volume;
+        delete_volume(wire::DeleteVolumeRequest) -> wire::DeleteVolumeResponse;
         get_config(wire::GetConfigRequest) -> wire::GetConfigResponse;
         list_images(wire::ListImagesRequest) -> wire::ListImagesResponse;
         remove_image(wire::RemoveImageRequest) -> wire::RemoveImagesResponse;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chiton_driver::CallError;
 use chiton_model::{
-    CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId, SandboxName, SandboxPhase,
-    StartReason,
+    Condition, ConditionStatus, CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId,
+    SandboxName, SandboxPhase, StartReason,
 };
 use futures::future::{BoxFuture, Either, select};
 use futures::{StreamExt as _, pin_mut};
@@ -70,6 +70,13 @@ impl Inner {
             // The id's tail is random: unique enough to be a name, and it shows which sandbox it is.
             None => SandboxName::new(format!("sandbox-{}", &id.as_str()[id.as_str().len() - 10..]))?,
         };
+        let shortfall = prepared.driver.shortfall().map(|message| Condition {
+            kind: "PartlyEnforced".to_owned(),
+            status: ConditionStatus::True,
+            reason: "PlatformLacks".to_owned(),
+            message,
+            last_transition: now,
+        });
         let sandbox = SandboxRecord {
             id,
             name,
@@ -83,7 +90,7 @@ impl Inner {
             principal: request.principal,
             spec: create.spec,
             phase: SandboxPhase::Provisioning,
-            conditions: Vec::new(),
+            conditions: shortfall.into_iter().collect(),
             exit: None,
             failure: None,
             plan: prepared.plan,

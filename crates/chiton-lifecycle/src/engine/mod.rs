@@ -35,6 +35,7 @@ mod states;
 mod stop;
 mod sweep;
 mod unwind;
+mod volumes;
 mod workspace;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub use parts::{Accepted, CreateRequest, EngineConfig, EngineParts, ExtensionCon
 pub use prepare::Preview;
 pub use query::{ExtensionInfo, SandboxPage, SandboxView, Selector};
 pub use sweep::SweepReport;
+pub use volumes::VolumeView;
 
 /// The engine. Clones share one state.
 #[derive(Clone)]

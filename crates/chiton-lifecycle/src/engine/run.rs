@@ -296,6 +296,7 @@ impl Run {
             name: self.sandbox.name.clone(),
             workspace: self.sandbox.workspace.clone(),
             operation: self.sandbox.created_by.clone(),
+            principal: self.sandbox.principal.subject.clone(),
         };
         let agent = self
             .driver

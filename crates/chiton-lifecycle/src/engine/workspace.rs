@@ -196,6 +196,7 @@ impl Inner {
             return Err(Error::not_found(format!("there is no workspace {:?}", workspace.as_str())));
         }
         rows.iter().try_for_each(|row| self.check_held_workspace(&row.key))?;
+        self.refuse_volumes(workspace).await?;
         for mut row in rows {
             let subject = Subject::Workspace(row.key.clone());
             let admitted =

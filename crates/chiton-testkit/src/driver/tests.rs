@@ -33,6 +33,7 @@ fn call() -> CreateCall {
             name: SandboxName::new("one").expect("valid"),
             workspace: WorkspaceName::default(),
             operation: OperationId::new("op-1").expect("valid"),
+            principal: "uid:0".to_owned(),
         },
         plan: serde_json::to_value(ScriptedPlan::default()).expect("a plan has a JSON form"),
         agent: None,

@@ -248,6 +248,7 @@ fn object(lab: &Lab, id: &str, gateway: GatewayId) -> Observed {
         name: chiton_model::SandboxName::new("x").expect("valid"),
         workspace: chiton_model::WorkspaceName::default(),
         operation: chiton_model::OperationId::new("op-1").expect("valid"),
+        principal: "uid:0".to_owned(),
     };
     Observed {
         id: identity.sandbox,

@@ -55,8 +55,13 @@ fn print(drivers: &[(&'static str, Vec<Finding>)], config: &[Error], store: &[St
     for (kind, findings) in drivers {
         output::line(&format!("driver {kind}"));
         for finding in findings {
-            let (mark, cure) = if finding.ok { ("ok", "") } else { ("MISSING", finding.cure.as_str()) };
-            say(mark, &finding.check, &finding.detail, cure);
+            // What works and could do more says how.
+            let mark = match (finding.ok, finding.cure.is_empty()) {
+                (true, true) => "ok",
+                (true, false) => "note",
+                (false, _) => "MISSING",
+            };
+            say(mark, &finding.check, &finding.detail, &finding.cure);
         }
     }
     if !config.is_empty() {

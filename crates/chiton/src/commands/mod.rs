@@ -18,6 +18,7 @@ mod look;
 mod operate;
 mod plan;
 mod timeline;
+mod volume;
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -138,6 +139,7 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Obligations(command) => on_runtime(json, operate::obligations(&cx, command)),
         Command::Orphans(command) => on_runtime(json, operate::orphans(&cx, command)),
         Command::Image(command) => on_runtime(json, image::run(&cx, command)),
+        Command::Volume(command) => on_runtime(json, volume::run(&cx, command)),
         Command::Workspaces(command) => on_runtime(json, operate::workspaces(&cx, command)),
         Command::Info => on_runtime(json, operate::info(&cx)),
         Command::Extensions => on_runtime(json, operate::extensions(&cx)),

@@ -59,7 +59,7 @@ fn next(owed: &wire::Obligation, now: Timestamp) -> String {
     }
 }
 
-fn done(cx: &Context, what: &str, subject: &str) {
+pub(super) fn done(cx: &Context, what: &str, subject: &str) {
     if cx.json {
         output::json_line(&json!({ "done": what, "subject": subject }));
     } else {

@@ -120,6 +120,19 @@ pub(crate) fn plan(plan: &wire::PlanSandboxResponse) -> Value {
     })
 }
 
+pub(crate) fn volume(volume: &wire::Volume) -> Value {
+    json!({
+        "name": volume.name,
+        "workspace": volume.workspace,
+        "driver": volume.driver,
+        "size": (volume.size != 0).then_some(volume.size),
+        "created_at": time(volume.created_at.as_ref()),
+        "created_by": volume.created_by,
+        "epoch": volume.epoch,
+        "used_by": volume.used_by.iter().map(|user| json!({ "id": user.id, "name": user.name })).collect::<Vec<_>>(),
+    })
+}
+
 pub(crate) fn orphan(orphan: &wire::Orphan) -> Value {
     json!({
         "driver": orphan.driver, "id": orphan.id, "status": orphan.status, "verdict": orphan.verdict,

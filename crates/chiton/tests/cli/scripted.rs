@@ -148,6 +148,9 @@ impl Gateway for Scripted {
         one prune_images(wire::PruneImagesRequest) -> wire::RemoveImagesResponse;
         one list_workspaces(wire::ListWorkspacesRequest) -> wire::ListWorkspacesResponse;
         one delete_workspace(wire::DeleteWorkspaceRequest) -> wire::DeleteWorkspaceResponse;
+        one list_volumes(wire::ListVolumesRequest) -> wire::ListVolumesResponse;
+        one create_volume(wire::CreateVolumeRequest) -> wire::Volume;
+        one delete_volume(wire::DeleteVolumeRequest) -> wire::DeleteVolumeResponse;
         one get_config(wire::GetConfigRequest) -> wire::GetConfigResponse;
     }
     taking! {

@@ -21,7 +21,7 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
-        crate::check::limits(&plan, &ready.means).map_err(CallError::NotRun)?;
+        crate::check::limits(&plan, &ready.means, self.disk_means()).map_err(CallError::NotRun)?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
@@ -33,12 +33,17 @@ impl Host {
             }
             let range = self.take_range(&ready.means, &plan)?;
             let record = self.record(call, &plan, range)?;
-            let made = self.adopt_image(record.image.as_ref(), || {
-                self.make_folders(&paths, range.first)
-                    .and_then(|()| record.store(&paths.dir))
-                    .failed("make the sandbox's folders")
-            });
-            let spawned = made.and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
+            let spawned = self
+                .make_folders(&paths, range.first)
+                .failed("make the sandbox's folders")
+                .and_then(|()| self.make_disk(&plan, &paths))
+                .and_then(|()| {
+                    self.adopt_image(record.image.as_ref(), || {
+                        record.store(&paths.dir).failed("write the sandbox's record")
+                    })
+                })
+                .and_then(|()| self.make_volumes(&plan, &call.identity))
+                .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
                 self.free_range(range.first);
             }
@@ -127,6 +132,7 @@ impl Host {
             ids: range.count,
             cgroups: self.cgroups(&identity.sandbox)?,
             attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
+            volumes: plan.volumes.iter().map(|volume| volume.name.clone()).collect(),
             stop_grace_seconds: plan.stop_grace_seconds,
             boot: boot_id(),
         })

@@ -50,14 +50,12 @@ impl Host {
             }
             Ids::One { .. } => Range { first: 0, count: 1 },
             // Without idmapped mounts an image's files keep their owner, who is the user: only as the sandbox's root can
-            // it be shown there.
-            Ids::Ranges(granted) if plan.image.kind != ImageKind::Host => {
-                Range { first: 0, count: granted.total().saturating_add(1).min(IDS) }
-            }
+            // it be shown there. Further ids would show nothing: no process in a sandbox can become another user.
+            Ids::Ranges(_) if plan.image.kind != ImageKind::Host => Range { first: 0, count: 1 },
             Ids::Ranges(granted) => {
-                let firsts = (0..granted.windows()).map(|window| 1 + window * IDS);
-                let first = firsts.min_by_key(|first| used.get(first).copied().unwrap_or(0)).unwrap_or(1);
-                Range { first, count: granted.size() }
+                let windows = granted.windows().into_iter();
+                let least = windows.min_by_key(|window| used.get(&window.first).copied().unwrap_or(0));
+                least.unwrap_or(Range { first: 0, count: 1 })
             }
         };
         *used.entry(range.first).or_insert(0) += 1;

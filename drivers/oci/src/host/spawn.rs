@@ -11,14 +11,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chiton_driver::{AgentLaunch, CallError, CallResult};
-use chiton_model::Error;
+use chiton_model::{Error, WorkspaceName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::wire::{Config, State};
 
 use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
+use crate::disk;
 use crate::launch::LaunchDocument;
-use crate::plan::OciPlan;
+use crate::plan::{DiskMeans, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -47,6 +48,20 @@ impl Host {
         Ok(())
     }
 
+    /// Makes the image of a writable layer that is limited by one. It is there from create to delete.
+    pub(super) fn make_disk(&self, plan: &OciPlan, paths: &Paths) -> CallResult<()> {
+        if plan.resources.disk_by != Some(DiskMeans::Image) || !plan.resources.limits_disk() {
+            return Ok(());
+        }
+        let geometry = disk::Geometry::of(&plan.resources).map_err(CallError::NotRun)?;
+        let mkfs = self.disk_means().image.as_ref();
+        let mkfs = mkfs.map_err(|lacking| {
+            CallError::NotRun(Error::refused("driver", format!("the writable layer cannot be limited: {lacking}")))
+        })?;
+        disk::prepare(&self.options.state_dir.join("disks"), mkfs, geometry, &paths.disk)
+            .failed("make the sandbox's disk")
+    }
+
     pub(super) fn spawn(
         &self,
         plan: &OciPlan,
@@ -56,6 +71,8 @@ impl Host {
         start: bool,
     ) -> CallResult<Monitor> {
         let ready = self.ready()?;
+        let workspace = WorkspaceName::new(plan.sandbox.workspace.as_str()).map_err(CallError::NotRun)?;
+        let volumes = self.volume_binds(plan, &workspace)?;
         let program = agent.map(|_| ready.agent_program.as_path());
         let image = self.unpacked(plan, record.ids.min(plan.security.mapped_ids))?;
         let document = LaunchDocument {
@@ -63,7 +80,7 @@ impl Host {
             spec: spec::runtime(plan, record, agent, &ready.means, image.user.as_ref()),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
-            root: spec::root(plan, record, paths, program, &image),
+            root: spec::root(plan, record, paths, program, volumes, &image),
             confinement: self.confinement(plan)?,
             user: !ready.means.root(),
         };

@@ -10,9 +10,11 @@
 //! would keep a copy of every host mount busy for that long.
 
 mod container;
+mod layer;
 mod raw;
 mod stage;
 mod user;
+mod volumes;
 
 use std::ffi::OsString;
 use std::io::{self, BufReader};
@@ -30,7 +32,9 @@ use serde_json::Value;
 
 use crate::sys;
 
+pub(crate) use layer::Layer;
 pub use raw::{RawTiming, raw_create_start};
+pub(crate) use volumes::VolumeBind;
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,9 +73,7 @@ pub(crate) struct RootDocument {
     /// Host folders below what the sandbox writes, the highest first, shown with the sandbox's ids.
     pub(crate) lowers: Vec<PathBuf>,
     /// Where what the sandbox writes is kept.
-    pub(crate) upper: PathBuf,
-    /// The overlay's work folder.
-    pub(crate) work: PathBuf,
+    pub(crate) layer: Layer,
     /// The host id that the sandbox's 0 is mapped to.
     pub(crate) first_id: u32,
     /// How many ids are mapped.
@@ -80,6 +82,8 @@ pub(crate) struct RootDocument {
     pub(crate) skeleton: Vec<Entry>,
     /// Host paths shown in the sandbox, in this order.
     pub(crate) binds: Vec<Bind>,
+    /// Named volumes, shown after them.
+    pub(crate) volumes: Vec<VolumeBind>,
 }
 
 /// One thing in the bottom layer.

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{Bind, Entry, LaunchError, RootDocument, Step};
+use super::{Bind, Entry, LaunchError, RootDocument, Step, layer, volumes};
 use crate::sys::{self, Attributes};
 
 /// Where the stage is mounted.
@@ -64,8 +64,8 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
         .map(|path| image(path, users.as_ref()).map_err(|error| named(path, &error)))
         .collect::<Result<Vec<_>, _>>()
         .step("map the image's owners into the sandbox")?;
-    let upper = open_folder(&root.upper).step("open the upper layer")?;
-    let work = open_folder(&root.work).step("open the overlay's work folder")?;
+    let layer = layer::open(&root.layer)?;
+    let volumes = volumes::open(&root.volumes)?;
     if user {
         super::user::hide_cgroups().step("hide cgroups")?;
     } else {
@@ -77,6 +77,7 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
         fs::DirBuilder::new().mode(0o755).create(folder).step("lay out the stage")?;
     }
     skeleton(root).step("lay out the bottom layer")?;
+    let (upper, work) = layer.enter(root.first_id).step("enter the sandbox's disk")?;
     overlay(&lowers, &upper, &work, user)?;
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {
@@ -84,7 +85,7 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
             .map_err(|error| io::Error::new(error.kind(), format!("at {}: {error}", bind.target)))
             .step("show a host path in the sandbox")?;
     }
-    Ok(())
+    volumes::show(&opened, root, volumes)
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
@@ -207,7 +208,7 @@ fn show(root: &OwnedFd, bind: &Bind, source: &OwnedFd, owner: u32) -> io::Result
 }
 
 /// Opens a path below the root, making what is missing.
-fn mount_point(root: BorrowedFd<'_>, path: &str, folder: bool, owner: u32) -> io::Result<OwnedFd> {
+pub(super) fn mount_point(root: BorrowedFd<'_>, path: &str, folder: bool, owner: u32) -> io::Result<OwnedFd> {
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = path.trim_matches('/');
     let opened = openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside);

@@ -8,11 +8,14 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::layer::Layer;
 use super::{LaunchError, RootDocument, Step, stage};
 
 /// Moves this process into its namespaces and gives what needs another owner than the user to that owner.
 pub(super) fn prepare(root: &RootDocument) -> Result<(), LaunchError> {
-    own(&root.upper, root.first_id).step("give the upper layer to the sandbox's root")?;
+    if let Layer::Folder { upper, .. } = &root.layer {
+        own(upper, root.first_id).step("give the upper layer to the sandbox's root")?;
+    }
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP).step("make mount and cgroup namespaces")?;
     stage::private()?;
     // The one that is mounted numbers processes as the host does, and the container library names them by number.

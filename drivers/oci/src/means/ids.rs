@@ -49,14 +49,33 @@ impl Ranges {
         sum(&self.uids).min(sum(&self.gids))
     }
 
-    /// How many sandboxes can have ids that no other has.
-    pub(crate) fn windows(&self) -> u32 {
-        (self.total() / IDS).max(1)
-    }
-
-    /// How many ids each sandbox has.
-    pub(crate) fn size(&self) -> u32 {
-        self.total().min(IDS)
+    /// The windows of the user's namespace that sandboxes can have: whole ones, or the largest piece where none is. The
+    /// kernel takes a map only if each of its lines lies within one line of the namespace above (user_namespaces(7)).
+    pub(crate) fn windows(&self) -> Vec<Range> {
+        let ends = |ranges: &[Range]| {
+            ranges
+                .iter()
+                .scan(0_u32, |sum, range| {
+                    *sum = sum.saturating_add(range.count);
+                    Some(*sum)
+                })
+                .collect::<Vec<u32>>()
+        };
+        let mut ends: Vec<u32> = [ends(&self.uids), ends(&self.gids)].concat();
+        ends.retain(|end| *end <= self.total());
+        ends.sort_unstable();
+        let mut pieces = Vec::new();
+        let mut begin = 0;
+        for end in ends {
+            // 0 of the namespace is the user itself.
+            pieces.push(Range { first: begin + 1, count: end - begin });
+            begin = end;
+        }
+        let whole: Vec<Range> = pieces
+            .iter()
+            .flat_map(|piece| (0..piece.count / IDS).map(|n| Range { first: piece.first + n * IDS, count: IDS }))
+            .collect();
+        if whole.is_empty() { pieces.into_iter().max_by_key(|piece| piece.count).into_iter().collect() } else { whole }
     }
 }
 
@@ -102,15 +121,6 @@ impl Ids {
                 why: "newuidmap and newgidmap are not installed".to_owned(),
                 cure: "install them (Debian: apt install uidmap)".to_owned(),
             },
-        }
-    }
-
-    /// How many ids each sandbox has.
-    pub(crate) fn size(&self) -> u32 {
-        match self {
-            Self::Any => IDS,
-            Self::One { .. } => 1,
-            Self::Ranges(ranges) => ranges.size(),
         }
     }
 }

@@ -9,7 +9,10 @@ use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
 use super::tighten::Tighten;
-use super::{ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
+use super::{
+    DiskMeans, ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan,
+};
+use crate::disk::{self, Means};
 use crate::options::OciOptions;
 
 /// The search path of programs when the request sets none.
@@ -26,9 +29,10 @@ struct DriverConfig {
     stop_grace_seconds: Option<u64>,
     /// Not to run the image's own command when the request has none.
     no_image_command: bool,
+    disk: Option<DiskMeans>,
 }
 
-const KEYS: [&str; 5] = ["hostname", "image_command", "read_only", "security", "stop_grace_seconds"];
+const KEYS: [&str; 6] = ["disk", "hostname", "image_command", "read_only", "security", "stop_grace_seconds"];
 
 impl DriverConfig {
     fn decode(value: &Value) -> Result<Self, Error> {
@@ -44,6 +48,11 @@ impl DriverConfig {
                     .cure(format!("write {what}"))
             };
             match key.as_str() {
+                "disk" => {
+                    let means = [DiskMeans::Image, DiskMeans::Memory];
+                    let found = means.into_iter().find(|means| Some(means.as_str()) == value.as_str());
+                    config.disk = Some(found.ok_or_else(|| expected("\"image\" or \"memory\""))?);
+                }
                 "hostname" => {
                     let name = value.as_str().ok_or_else(|| expected("a text"))?;
                     check_hostname(&field, name)?;
@@ -161,11 +170,12 @@ fn segment(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
-/// Makes the plan. It depends on the request, the options, where links lead and what the image's name means now, and on
-/// nothing else.
+/// Makes the plan. It depends on the request, the options, where links lead, what the machine has and what the image's
+/// name means now, and on nothing else.
 pub(crate) fn default_plan(
     request: &PlanRequest,
     options: &OciOptions,
+    means: &Means,
     resolver: Resolver<'_>,
 ) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
@@ -184,9 +194,15 @@ pub(crate) fn default_plan(
     said(config.read_only, "/image/read_only".to_owned());
     said(config.stop_grace_seconds.is_some(), "/stop_grace_seconds".to_owned());
     said(request.name.is_some(), "/sandbox/name".to_owned());
-    said(request.resources.cpu.is_some(), "/resources/cpu".to_owned());
-    said(request.resources.memory.is_some(), "/resources/memory".to_owned());
-    said(request.resources.pids.is_some(), "/resources/pids".to_owned());
+    for pointer in ResourcesPlan::from_request(&request.resources) {
+        said(true, pointer);
+    }
+    for index in 0..request.volumes.len() {
+        for part in ["name", "target", "read_only"] {
+            said(true, format!("/volumes/{index}/{part}"));
+        }
+    }
+    said(config.disk.is_some(), "/resources/disk_by".to_owned());
     for key in request.labels.keys() {
         said(true, format!("/labels/{}", segment(key)));
     }
@@ -242,6 +258,8 @@ pub(crate) fn default_plan(
             from_image.push("/command".to_owned());
         }
     }
+    // A root that cannot be written has nothing to limit.
+    let default_disk = options.default_disk.as_ref().filter(|_| !config.read_only);
     let plan = OciPlan {
         sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },
         image,
@@ -251,13 +269,10 @@ pub(crate) fn default_plan(
         annotations: BTreeMap::new(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        volumes: request.volumes.iter().map(Into::into).collect(),
         workdir: workdir.to_owned(),
         hostname,
-        resources: ResourcesPlan {
-            cpu: request.resources.cpu.clone(),
-            memory: request.resources.memory.clone(),
-            pids: request.resources.pids,
-        },
+        resources: ResourcesPlan::of(&request.resources, default_disk, disk::chosen(config.disk, means)),
         network: NetworkPlan { mode: NetworkMode::None, address: None },
         security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),

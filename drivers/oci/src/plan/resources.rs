@@ -1,8 +1,28 @@
 //! Limits.
 
-use chiton_model::{CpuQuantity, Error, MemoryQuantity};
+use chiton_model::{CpuQuantity, Error, MemoryQuantity, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// By what means the bytes and files of a sandbox's writable layer are limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskMeans {
+    /// A file system of its own in a sparse file.
+    Image,
+    /// A file system in memory. What was written is lost when the sandbox stops, and counts to its memory.
+    Memory,
+}
+
+impl DiskMeans {
+    /// The word that plans, requests and messages use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Memory => "memory",
+        }
+    }
+}
 
 /// Limits; an absent one is not applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +37,56 @@ pub struct ResourcesPlan {
     /// Processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Bytes of the writable layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<MemoryQuantity>,
+    /// Files, folders and links of the writable layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// By what means the writable layer is limited; sealed. Decided also where no limit is asked for, because an
+    /// extension may set one. Absent: this machine has no means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_by: Option<DiskMeans>,
+    /// Whether what the sandbox wrote is lost when it stops; sealed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disk_lost_at_stop: bool,
+    /// Files that one process may have open. Absent: 65,536, or the gateway's own hard limit where that is lower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u32>,
+}
+
+impl ResourcesPlan {
+    /// The limits of a request. `disk_by` is what the machine has, or what the request asked for.
+    pub(super) fn of(asked: &Resources, default_disk: Option<&MemoryQuantity>, disk_by: Option<DiskMeans>) -> Self {
+        Self {
+            cpu: asked.cpu.clone(),
+            memory: asked.memory.clone(),
+            pids: asked.pids,
+            disk: asked.disk.clone().or_else(|| default_disk.cloned()),
+            inodes: asked.inodes,
+            disk_by,
+            disk_lost_at_stop: disk_by == Some(DiskMeans::Memory),
+            open_files: asked.open_files,
+        }
+    }
+
+    /// The pointers of the limits that a request named.
+    pub(super) fn from_request(asked: &Resources) -> impl Iterator<Item = String> {
+        let named = [
+            ("cpu", asked.cpu.is_some()),
+            ("memory", asked.memory.is_some()),
+            ("pids", asked.pids.is_some()),
+            ("disk", asked.disk.is_some()),
+            ("inodes", asked.inodes.is_some()),
+            ("open_files", asked.open_files.is_some()),
+        ];
+        named.into_iter().filter(|(_, named)| *named).map(|(name, _)| format!("/resources/{name}"))
+    }
+
+    /// Whether the writable layer is limited at all.
+    pub(crate) fn limits_disk(&self) -> bool {
+        self.disk.is_some() || self.inodes.is_some()
+    }
 }
 
 /// Sets one limit from its portable form.
@@ -25,18 +95,21 @@ pub(super) fn write_resource(resources: &mut ResourcesPlan, name: &str, quantity
     match name {
         "cpu" => resources.cpu = Some(CpuQuantity::parse(&field, quantity)?),
         "memory" => resources.memory = Some(MemoryQuantity::parse(&field, quantity)?),
-        "pids" => {
-            let pids = quantity.parse().ok().filter(|pids| *pids > 0);
-            let pids = pids.ok_or_else(|| {
-                Error::invalid(&field, format!("pids limit {quantity:?} is not a positive whole number"))
-                    .cure("write a number, for example \"256\"")
-            })?;
-            resources.pids = Some(pids);
-        }
+        "disk" => resources.disk = Some(MemoryQuantity::parse(&field, quantity)?),
+        "pids" => resources.pids = Some(count(&field, quantity)?),
+        "inodes" => resources.inodes = Some(count(&field, quantity)?),
+        "open_files" => resources.open_files = Some(count(&field, quantity)?),
         _ => {
             return Err(Error::invalid(&field, format!("there is no limit called {name:?}"))
-                .cure("the limits are \"cpu\", \"memory\" and \"pids\""));
+                .cure("the limits are \"cpu\", \"memory\", \"pids\", \"disk\", \"inodes\" and \"open_files\""));
         }
     }
     Ok(())
+}
+
+fn count<T: std::str::FromStr + Default + PartialOrd>(field: &str, quantity: &str) -> Result<T, Error> {
+    quantity.parse().ok().filter(|count| *count > T::default()).ok_or_else(|| {
+        Error::invalid(field, format!("{quantity:?} is not a positive whole number"))
+            .cure("write a number, for example \"256\"")
+    })
 }

@@ -27,8 +27,6 @@ pub struct SecurityPlan {
     pub masked_paths: Vec<String>,
     /// Paths that cannot be written.
     pub readonly_paths: Vec<String>,
-    /// The most open files of a process; lowered to the gateway's own hard limit when that is lower.
-    pub open_files: u64,
 }
 
 impl Default for SecurityPlan {
@@ -64,7 +62,6 @@ impl Default for SecurityPlan {
                 "/sys/firmware",
             ]),
             readonly_paths: list(&["/dev", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
-            open_files: 65_536,
         }
     }
 }
@@ -95,9 +92,6 @@ impl SecurityPlan {
         }
         if let Some(path) = hidden.iter().find(|path| !plain(path)) {
             return Some(format!("{path:?} is not a path that can be hidden"));
-        }
-        if self.open_files > default.open_files {
-            return Some(format!("{} files could be open", self.open_files));
         }
         if let Err(error) = self.seccomp.check() {
             return Some(error.to_string());

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{OciPlan, default_plan, field_rules, write_portable};
 use crate::check;
+use crate::disk::Means;
 use crate::options::OciOptions;
 
 fn options() -> OciOptions {
@@ -16,6 +17,11 @@ fn options() -> OciOptions {
         "/run/chiton-test/oci".into(),
         b"agent",
     )
+}
+
+/// A machine that can mount images.
+fn means() -> Means {
+    Means { image: Ok("/usr/sbin/mkfs.ext4".into()) }
 }
 
 fn request() -> PlanRequest {
@@ -36,10 +42,18 @@ fn request() -> PlanRequest {
 }
 
 /// A plan without a source of images.
-fn plan_of(request: &PlanRequest, options: &OciOptions) -> Result<chiton_driver::DefaultPlan, chiton_model::Error> {
-    default_plan(request, options, &|reference| {
+fn plan_on(
+    request: &PlanRequest,
+    options: &OciOptions,
+    means: &Means,
+) -> Result<chiton_driver::DefaultPlan, chiton_model::Error> {
+    default_plan(request, options, means, &|reference| {
         Err(chiton_model::Error::invalid("image", format!("no image {reference:?}")))
     })
+}
+
+fn plan_of(request: &PlanRequest, options: &OciOptions) -> Result<chiton_driver::DefaultPlan, chiton_model::Error> {
+    plan_on(request, options, &means())
 }
 
 fn config(driver_config: Value) -> chiton_model::Error {
@@ -76,7 +90,8 @@ fn an_unknown_option_is_refused_with_the_nearest_known_one() {
     assert_eq!(error.message, "the oci driver has no option \"hostnme\"");
     assert_eq!(error.cure.as_deref(), Some("did you mean \"hostname\"?"));
     let error = config(json!({ "privileged": true }));
-    assert_eq!(error.cure.as_deref(), Some("the options are hostname, read_only, security, stop_grace_seconds"));
+    let options = "the options are disk, hostname, read_only, security, stop_grace_seconds";
+    assert_eq!(error.cure.as_deref(), Some(options));
     assert_eq!(config(json!([])).message, "the driver's block is not a table");
     assert_eq!(config(json!({ "read_only": 1 })).message, "read_only is 1, which is not true or false");
     assert_eq!(
@@ -138,8 +153,8 @@ fn every_portable_write_lands_under_a_rule_that_allows_it() {
             assert!(open.iter().any(|path| path.starts_with(&format!("/{key}"))), "{key} is sealed");
         }
     }
-    let unknown = PortableWrite::Resource { name: "disk".to_owned(), quantity: "1".to_owned() };
-    assert!(write_portable(&mut plan, &unknown).unwrap_err().message.contains("\"disk\""));
+    let unknown = PortableWrite::Resource { name: "speed".to_owned(), quantity: "1".to_owned() };
+    assert!(write_portable(&mut plan, &unknown).unwrap_err().message.contains("\"speed\""));
     let same = plan.clone();
     write_portable(&mut plan, &writes[3]).unwrap();
     assert_eq!(plan, same, "writing the standing value changed something");
@@ -177,11 +192,75 @@ fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
         }])
     };
     let typed = OciPlan::decode(&plan).unwrap();
-    check::limits(&typed, &mounted(&["cpu", "memory", "pids"])).unwrap();
-    let error = check::limits(&typed, &mounted(&["cpu", "memory"])).unwrap_err();
+    check::limits(&typed, &mounted(&["cpu", "memory", "pids"]), &means()).unwrap();
+    let error = check::limits(&typed, &mounted(&["cpu", "memory"]), &means()).unwrap_err();
     assert!(error.message.contains("resources.pids") && error.message.ends_with("\"pids\""), "{error}");
     assert!(error.cure.is_some());
     plan["resources"] = json!({ "memory": "1Mi" });
-    let error = check::limits(&OciPlan::decode(&plan).unwrap(), &mounted(&["memory"])).unwrap_err();
+    let error = check::limits(&OciPlan::decode(&plan).unwrap(), &mounted(&["memory"]), &means()).unwrap_err();
     assert!(error.message.contains("too small"), "{error}");
+}
+
+/// What `check::limits` says of some resources on a machine with these means.
+fn limits(resources: Value, driver_config: Value, means: &Means) -> Result<(), chiton_model::Error> {
+    let resources: Resources = serde_json::from_value(resources).unwrap();
+    let request = PlanRequest { resources, driver_config, ..request() };
+    let plan = plan_on(&request, &options(), means)?.plan;
+    let mounted = chiton_oci_monitor::cgroup::Mounted {
+        root: "/sys/fs/cgroup".into(),
+        unified: true,
+        controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
+    };
+    check::limits(&OciPlan::decode(&plan).unwrap(), &crate::means::Means::of_root(vec![mounted]), means)
+}
+
+#[test]
+fn the_means_of_a_disk_limit_stands_in_the_plan_and_a_loss_at_stop_is_said_there() {
+    let resources = Resources { disk: Some("64Mi".parse().unwrap()), ..Resources::default() };
+    let asked = PlanRequest { resources, ..request() };
+    let kept = plan_on(&asked, &options(), &means()).unwrap();
+    assert_eq!(kept.plan["resources"], json!({ "disk": "64Mi", "disk_by": "image" }));
+    assert!(kept.from_request.contains(&"/resources/disk".to_owned()));
+    let asked = PlanRequest { driver_config: json!({ "disk": "memory" }), ..asked };
+    let lost = plan_on(&asked, &options(), &means()).unwrap();
+    assert_eq!(lost.plan["resources"], json!({ "disk": "64Mi", "disk_by": "memory", "disk_lost_at_stop": true }));
+    assert!(lost.from_request.contains(&"/resources/disk_by".to_owned()));
+}
+
+#[test]
+fn a_disk_limit_without_a_means_is_refused_with_what_the_machine_lacks_and_memory_only_serves_who_asks() {
+    let none = Means { image: Err("mkfs.ext4 is nowhere".to_owned()) };
+    let error = limits(json!({ "disk": "64Mi" }), json!({}), &none).unwrap_err();
+    assert!(error.message.contains("mkfs.ext4 is nowhere"), "{error}");
+    assert!(error.cure.is_some_and(|cure| cure.contains("disk = \"memory\"")));
+    limits(json!({ "disk": "64Mi" }), json!({ "disk": "memory" }), &none).unwrap();
+    limits(json!({}), json!({}), &none).unwrap();
+    let error = limits(json!({ "disk": "64Mi" }), json!({ "disk": "image" }), &none).unwrap_err();
+    assert!(error.message.contains("mkfs.ext4 is nowhere"), "{error}");
+}
+
+#[test]
+fn limits_that_would_not_hold_are_refused() {
+    let says = |resources: Value, config: Value| limits(resources, config, &means()).unwrap_err().message;
+    assert!(says(json!({ "inodes": 100 }), json!({})).contains("needs a size"));
+    assert!(says(json!({ "disk": "1Mi" }), json!({})).contains("too small"));
+    assert!(says(json!({ "disk": "64Mi" }), json!({ "read_only": true })).contains("read-only"));
+    assert!(says(json!({}), json!({ "disk": "memory" })).contains("needs a size"));
+    let larger = json!({ "disk": "64Mi", "memory": "64Mi" });
+    assert!(says(larger, json!({ "disk": "memory" })).contains("does not fit into the memory limit"));
+    assert!(says(json!({ "open_files": u32::MAX }), json!({})).contains("open files are more"));
+}
+
+#[test]
+fn an_operators_disk_limit_is_for_requests_that_name_none_and_have_a_writable_layer() {
+    let mut options = options();
+    options.default_disk = Some("2Gi".parse().unwrap());
+    let disk = |resources: Resources, driver_config: Value| {
+        let request = PlanRequest { resources, driver_config, ..request() };
+        plan_on(&request, &options, &means()).unwrap().plan["resources"]["disk"].clone()
+    };
+    assert_eq!(disk(Resources::default(), json!({})), "2Gi");
+    let own = Resources { disk: Some("1Gi".parse().unwrap()), ..Resources::default() };
+    assert_eq!(disk(own, json!({})), "1Gi");
+    assert_eq!(disk(Resources::default(), json!({ "read_only": true })), Value::Null);
 }

@@ -235,6 +235,7 @@ pub fn fill(mut plan: Value, id: &SandboxId) -> CreateCall {
         name: SandboxName::new("box").unwrap(),
         workspace: WorkspaceName::new("default").unwrap(),
         operation: OperationId::new("op-1").unwrap(),
+        principal: "uid:0".to_owned(),
     };
     CreateCall { identity, plan, agent: None }
 }

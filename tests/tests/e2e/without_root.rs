@@ -1,0 +1,186 @@
+//! A gateway of an ordinary user: started with no configuration at all, it does everything, and leaves nothing.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{Output, PROGRAM, Share, root, share};
+
+/// A throw-away user with a home.
+struct User {
+    name: String,
+    folder: tempfile::TempDir,
+    gateway: Option<Child>,
+}
+
+impl User {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("chiton-home-").tempdir().expect("a folder");
+        let tail = folder.path().to_string_lossy().chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        let name = format!("che{}", tail[tail.len() - 6..].to_lowercase());
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+        let home = folder.path().join("home");
+        let made = Command::new("useradd").args(["--create-home", "--home-dir"]).arg(&home).arg(&name).output();
+        assert!(made.as_ref().is_ok_and(|output| output.status.success()), "{made:?}");
+        let stripped =
+            Command::new("strip").arg("-g").arg("-o").arg(folder.path().join("chiton")).arg(PROGRAM).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            fs::copy(PROGRAM, folder.path().join("chiton")).expect("a copy");
+        }
+        Self { name, folder, gateway: None }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    /// The program as this user runs it after `su`: with a home and nothing else.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("runuser");
+        command.args(["-u", &self.name, "--"]).arg(self.folder.path().join("chiton")).args(arguments);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", self.home())
+            .current_dir(self.home());
+        command
+    }
+
+    fn begin(&mut self) {
+        let mut child = self
+            .command(&["gateway"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program");
+        let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+        let mut said = Vec::new();
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line.starts_with("listening on ") => break,
+                Some(Ok(line)) => said.push(line),
+                _ => panic!("the gateway did not start:\n{}", said.join("\n")),
+            }
+        }
+        // What it says from here on is read, so that it never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.gateway = Some(child);
+    }
+
+    /// Ends the gateway: by SIGKILL, as a crash would, or by asking it.
+    fn end(&mut self, signal: &str) {
+        let Some(mut child) = self.gateway.take() else { return };
+        // Of runuser and the program below it, the program is meant.
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let below = fs::read_to_string(children).expect("its children");
+        let ended = Command::new("kill").args(["-s", signal]).args(below.split_whitespace()).status();
+        assert!(ended.is_ok_and(|status| status.success()));
+        drop(child.wait());
+    }
+
+    fn chiton(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("timeout");
+        let inner = self.command(arguments);
+        command.arg("60").arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home()).current_dir(self.home());
+        let output = command.stdin(Stdio::null()).output().expect("an output");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Output { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// What is left of the user: processes outside of zombies, and files of sandboxes.
+    fn left(&self) -> Vec<String> {
+        let listed = Command::new("ps").args(["-o", "pid=,stat=,args=", "-u", &self.name]).output().expect("ps");
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let mut left: Vec<String> = text
+            .lines()
+            .filter(|line| !line.split_whitespace().nth(1).is_some_and(|state| state.starts_with('Z')))
+            .map(str::to_owned)
+            .collect();
+        let state = self.home().join(".local/share/chiton/drivers/oci/sandboxes");
+        left.extend(
+            fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path().display().to_string()),
+        );
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        left.extend(mounts.lines().filter(|line| line.contains(&folder)).map(str::to_owned));
+        left
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if self.gateway.is_some() {
+            self.end("KILL");
+        }
+        let removed = Command::new("userdel").arg(&self.name).output();
+        if !std::thread::panicking() {
+            assert!(removed.as_ref().is_ok_and(|output| output.status.success()), "{removed:?}");
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_user_does_everything_without_any_setting_and_leaves_nothing() {
+    if !root() || !Path::new("/usr/sbin/useradd").exists() {
+        return;
+    }
+    let _share = share(Share::Part);
+    let mut user = User::new();
+    user.begin();
+    let socket = user.home().join(".local/state/chiton/run/gateway.sock");
+    assert!(socket.exists(), "{} is not there", socket.display());
+    user.chiton(&["doctor"]).ok();
+
+    user.chiton(&["sandbox", "create", "box", "--pids", "64"]).ok();
+    let said = user.chiton(&["sandbox", "exec", "box", "--", "sh", "-c", "id -u; echo kept > /workspace/kept"]).ok();
+    assert_eq!(said, "0\n");
+    let got: Value = serde_json::from_str(&user.chiton(&["--json", "sandbox", "get", "box"]).ok()).expect("JSON");
+    let text = got.to_string();
+    assert!(text.contains("PartlyEnforced") && text.contains("cannot be limited"), "{text}");
+
+    let refused = user.chiton(&["sandbox", "create", "fat", "--memory", "64Mi"]).refused();
+    assert!(refused.contains("resources.memory") && refused.contains("Delegate=yes"), "{refused}");
+
+    let note = user.home().join("note");
+    fs::write(&note, "in and out\n").expect("a file");
+    fs::set_permissions(&note, fs::Permissions::from_mode(0o644)).expect("its mode");
+    user.chiton(&["sandbox", "cp", &note.to_string_lossy(), "box:/workspace/note"]).ok();
+    user.chiton(&["sandbox", "cp", "box:/workspace/note", "back"]).ok();
+    assert_eq!(fs::read_to_string(user.home().join("back")).expect("the copy"), "in and out\n");
+
+    user.chiton(&["sandbox", "create", "talker", "--", "sh", "-c", "echo said; sleep 1000"]).ok();
+    let logs = user.chiton(&["sandbox", "logs", "talker"]).ok();
+    assert!(logs.contains("said"), "{logs}");
+
+    // Sandboxes outlive the gateway, and the next one goes on with them.
+    user.end("KILL");
+    user.begin();
+    assert_eq!(user.chiton(&["sandbox", "exec", "box", "--", "cat", "/workspace/kept"]).ok(), "kept\n");
+    user.chiton(&["sandbox", "stop", "box"]).ok();
+    user.chiton(&["sandbox", "start", "box"]).ok();
+    assert_eq!(user.chiton(&["sandbox", "exec", "box", "--", "cat", "/workspace/kept"]).ok(), "kept\n");
+    user.chiton(&["sandbox", "delete", "box"]).ok();
+    user.chiton(&["sandbox", "delete", "talker"]).ok();
+    user.end("TERM");
+    let left = user.left();
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+#[test]
+fn the_demo_runs_for_an_ordinary_user() {
+    if !root() || !Path::new("/usr/sbin/useradd").exists() {
+        return;
+    }
+    let _share = share(Share::Part);
+    let user = User::new();
+    let said = user.chiton(&["demo"]).ok();
+    assert!(said.contains("Nothing is left."), "{said}");
+    let left = user.left();
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
