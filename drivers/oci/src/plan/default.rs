@@ -102,7 +102,7 @@ fn image(
     request: &PlanRequest,
     options: &OciOptions,
     read_only: bool,
-    resolver: Resolver<'_>,
+    source: Resolver<'_>,
 ) -> Result<(ImagePlan, ImageConfig), Error> {
     let own = |kind, reference: &str, path| ImagePlan {
         kind,
@@ -123,7 +123,7 @@ fn image(
         return Ok((own(ImageKind::Host, reference, None), ImageConfig::default()));
     }
     let Some(path) = reference.strip_prefix("dir:") else {
-        let (pinned, config) = resolver(reference)?;
+        let (pinned, config) = source(reference)?;
         return Ok((ImagePlan::resolved(reference, &pinned, &config.user, read_only), config));
     };
     if !path.starts_with('/') {
@@ -176,10 +176,10 @@ pub(crate) fn default_plan(
     request: &PlanRequest,
     options: &OciOptions,
     means: &Means,
-    resolver: Resolver<'_>,
+    source: Resolver<'_>,
 ) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
-    let (image, from) = image(request, options, config.read_only, resolver)?;
+    let (image, from) = image(request, options, config.read_only, source)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
     let mut from_request = Vec::new();
     let mut said = |given: bool, pointer: String| {
