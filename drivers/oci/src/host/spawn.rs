@@ -36,7 +36,7 @@ pub(crate) struct Monitor {
 
 impl Host {
     /// Makes the folders of a sandbox; all may be there already.
-    pub(super) fn make_folders(&self, paths: &Paths, first_id: u32) -> io::Result<()> {
+    pub(super) fn make_folders(paths: &Paths, first_id: u32) -> io::Result<()> {
         make_folder(&paths.dir)?;
         make_folder(&paths.work)?;
         make_folder(&paths.run)?;
