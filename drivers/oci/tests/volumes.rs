@@ -182,7 +182,7 @@ async fn a_volume_with_a_size_is_full_at_it_and_never_mounted_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_that_the_driver_makes_itself_are_refused_and_links_lead_nowhere() {
-    if !able("targets_that_the_driver_makes_itself_are_refused_and_links_lead_nowhere") {
+    if !root("targets_that_the_driver_makes_itself_are_refused_and_links_lead_nowhere") {
         return;
     }
     let world = world();

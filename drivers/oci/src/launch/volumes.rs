@@ -1,8 +1,8 @@
 //! Named volumes, shown with the sandbox's ids.
 //!
 //! A volume's files carry the ids that they have *in* sandboxes: every sandbox has a range of its own on the host, and
-//! an idmapped mount shifts between the two, so that the same volume belongs to the same users in each. All sandboxes of
-//! an ordinary user have the same ids, and nothing needs shifting.
+//! an idmapped mount shifts between the two, so that the same volume belongs to the same users in each. An
+//! ordinary user may not shift owners: its sandboxes with volumes have all the same ids.
 
 use std::fs;
 use std::io;
