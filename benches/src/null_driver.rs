@@ -79,7 +79,7 @@ impl ComputeDriver for NullDriver {
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let plan =
             json!({ "image": request.image, "labels": request.labels, "env": request.env, "command": request.command });
-        Ok(DefaultPlan { plan, slots: BTreeMap::new(), from_request: Vec::new() })
+        Ok(DefaultPlan { plan, slots: BTreeMap::new(), from_request: Vec::new(), from_image: Vec::new() })
     }
 
     fn field_rules(&self) -> &[FieldRule] {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 6] = [
+const PACKAGES: [(&str, &[&str]); 7] = [
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
     // An ordinary user maps the ids that it was granted by two programs of this package.
@@ -12,6 +12,8 @@ const PACKAGES: [(&str, &[&str]); 6] = [
     // Everyday programs that must work in a sandbox.
     ("git", &["/usr/bin/git"]),
     ("python3", &["/usr/bin/python3"]),
+    // The registry that images are pulled from.
+    ("docker-registry", &["/usr/bin/docker-registry"]),
     ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),
     // The agent is linked statically.
     (

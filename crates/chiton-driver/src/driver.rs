@@ -1,5 +1,6 @@
 //! The trait that every driver implements, in process or behind a socket.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +9,8 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::{
-    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, LogOptions, LogStream,
-    Observed, PlanRequest, PortableWrite, StartCall, Volume, VolumeRequest,
+    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, Images, LogOptions,
+    LogStream, Observed, PlanRequest, PortableWrite, StartCall, Volume, VolumeRequest,
 };
 
 /// How long the engine waits for each kind of call.
@@ -75,8 +76,9 @@ pub trait ComputeDriver: Send + Sync + 'static {
         None
     }
 
-    /// Slow work that needs no undo: image pull, asset fetch.
-    async fn prepare(&self, _plan: &Value) -> CallResult<()> {
+    /// Slow work that needs no undo: image pull, asset fetch. It may take long and tells of itself by
+    /// [`DriverEvent::Progress`]; work that nobody waits for any more ends.
+    async fn prepare(&self, _id: &SandboxId, _plan: &Value) -> CallResult<()> {
         Ok(())
     }
 
@@ -124,6 +126,17 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Deletes a volume and all in it, for ever. `not_found` when there is none, `conflict` when a sandbox has it.
     async fn delete_volume(&self, _workspace: &WorkspaceName, _name: &VolumeName) -> CallResult<()> {
         Err(no_volumes(self.capabilities()))
+    }
+
+    /// The images that are on this platform, where the driver has a store of its own.
+    fn images(&self) -> Option<Arc<dyn Images>> {
+        None
+    }
+
+    /// How many bytes of main processes' output could not be kept because writing them failed, since this process began.
+    /// What is given up to stay within a log's limit is not counted here.
+    fn lost_output(&self) -> u64 {
+        0
     }
 
     /// The main process's output.

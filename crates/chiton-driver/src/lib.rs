@@ -8,6 +8,7 @@
 mod call;
 mod capabilities;
 mod driver;
+mod images;
 mod observe;
 mod offers;
 mod plan;
@@ -16,6 +17,7 @@ mod volume;
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
 pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
 pub use driver::{ComputeDriver, Deadlines};
+pub use images::{ImageEvent, ImageInfo, Images, Removed};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
 pub use plan::{DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, marker, slots};
 pub use volume::{Volume, VolumeRequest, VolumeUser};

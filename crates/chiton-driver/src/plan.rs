@@ -57,8 +57,10 @@ pub struct DefaultPlan {
     pub plan: Value,
     /// JSON pointer (RFC 6901) → slot name, for each string that holds a slot's marker.
     pub slots: BTreeMap<String, String>,
-    /// JSON pointers whose value came from the request; everything else is the driver's default.
+    /// JSON pointers whose value came from the request.
     pub from_request: Vec<String>,
+    /// JSON pointers whose value came from the image; everything else is the driver's default.
+    pub from_image: Vec<String>,
 }
 
 /// What may happen to a plan field after the driver made it.

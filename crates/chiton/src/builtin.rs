@@ -1,5 +1,6 @@
 //! The embedded driver, as a distribution registers it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ struct Config {
     host_image: Option<bool>,
     /// Absolute folders below which `dir:` images may be. Default: everywhere.
     dir_roots: Option<Vec<PathBuf>>,
+    /// How images are got and kept.
+    images: ImagesConfig,
     /// The first host id of the ranges that sandboxes' users are mapped to; each sandbox gets 65,536.
     first_id: Option<u32>,
     /// Seconds that a main process may take to end by itself, at most 45. Default: 10.
@@ -32,6 +35,111 @@ struct Config {
     disk: Option<MemoryQuantity>,
     /// How much a volume that is made without a size may hold, for example "10Gi". Default: no limit of its own.
     volume_size: Option<MemoryQuantity>,
+}
+
+/// `[compute.driver.oci.images]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ImagesConfig {
+    /// The registry of names that have none. Default: none, and such names are refused.
+    default_registry: Option<String>,
+    /// The only registries that may be asked. Default: all.
+    registries: Option<BTreeSet<String>>,
+    /// Registries that are asked over plain HTTP. Those on the loopback interface always are.
+    insecure_registries: BTreeSet<String>,
+    /// Who the gateway is to a registry.
+    login: BTreeMap<String, LoginConfig>,
+    /// Names and digests of images that are never removed.
+    pinned: BTreeSet<String>,
+    /// Hours that an image stays that no sandbox uses. Default: 168.
+    keep_hours: Option<u64>,
+    /// Unpacked bytes of images that no sandbox uses and that may stay. Default: 20 GiB.
+    keep_bytes: Option<u64>,
+    /// Layers that an image may have, at most 300. Default: 128.
+    max_layers: Option<usize>,
+    /// Files, folders and links that a layer may have. Default: 1,000,000.
+    max_entries: Option<u64>,
+    /// Bytes that a layer may have, unpacked. Default: 32 GiB.
+    max_layer_bytes: Option<u64>,
+    /// Bytes that an image may have, as it is stored. Default: 32 GiB.
+    max_image_bytes: Option<u64>,
+    /// How many times its stored size a layer larger than 128 MiB may be unpacked. Default: 200.
+    max_ratio: Option<u64>,
+}
+
+/// `[compute.driver.oci.images.login."HOST"]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LoginConfig {
+    /// The user's name.
+    username: String,
+    /// Absolute path of a file with the password or token.
+    password_file: PathBuf,
+}
+
+impl ImagesConfig {
+    fn check(&self, mut issue: impl FnMut(&str, String, &str)) {
+        let hosts = self.default_registry.iter().map(|host| ("/images/default_registry".to_owned(), host));
+        let listed = |name: &'static str, hosts: Vec<String>| {
+            hosts.into_iter().enumerate().map(move |(index, host)| (format!("/images/{name}/{index}"), host))
+        };
+        let hosts = hosts.map(|(pointer, host)| (pointer, host.clone()));
+        let hosts = hosts
+            .chain(listed("registries", self.registries.iter().flatten().cloned().collect()))
+            .chain(listed("insecure_registries", self.insecure_registries.iter().cloned().collect()))
+            .chain(self.login.keys().map(|host| ("/images/login".to_owned(), host.clone())));
+        for (pointer, host) in hosts.filter(|(_, host)| !chiton_image::is_registry(host)) {
+            issue(
+                &pointer,
+                format!("{host:?} is not HOST or HOST:PORT"),
+                "write it as it stands before the first slash of an image",
+            );
+        }
+        for (host, login) in self.login.iter().filter(|(_, login)| !login.password_file.is_absolute()) {
+            let pointer = format!("/images/login/{}/password_file", host.replace('~', "~0").replace('/', "~1"));
+            issue(&pointer, format!("{:?} is not an absolute path", login.password_file), "begin it with \"/\"");
+        }
+        if self.max_layers.is_some_and(|layers| layers == 0 || layers > 300) {
+            issue(
+                "/images/max_layers",
+                "the names of more than 300 layers do not fit into one mount call".to_owned(),
+                "use 1 to 300",
+            );
+        }
+        if self.max_ratio == Some(0) {
+            issue(
+                "/images/max_ratio",
+                "no layer is smaller unpacked than 0 times its size".to_owned(),
+                "use at least 1",
+            );
+        }
+    }
+
+    fn policy(self) -> chiton_image::Policy {
+        let default = chiton_image::Policy::default();
+        let limits = chiton_image::Limits {
+            layers: self.max_layers.unwrap_or(default.limits.layers),
+            entries: self.max_entries.unwrap_or(default.limits.entries),
+            layer_bytes: self.max_layer_bytes.unwrap_or(default.limits.layer_bytes),
+            image_bytes: self.max_image_bytes.unwrap_or(default.limits.image_bytes),
+            ratio: self.max_ratio.unwrap_or(default.limits.ratio),
+            ..default.limits
+        };
+        let login = self.login.into_iter().map(|(host, login)| {
+            (host, chiton_image::Credential { username: login.username, password_file: login.password_file })
+        });
+        chiton_image::Policy {
+            default_registry: self.default_registry,
+            registries: self.registries,
+            insecure: self.insecure_registries,
+            credentials: login.collect(),
+            limits,
+            pinned: self.pinned,
+            keep: self.keep_hours.map_or(default.keep, |hours| Duration::from_secs(hours.saturating_mul(3600))),
+            keep_bytes: self.keep_bytes.unwrap_or(default.keep_bytes),
+            ..default
+        }
+    }
 }
 
 /// The `oci` driver: containers run directly, without a daemon.
@@ -57,6 +165,7 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
     for (index, root) in config.dir_roots.iter().flatten().enumerate().filter(|(_, root)| !root.is_absolute()) {
         issue(&format!("/dir_roots/{index}"), format!("{root:?} is not an absolute path"), "begin it with \"/\"");
     }
+    config.images.check(&mut issue);
     if config.stop_grace_seconds.is_some_and(|seconds| seconds > 45) {
         issue(
             "/stop_grace_seconds",
@@ -89,6 +198,7 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
         OciOptions::new(context.id, context.gateway, context.state_dir, context.run_dir, chiton_agent_binary::AGENT);
     options.host_image = config.host_image.unwrap_or(options.host_image);
     options.dir_roots = config.dir_roots;
+    options.images = config.images.policy();
     options.first_id = config.first_id.unwrap_or(options.first_id);
     options.stop_grace = config.stop_grace_seconds.map_or(options.stop_grace, Duration::from_secs);
     options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);

@@ -60,6 +60,9 @@ pub(crate) enum Command {
     /// Named volumes, which outlive sandboxes.
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Images that the drivers keep.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Workspaces.
     #[command(subcommand)]
     Workspaces(WorkspacesCommand),
@@ -136,7 +139,7 @@ pub(crate) struct CreateArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
-    /// host, dir:PATH, … Default: the driver's.
+    /// host, dir:PATH, oci:PATH[:TAG], tar:PATH[:TAG] or REGISTRY/NAME[:TAG][@DIGEST]. Default: the driver's.
     #[arg(long, value_name = "REF")]
     pub(crate) image: Option<String>,
     /// The driver. Default: the gateway's.
@@ -398,6 +401,41 @@ pub(crate) struct VolumeArgs {
     /// The driver. Default: the gateway's; to delete, the one that has it.
     #[arg(long, value_name = "ID")]
     pub(crate) driver: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List them.
+    List {
+        /// Only of this driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Bring one here before a sandbox needs it.
+    Pull {
+        /// oci:PATH[:TAG], tar:PATH[:TAG] or REGISTRY/NAME[:TAG][@DIGEST].
+        image: String,
+        /// For this driver. Default: the gateway's default driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Remove one that no sandbox needs.
+    Rm {
+        /// A name that it was pulled by, its digest, or the first 12 digits of that.
+        image: String,
+        /// Of this driver. Default: the gateway's default driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
+    /// Remove those that no sandbox needs and no config pins.
+    Prune {
+        /// Only those not used for so long, for example 24h. Default: what the driver's limits say.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        older_than: Option<std::time::Duration>,
+        /// Only of this driver.
+        #[arg(long, value_name = "ID")]
+        driver: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

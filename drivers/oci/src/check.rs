@@ -25,6 +25,7 @@ fn open(text: &str) -> bool {
 pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::Means) -> Result<(), Error> {
     limits(plan, means, disk)?;
     filled(plan)?;
+    plan.image.pinned()?;
     if let Some(path) = &plan.image.path {
         crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chiton_confine::Enforced;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall, Volume,
+    Images, Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall, Volume,
     VolumeRequest,
 };
 use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::host::{ACT, Host, Monitor};
+use crate::images;
 use crate::options::OciOptions;
 use crate::plan::{self, OciPlan, PLAN_SCHEMA};
 use crate::record::Paths;
@@ -136,7 +137,8 @@ impl ComputeDriver for OciDriver {
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
-            plan::default_plan(&request, &host.options, host.disk_means()).map_err(CallError::NotRun)
+            let resolver = |reference: &str| host.resolve_image(reference);
+            plan::default_plan(&request, &host.options, host.disk_means(), &resolver).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)
@@ -166,6 +168,18 @@ impl ComputeDriver for OciDriver {
 
     fn shortfall(&self) -> Option<String> {
         self.host.shortfall()
+    }
+
+    async fn prepare(&self, id: &SandboxId, plan: &Value) -> CallResult<()> {
+        let image = OciPlan::decode(plan).and_then(|plan| plan.image.pinned()).map_err(CallError::NotRun)?;
+        let Some(image) = image else { return Ok(()) };
+        let (board, id) = (Arc::clone(&self.board), id.clone());
+        let tell = move |message| board.tell(DriverEvent::Progress { id: id.clone(), message });
+        images::ensure(Arc::clone(&self.host), image, Box::new(tell)).await
+    }
+
+    fn images(&self) -> Option<Arc<dyn Images>> {
+        Some(Arc::new(images::Store(Arc::clone(&self.host))))
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
@@ -233,6 +247,10 @@ impl ComputeDriver for OciDriver {
     async fn delete_volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<()> {
         let (workspace, name) = (workspace.clone(), name.clone());
         self.blocking("delete the volume", move |host| host.delete_volume(&workspace, &name)).await
+    }
+
+    fn lost_output(&self) -> u64 {
+        self.board.lost()
     }
 
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {

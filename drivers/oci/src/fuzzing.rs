@@ -8,7 +8,10 @@ use crate::options::OciOptions;
 
 /// The plan for a request.
 pub fn default_plan(request: &PlanRequest, options: &OciOptions) -> Result<DefaultPlan, Error> {
-    crate::plan::default_plan(request, options, &crate::disk::Means::detect(options))
+    // No image is resolved: what a source says has targets of its own.
+    crate::plan::default_plan(request, options, &crate::disk::Means::detect(options), &|reference| {
+        Err(Error::invalid("image", format!("image {reference:?} is not looked for")))
+    })
 }
 
 /// What may happen to each field of a plan.

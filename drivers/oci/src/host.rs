@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use chiton_driver::{CallError, CallResult, Observed, ObservedStatus};
+use chiton_image::Images;
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::cgroup::{self, Hierarchy};
 use chiton_oci_monitor::exit::ExitRecord;
@@ -26,12 +27,14 @@ use crate::record::{self, Paths, Record};
 mod act;
 mod confine;
 mod end;
+mod image;
 mod ranges;
 mod spawn;
 mod user;
 mod volumes;
 
 use confine::Filters;
+pub(crate) use image::Unpacked;
 pub(crate) use spawn::Monitor;
 use user::UserSpace;
 
@@ -51,6 +54,8 @@ pub(crate) struct Host {
     /// Profiles of system calls that were compiled lately.
     filters: Mutex<Filters>,
     ranges: Mutex<ranges::Used>,
+    /// The image store, opened when it is needed first.
+    pub(crate) images: Mutex<Option<Images>>,
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
     /// By what a writable layer can be limited here.
@@ -95,6 +100,7 @@ impl Host {
             ready: Mutex::default(),
             busy: Mutex::default(),
             ranges: Mutex::default(),
+            images: Mutex::default(),
             filters: Mutex::default(),
             swept: Mutex::default(),
             disk: OnceLock::new(),
@@ -268,7 +274,8 @@ fn status_of(state: State) -> ObservedStatus {
     match state {
         State::Launching => ObservedStatus::Broken("it is being made".to_owned()),
         State::Created => ObservedStatus::Created,
-        State::Running => ObservedStatus::Running,
+        // What was dropped is no state, and said only of what runs.
+        State::Running | State::Dropped { .. } => ObservedStatus::Running,
         State::Exited { exit } => ObservedStatus::Exited(exit_status(&exit)),
         State::Failed { step, message, .. } => ObservedStatus::Broken(format!("{step}: {message}")),
     }

@@ -22,6 +22,7 @@ mod driver;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod images;
 pub mod launch;
 mod logs;
 mod means;
@@ -37,6 +38,6 @@ pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
 pub use options::{Launcher, OciOptions};
 pub use plan::{
-    DevicePlan, DiskMeans, ImageKind, ImagePlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
+    DevicePlan, DiskMeans, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
     ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan,
 };

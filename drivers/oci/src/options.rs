@@ -26,6 +26,8 @@ pub struct OciOptions {
     pub host_image: bool,
     /// Folders below which `dir:` images may be; `None` allows every folder but the driver's own.
     pub dir_roots: Option<Vec<PathBuf>>,
+    /// How images are got and kept; its roots are [`OciOptions::dir_roots`].
+    pub images: chiton_image::Policy,
     /// The first host id of the ranges that sandboxes' ids are mapped to. Each gets 65,536; the ranges up to
     /// 2^31 must not be used by anything else on the machine.
     pub first_id: u32,
@@ -66,6 +68,7 @@ impl OciOptions {
             launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["oci-launch".into()] },
             host_image: true,
             dir_roots: None,
+            images: chiton_image::Policy::default(),
             first_id: 0x1000_0000,
             stop_grace: Duration::from_secs(10),
             log_bytes: 8 << 20,

@@ -17,7 +17,7 @@ mod tighten;
 mod volumes;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
-pub use image::{ImageKind, ImagePlan};
+pub use image::{ImageKind, ImagePlan, LayerPlan};
 pub use network::{NetworkMode, NetworkPlan};
 use resources::write_resource;
 pub use resources::{DiskMeans, ResourcesPlan};

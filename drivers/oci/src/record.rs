@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chiton_driver::Identity;
+use chiton_image::Digest;
 use chiton_model::{GatewayId, SandboxId, StoreEpoch, VolumeName};
 use chiton_oci_monitor::cgroup::Hierarchy;
 use chiton_oci_monitor::files;
@@ -38,6 +39,9 @@ pub(crate) struct Record {
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the plan.
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
+    /// The image that its layers are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageUse>,
     /// The first id of its range: of the host where the driver runs as root, else of the user's own namespace.
     pub(crate) first_id: u32,
     /// How many ids it has.
@@ -65,6 +69,16 @@ pub(crate) fn boot_id() -> String {
 /// What a record without the number had.
 fn all_ids() -> u32 {
     crate::means::IDS
+}
+
+/// The layers that a sandbox is made of; while its record stands they are not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageUse {
+    /// The image.
+    pub(crate) digest: Digest,
+    /// Chain ids, the lowest first.
+    pub(crate) chains: Vec<Digest>,
 }
 
 impl Record {

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use chiton_driver::AgentLaunch;
+use chiton_image::User;
 use chiton_oci_monitor::cgroup::Limits;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
+use crate::host::Unpacked;
 use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
 use crate::means::{Limit, Means, Way};
 use crate::plan::{DiskMeans, ImageKind, OciPlan};
@@ -62,8 +64,12 @@ pub(crate) fn root(
     paths: &Paths,
     agent: Option<&Path>,
     volumes: Vec<VolumeBind>,
+    image: &Unpacked,
 ) -> RootDocument {
     let mut skeleton = base(plan);
+    if plan.image.kind == ImageKind::Oci {
+        image_folders(plan, image.user.as_ref(), &mut skeleton);
+    }
     let mut binds = Vec::new();
     if plan.image.kind == ImageKind::Host {
         for name in PROGRAMS.into_iter().chain(CONFIGURATION) {
@@ -91,8 +97,9 @@ pub(crate) fn root(
         });
     }
     RootDocument {
-        lower: plan.image.path.as_ref().map(Into::into),
         layer: layer(plan, paths),
+        // The overlay wants the highest first.
+        lowers: plan.image.path.iter().map(Into::into).chain(image.layers.iter().rev().cloned()).collect(),
         first_id: record.first_id,
         ids: record.ids.min(plan.security.mapped_ids),
         skeleton,
@@ -139,6 +146,26 @@ fn base(plan: &OciPlan) -> Vec<Entry> {
     entries
 }
 
+/// What runtimes make where an image has none: its working folder, for its user to write in, and that user's
+/// `/workspace`. Folders that the image has are as they are there.
+fn image_folders(plan: &OciPlan, user: Option<&User>, skeleton: &mut Vec<Entry>) {
+    let mut made: Vec<&Path> = Vec::new();
+    let workdir = Path::new(&plan.workdir);
+    for folder in workdir.ancestors().filter(|folder| *folder != Path::new("/")) {
+        let known = |entry: &Entry| matches!(entry, Entry::Folder(path, _) if Path::new(path) == folder);
+        if !skeleton.iter().any(known) {
+            made.push(folder);
+        }
+    }
+    skeleton.extend(made.iter().rev().map(|folder| Entry::Folder(folder.to_string_lossy().into_owned(), 0o755)));
+    if let Some(user) = user {
+        let own = made.first().map(|folder| folder.to_string_lossy().into_owned());
+        for path in own.into_iter().chain(["/workspace".to_owned()]) {
+            skeleton.push(Entry::Owner(path, user.uid, user.gid));
+        }
+    }
+}
+
 fn home(plan: &OciPlan) -> &str {
     plan.env.get("HOME").filter(|home| !home.contains([':', '\n'])).map_or("/root", String::as_str)
 }
@@ -163,7 +190,13 @@ fn host_path(name: &str, skeleton: &mut Vec<Entry>, binds: &mut Vec<Bind>) {
 }
 
 /// The runtime specification (OCI 1.0), without the root's path.
-pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunch>, means: &Means) -> Value {
+pub(crate) fn runtime(
+    plan: &OciPlan,
+    record: &Record,
+    agent: Option<&AgentLaunch>,
+    means: &Means,
+    user: Option<&User>,
+) -> Value {
     let ids =
         json!([{ "containerID": 0, "hostID": record.first_id, "size": record.ids.min(plan.security.mapped_ids) }]);
     let namespaces: Vec<Value> = plan.security.namespaces.iter().map(|kind| json!({ "type": kind })).collect();
@@ -178,9 +211,14 @@ pub(crate) fn runtime(plan: &OciPlan, record: &Record, agent: Option<&AgentLaunc
         "root": { "path": "", "readonly": plan.image.read_only },
         "process": {
             "terminal": false,
-            "user": { "uid": 0, "gid": 0 },
+            // The agent too: nothing in the sandbox has the capability to become somebody else.
+            "user": {
+                "uid": user.map_or(0, |user| user.uid),
+                "gid": user.map_or(0, |user| user.gid),
+                "additionalGids": user.map_or(&[][..], |user| &user.groups),
+            },
             "args": arguments,
-            "env": environment(plan, agent),
+            "env": environment(plan, agent, user),
             "cwd": folder,
             "capabilities": no_capabilities,
             "rlimits": [
@@ -233,10 +271,10 @@ fn process<'a>(plan: &'a OciPlan, agent: Option<&AgentLaunch>) -> (Vec<&'a str>,
     (arguments, "/")
 }
 
-fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>) -> Vec<String> {
+fn environment(plan: &OciPlan, agent: Option<&AgentLaunch>, user: Option<&User>) -> Vec<String> {
     let mut env: BTreeMap<&str, &str> = plan.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     // Without HOME the library looks the user up, which loads the image's code before the sandbox is closed.
-    env.entry("HOME").or_insert("/root");
+    env.entry("HOME").or_insert(user.map_or("/root", |user| &user.home));
     let socket = format!("{AGENT_FOLDER}/agent.sock");
     if let Some(agent) = agent {
         env.insert("CHITON_AGENT_SOCKET", &socket);

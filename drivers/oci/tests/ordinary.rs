@@ -102,6 +102,11 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a failed test left would keep the user from being removed.
+            let end = "for pid in $(pgrep -u \"$0\"); do kill -9 $pid; done";
+            drop(Command::new("sh").args(["-c", end, &self.name]).status());
+        }
         let removed = Command::new("userdel").arg(&self.name).output();
         if !removed.as_ref().is_ok_and(|output| output.status.success()) && !std::thread::panicking() {
             panic!("user {} is not removed: {removed:?}", self.name);

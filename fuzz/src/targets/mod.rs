@@ -7,6 +7,7 @@ mod cli_words;
 mod config;
 mod driver_config;
 mod frames;
+mod image_layer;
 mod marks;
 mod monitor;
 mod paper;
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     config::TARGET,
     driver_config::TARGET,
     frames::TARGET,
+    image_layer::TARGET,
     marks::TARGET,
     monitor::TARGET,
     plan::TARGET,

@@ -151,6 +151,7 @@ fn written(cursor: &mut Cursor<'_>) {
         plan: base(),
         slots: BTreeMap::from([("/id".to_owned(), "sandbox.id".to_owned())]),
         from_request: vec!["/image".to_owned()],
+        from_image: Vec::new(),
     };
     let mut writing = Writing::new(Arc::new(Paper::new(rules.clone())), default);
     let names = ["one", "two", "three"].map(|name| ExtensionName::new(name).expect("a name"));

@@ -5,12 +5,14 @@
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
+//! - `images`: from a name to a process, and what keeps and removes images
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `streams`: files, logs and output, in bulk and with faults
 //! - `terminals`: `exec -it` on a pseudo terminal
 //! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
 //! - `without_root`: a gateway of an ordinary user
@@ -23,6 +25,7 @@ mod damage;
 mod escape;
 mod faults;
 mod harness;
+mod images;
 #[expect(clippy::too_many_lines, reason = "tables of requests and answers, which are read top to bottom")]
 mod input;
 mod kills;
@@ -31,6 +34,7 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod streams;
 mod terminals;
 mod volumes;
 mod without_root;

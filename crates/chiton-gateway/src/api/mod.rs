@@ -5,6 +5,7 @@ mod convert;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod images;
 mod operate;
 mod peer;
 mod sandboxes;

@@ -112,6 +112,7 @@ impl Gateway for Api {
     type ReadFileStream = Stream<agent::FileChunk>;
     type ReadTarStream = Stream<agent::FileChunk>;
     type GetLogsStream = Stream<wire::LogChunk>;
+    type PullImageStream = Stream<wire::PullImageEvent>;
     type BackupStream = Stream<wire::BackupPart>;
 
     methods! {
@@ -139,6 +140,10 @@ impl Gateway for Api {
         create_volume(wire::CreateVolumeRequest) -> wire::Volume;
         delete_volume(wire::DeleteVolumeRequest) -> wire::DeleteVolumeResponse;
         get_config(wire::GetConfigRequest) -> wire::GetConfigResponse;
+        list_images(wire::ListImagesRequest) -> wire::ListImagesResponse;
+        remove_image(wire::RemoveImageRequest) -> wire::RemoveImagesResponse;
+        prune_images(wire::PruneImagesRequest) -> wire::RemoveImagesResponse;
+        pull_image(wire::PullImageRequest) -> Stream<wire::PullImageEvent>;
         watch_sandboxes(wire::WatchSandboxesRequest) -> Stream<wire::WatchSandboxesEvent>;
         wait_operation(wire::WaitOperationRequest) -> Stream<wire::WaitOperationEvent>;
         read_file(wire::ReadFileRequest) -> Stream<agent::FileChunk>;

@@ -165,10 +165,10 @@ impl Run {
     async fn create_steps(&mut self) -> Result<(), CreateFailure> {
         let deadlines = self.driver.deadlines();
         let driver = Arc::clone(&self.driver);
-        let plan = self.sandbox.plan.plan.clone();
+        let (id, plan) = (self.sandbox.id.clone(), self.sandbox.plan.plan.clone());
         self.check_cancel()?;
         self.steps
-            .driver(DriverCall::Prepare, deadlines.prepare, driver.prepare(&plan))
+            .driver(DriverCall::Prepare, deadlines.prepare, driver.prepare(&id, &plan))
             .await
             .map_err(|error| driver_failure(DriverCall::Prepare, error.error()))?;
         self.effects(|| Call::BeforeCreate).await?;

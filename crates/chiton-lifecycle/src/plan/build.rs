@@ -36,7 +36,10 @@ impl PlanBuilder {
                 (pointer, Slot { name, owner, default: None })
             })
             .collect();
-        let owners = default.from_request.into_iter().map(|pointer| (pointer, Writer::Request)).collect();
+        let from_image = default.from_image.into_iter().map(|pointer| (pointer, Writer::Image));
+        let from_request = default.from_request.into_iter().map(|pointer| (pointer, Writer::Request));
+        // A pointer in both is the caller's: what the request says replaces what the image says.
+        let owners = from_image.chain(from_request).collect();
         Self { driver, plan: default.plan, slots, owners, writes: Vec::new(), notes: Vec::new() }
     }
 

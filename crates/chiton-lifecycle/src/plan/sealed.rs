@@ -13,6 +13,8 @@ use serde_json::Value;
 pub enum Writer {
     /// The caller.
     Request,
+    /// What the image says about how it is run, or what its name was resolved to.
+    Image,
     /// The driver's default.
     Driver,
     /// An extension.
@@ -23,6 +25,7 @@ impl fmt::Display for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request => f.write_str("request"),
+            Self::Image => f.write_str("image"),
             Self::Driver => f.write_str("driver default"),
             Self::Extension(name) => write!(f, "extension {name}"),
         }

@@ -122,7 +122,7 @@ fn builder() -> PlanBuilder {
     };
     let slots = BTreeMap::from([("/id".to_owned(), "sandbox.id".to_owned())]);
     let from_request = vec!["/image".to_owned()];
-    PlanBuilder::new(Arc::new(driver), DefaultPlan { plan: base(), slots, from_request })
+    PlanBuilder::new(Arc::new(driver), DefaultPlan { plan: base(), slots, from_request, from_image: Vec::new() })
 }
 
 fn write(builder: &mut PlanBuilder, who: &str, change: impl FnOnce(&mut Draft)) -> Result<(), Error> {

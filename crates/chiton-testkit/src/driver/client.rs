@@ -260,7 +260,7 @@ impl ComputeDriver for ScriptedDriver {
         refusal.map_or(Ok(()), |why| Err(Error::refused("driver", why)))
     }
 
-    async fn prepare(&self, _plan: &Value) -> CallResult<()> {
+    async fn prepare(&self, _id: &SandboxId, _plan: &Value) -> CallResult<()> {
         self.call(Call::Prepare, About::default(), Arc::new(|_| Ok(())), None).await
     }
 

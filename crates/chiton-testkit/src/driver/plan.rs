@@ -174,7 +174,7 @@ pub(super) fn default_plan(driver: &str, default_image: &str, request: &PlanRequ
         },
         ..ScriptedPlan::default()
     };
-    Ok(DefaultPlan { plan: encode(&plan)?, slots, from_request })
+    Ok(DefaultPlan { plan: encode(&plan)?, slots, from_request, from_image: Vec::new() })
 }
 
 /// A portable write, where its point is offered.

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod exec;
 mod gateway;
+mod image;
 mod local_tar;
 #[cfg(feature = "fuzzing")]
 pub(crate) use local_tar::unpack as unpack_archive;
@@ -138,6 +139,7 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Obligations(command) => on_runtime(json, operate::obligations(&cx, command)),
         Command::Orphans(command) => on_runtime(json, operate::orphans(&cx, command)),
         Command::Volume(command) => on_runtime(json, volume::run(&cx, command)),
+        Command::Image(command) => on_runtime(json, image::run(&cx, command)),
         Command::Workspaces(command) => on_runtime(json, operate::workspaces(&cx, command)),
         Command::Info => on_runtime(json, operate::info(&cx)),
         Command::Extensions => on_runtime(json, operate::extensions(&cx)),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// A wire time as RFC 3339; null when absent.
-fn time(at: Option<&prost_types::Timestamp>) -> Value {
+pub(crate) fn time(at: Option<&prost_types::Timestamp>) -> Value {
     at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map_or(Value::Null, |at| json!(at.to_string()))
 }
 

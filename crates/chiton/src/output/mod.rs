@@ -7,7 +7,7 @@ mod table;
 mod text;
 
 pub(crate) use error::{fail, fail_all};
-pub(crate) use json::{driver, explained, extension, obligation, operation, orphan, plan, sandbox, volume};
+pub(crate) use json::{driver, explained, extension, obligation, operation, orphan, plan, sandbox, time, volume};
 pub(crate) use lists::{compact, wrap};
 pub(crate) use table::Table;
 pub(crate) use text::{age, data, escape, escape_json, micros, one_line};

@@ -237,7 +237,7 @@ fn watch_prints_a_line_per_change() {
 #[test]
 fn logs_go_out_as_they_came_and_json_keeps_what_is_no_text() {
     let server = Server::start();
-    let chunk = |stderr, data: &[u8]| wire::LogChunk { at: AT, stderr, data: data.to_vec() };
+    let chunk = |stderr, data: &[u8]| wire::LogChunk { at: AT, stderr, data: data.to_vec(), dropped: 0 };
     server.streams("get_logs", vec![chunk(false, b"out\x1b[1m\n"), chunk(true, b"err\n")]);
     let ran = server.run(&["sandbox", "logs", "build-7", "--tail", "5", "--since", "1960-01-01T00:00:00.25Z"]);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("out\u{1b}[1m\n", "err\n"));
@@ -390,6 +390,30 @@ fn orphans_workspaces_and_catalogs_are_tables() {
     let all = [&["orphans", "list"][..], &["workspaces", "list"], &["extensions"], &["drivers"]];
     let tables: Vec<String> = all.iter().map(|arguments| server.run(arguments).out).collect();
     assert_snapshot!(tables.join("\n"));
+}
+
+#[test]
+fn images_are_a_table_and_a_pull_prints_the_digest() {
+    let server = Server::start();
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let image = wire::Image {
+        driver: "oci".into(),
+        references: vec!["registry.example/app:1".into()],
+        digest: digest.clone(),
+        bytes: 12_345_678,
+        layers: 3,
+        used_by: vec!["s-1".into()],
+        pinned: true,
+        ..wire::Image::default()
+    };
+    server.answers("list_images", wire::ListImagesResponse { images: vec![image.clone()] });
+    assert_snapshot!(server.run(&["image", "list"]).out, @r"
+    NAME                    DIGEST               SIZE     LAYERS  SANDBOXES  PINNED
+    registry.example/app:1  sha256:abababababab  12.3 MB  3       1          yes
+    ");
+    let pulled = wire::PullImageEvent { event: Some(wire::pull_image_event::Event::Pulled(image)) };
+    server.answers("pull_image", pulled);
+    assert_eq!(server.run(&["image", "pull", "registry.example/app:1"]).out, format!("{digest}\n"));
 }
 
 #[test]

@@ -114,6 +114,7 @@ impl Gateway for Scripted {
     type ReadFileStream = Stream<agent::FileChunk>;
     type ReadTarStream = Stream<agent::FileChunk>;
     type GetLogsStream = Stream<wire::LogChunk>;
+    type PullImageStream = Stream<wire::PullImageEvent>;
     type BackupStream = Stream<wire::BackupPart>;
 
     methods! {
@@ -141,6 +142,10 @@ impl Gateway for Scripted {
         one delete_orphan(wire::OrphanRequest) -> wire::OrphanResponse;
         one list_extensions(wire::ListExtensionsRequest) -> wire::ListExtensionsResponse;
         one list_drivers(wire::ListDriversRequest) -> wire::ListDriversResponse;
+        one list_images(wire::ListImagesRequest) -> wire::ListImagesResponse;
+        many pull_image(wire::PullImageRequest) -> Self::PullImageStream;
+        one remove_image(wire::RemoveImageRequest) -> wire::RemoveImagesResponse;
+        one prune_images(wire::PruneImagesRequest) -> wire::RemoveImagesResponse;
         one list_workspaces(wire::ListWorkspacesRequest) -> wire::ListWorkspacesResponse;
         one delete_workspace(wire::DeleteWorkspaceRequest) -> wire::DeleteWorkspaceResponse;
         one list_volumes(wire::ListVolumesRequest) -> wire::ListVolumesResponse;

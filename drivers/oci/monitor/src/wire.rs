@@ -77,6 +77,14 @@ pub enum State {
     Created,
     /// The main process was executed.
     Running,
+    /// Not a state, but said beside it: what of the output could not be written since the monitor began. The state is
+    /// still the one that was said before.
+    Dropped {
+        /// Bytes of output.
+        bytes: u64,
+        /// Records of the log.
+        records: u64,
+    },
     /// It ended; everything of it is gone and the record is on disk. The monitor's last word.
     Exited {
         /// How.

@@ -33,13 +33,14 @@ impl Host {
             }
             let range = self.take_range(&ready.means, &plan)?;
             let record = self.record(call, &plan, range)?;
-            let spawned = self
-                .make_folders(&paths, range.first)
-                .failed("make the sandbox's folders")
-                .and_then(|()| self.make_disk(&plan, &paths))
-                .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
-                .and_then(|()| self.make_volumes(&plan, &call.identity))
-                .and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
+            let made = self.adopt_image(record.image.as_ref(), || {
+                self.make_folders(&paths, range.first)
+                    .failed("make the sandbox's folders")
+                    .and_then(|()| self.make_disk(&plan, &paths))
+                    .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
+                    .and_then(|()| self.make_volumes(&plan, &call.identity))
+            });
+            let spawned = made.and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
                 self.free_range(range.first);
             }
@@ -123,6 +124,7 @@ impl Host {
             commit: identity.commit,
             labels: Record::labels(identity, &plan.labels),
             annotations,
+            image: super::image::image_use(plan)?,
             first_id: range.first,
             ids: range.count,
             cgroups: self.cgroups(&identity.sandbox)?,

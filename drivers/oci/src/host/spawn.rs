@@ -74,12 +74,13 @@ impl Host {
         let workspace = WorkspaceName::new(plan.sandbox.workspace.as_str()).map_err(CallError::NotRun)?;
         let volumes = self.volume_binds(plan, &workspace)?;
         let program = agent.map(|_| ready.agent_program.as_path());
+        let image = self.unpacked(plan, record.ids.min(plan.security.mapped_ids))?;
         let document = LaunchDocument {
             id: record.id.to_string(),
-            spec: spec::runtime(plan, record, agent, &ready.means),
+            spec: spec::runtime(plan, record, agent, &ready.means, image.user.as_ref()),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
-            root: spec::root(plan, record, paths, program, volumes),
+            root: spec::root(plan, record, paths, program, volumes, &image),
             confinement: self.confinement(plan)?,
             user: !ready.means.root(),
         };

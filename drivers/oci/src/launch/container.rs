@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use chiton_confine::Enforced;
+use chiton_confine::{Confinement, Enforced};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::notify_socket::{NOTIFY_FILE, NotifySocket};
 use libcontainer::oci_spec::runtime::Spec;
@@ -18,7 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::stage::{BUNDLE, ROOT, STATE};
-use super::{Confinement, LaunchError, Step};
+use super::{LaunchError, Step};
 use crate::sys;
 
 /// A created container.
@@ -137,8 +137,7 @@ impl Executor for Execute {
         // Called as the last thing before init says that it is ready: root and capabilities are as the program will
         // have them, and what follows is a wait on a socket and an execve, which no profile refuses. So a container
         // that is reported as created is confined, and nothing that it executes can undo that.
-        let Confinement { seccomp, landlock } = &*self.confinement;
-        let word: Word = chiton_confine::apply(landlock, seccomp).map_err(|error| error.to_string());
+        let word: Word = chiton_confine::apply(&self.confinement).map_err(|error| error.to_string());
         let mut line = serde_json::to_vec(&word).unwrap_or_default();
         line.push(b'\n');
         let said = rustix::io::write(&*self.words, &line);

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chiton_confine::{Landlock, Program};
+use chiton_confine::Confinement;
 use chiton_oci_monitor::wire::{self, LaunchOrder, LaunchReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -50,28 +50,18 @@ pub(crate) struct LaunchDocument {
     pub(crate) enter: Option<PathBuf>,
     /// What the root file system is made of.
     pub(crate) root: RootDocument,
-    /// What the container's processes may ask of the kernel.
+    /// What the container's init applies to itself before it waits for its start.
     pub(crate) confinement: Confinement,
     /// Whether this is an ordinary user's, in its user namespace.
     pub(crate) user: bool,
-}
-
-/// What the container's init applies to itself before it waits for its start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Confinement {
-    /// System calls, compiled for this machine.
-    pub(crate) seccomp: Program,
-    /// Paths, as the sandbox sees them.
-    pub(crate) landlock: Landlock,
 }
 
 /// What the root file system is made of.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RootDocument {
-    /// A host folder below everything, shown with the sandbox's ids.
-    pub(crate) lower: Option<PathBuf>,
+    /// Host folders below what the sandbox writes, the highest first, shown with the sandbox's ids.
+    pub(crate) lowers: Vec<PathBuf>,
     /// Where what the sandbox writes is kept.
     pub(crate) layer: Layer,
     /// The host id that the sandbox's 0 is mapped to.
@@ -96,6 +86,8 @@ pub(crate) enum Entry {
     File(String, String),
     /// A link and what it points to.
     Link(String, String),
+    /// Whose an earlier folder is: user and group in the sandbox.
+    Owner(String, u32, u32),
 }
 
 /// One host path shown in the sandbox.

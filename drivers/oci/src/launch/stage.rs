@@ -28,8 +28,8 @@ pub(super) const BUNDLE: &str = "/run/bundle";
 pub(super) const STATE: &str = "/run/state";
 /// The bottom layer.
 const SKELETON: &str = "/run/skeleton";
-/// The image, with the sandbox's ids.
-const IMAGE: &str = "/run/image";
+/// The image's layers, with the sandbox's ids.
+const IMAGE: &str = "/run/i";
 
 /// Moves this process into a mount namespace of its own.
 pub(super) fn separate() -> Result<(), LaunchError> {
@@ -52,11 +52,17 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
         .map(|bind| clone_tree(&bind.source, !bind.device).map_err(|error| named(&bind.source, &error)))
         .collect::<Result<Vec<_>, _>>()
         .step("open what is shown from the host")?;
-    let lower = root
-        .lower
-        .as_deref()
-        .map(|path| image(path, root, user).map_err(|error| named(path, &error)))
-        .transpose()
+    // An ordinary user may not shift owners.
+    let users = if user || root.lowers.is_empty() {
+        None
+    } else {
+        Some(sys::user_namespace(root.first_id, root.ids).step("make the sandbox's ids")?)
+    };
+    let lowers = root
+        .lowers
+        .iter()
+        .map(|path| image(path, users.as_ref()).map_err(|error| named(path, &error)))
+        .collect::<Result<Vec<_>, _>>()
         .step("map the image's owners into the sandbox")?;
     let layer = layer::open(&root.layer)?;
     let volumes = volumes::open(&root.volumes)?;
@@ -72,7 +78,7 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
     }
     skeleton(root).step("lay out the bottom layer")?;
     let (upper, work) = layer.enter(root.first_id).step("enter the sandbox's disk")?;
-    overlay(lower, &upper, &work, user)?;
+    overlay(&lowers, &upper, &work, user)?;
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {
         show(&opened, bind, &source, root.first_id)
@@ -97,8 +103,9 @@ fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
 }
 
 /// A detached, read-only copy of a folder's mount on which the files' owners are shifted into the sandbox's range; an
-/// ordinary user may not shift them. The path is followed without links: it was resolved when the plan was made, and must not lead elsewhere since.
-fn image(path: &Path, root: &RootDocument, user: bool) -> io::Result<OwnedFd> {
+/// ordinary user may not shift them. The path is followed without links: it was resolved when the plan was made, and
+/// must not lead elsewhere since.
+fn image(path: &Path, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     let tree = open_tree(
@@ -106,9 +113,8 @@ fn image(path: &Path, root: &RootDocument, user: bool) -> io::Result<OwnedFd> {
         "",
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
     )?;
-    let users = if user { None } else { Some(sys::user_namespace(root.first_id, root.ids)?) };
     let attributes = Attributes { read_only: true, ..Attributes::default() };
-    sys::set_attributes(tree.as_fd(), attributes, users.as_ref().map(AsFd::as_fd))?;
+    sys::set_attributes(tree.as_fd(), attributes, users.map(AsFd::as_fd))?;
     Ok(tree)
 }
 
@@ -155,6 +161,11 @@ fn skeleton(root: &RootDocument) -> io::Result<()> {
                 symlink(target, &path)?;
                 lchown(&path, owner, owner)?;
             }
+            Entry::Owner(path, uid, gid) => {
+                let path = base.join(path.trim_start_matches('/'));
+                let shifted = |id: &u32| root.first_id.checked_add(*id);
+                lchown(&path, shifted(uid), shifted(gid))?;
+            }
         }
     }
     Ok(())
@@ -162,18 +173,20 @@ fn skeleton(root: &RootDocument) -> io::Result<()> {
 
 /// Mounts the overlay. Layers are named by descriptor: paths may hold commas and colons, and the sandbox sees this
 /// text in its own mount table.
-fn overlay(lower: Option<OwnedFd>, upper: &OwnedFd, work: &OwnedFd, user: bool) -> Result<(), LaunchError> {
+fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, user: bool) -> Result<(), LaunchError> {
     use std::os::fd::AsRawFd;
-    let lowers = match lower {
-        Some(tree) => {
-            move_mount(&tree, "", CWD, IMAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount the image")?;
-            format!("{IMAGE}:{SKELETON}")
-        }
-        None => SKELETON.to_owned(),
-    };
+    let mut stack = String::new();
+    for (index, tree) in lowers.iter().enumerate() {
+        // Short names: all of them together must fit into one page.
+        let place = format!("{IMAGE}/{index}");
+        fs::create_dir(&place).step("lay out the stage")?;
+        move_mount(tree, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount the image")?;
+        stack.push_str(&place);
+        stack.push(':');
+    }
     // An ordinary user may not write the extended attributes that the overlay otherwise uses.
     let options = format!(
-        "lowerdir={lowers},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{}",
+        "lowerdir={stack}{SKELETON},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{}",
         upper.as_raw_fd(),
         work.as_raw_fd(),
         if user { ",userxattr" } else { "" }

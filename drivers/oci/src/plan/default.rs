@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
+use chiton_image::{ImageConfig, Pinned};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
@@ -27,9 +28,11 @@ struct DriverConfig {
     security: Tighten,
     stop_grace_seconds: Option<u64>,
     disk: Option<DiskMeans>,
+    /// Not to run the image's own command when the request has none.
+    no_image_command: bool,
 }
 
-const KEYS: [&str; 5] = ["disk", "hostname", "read_only", "security", "stop_grace_seconds"];
+const KEYS: [&str; 6] = ["disk", "hostname", "image_command", "read_only", "security", "stop_grace_seconds"];
 
 impl DriverConfig {
     fn decode(value: &Value) -> Result<Self, Error> {
@@ -54,6 +57,9 @@ impl DriverConfig {
                     let name = value.as_str().ok_or_else(|| expected("a text"))?;
                     check_hostname(&field, name)?;
                     config.hostname = Some(name.to_owned());
+                }
+                "image_command" => {
+                    config.no_image_command = !value.as_bool().ok_or_else(|| expected("true or false"))?;
                 }
                 "read_only" => config.read_only = value.as_bool().ok_or_else(|| expected("true or false"))?,
                 "security" => config.security = Tighten::decode(value)?,
@@ -89,25 +95,43 @@ pub(crate) fn check_hostname(field: &str, name: &str) -> Result<(), Error> {
         .cure("use 1 to 63 letters, digits and inner hyphens"))
 }
 
-fn image(request: &PlanRequest, options: &OciOptions, read_only: bool) -> Result<ImagePlan, Error> {
+/// Finds out what a reference means now, and how the image wants to be run.
+pub(crate) type Resolver<'a> = &'a dyn Fn(&str) -> Result<(Pinned, ImageConfig), Error>;
+
+fn image(
+    request: &PlanRequest,
+    options: &OciOptions,
+    read_only: bool,
+    resolver: Resolver<'_>,
+) -> Result<(ImagePlan, ImageConfig), Error> {
+    let own = |kind, reference: &str, path| ImagePlan {
+        kind,
+        reference: reference.to_owned(),
+        path,
+        source: None,
+        digest: None,
+        layers: Vec::new(),
+        user: String::new(),
+        read_only,
+    };
     let reference = if request.image.is_empty() { "host" } else { request.image.as_str() };
     if reference == "host" {
         if !options.host_image {
             return Err(Error::refused("policy", "the image \"host\" is not allowed here")
                 .cure("name another image, or let the operator set host_image = true for this driver"));
         }
-        return Ok(ImagePlan { kind: ImageKind::Host, reference: reference.to_owned(), path: None, read_only });
+        return Ok((own(ImageKind::Host, reference, None), ImageConfig::default()));
     }
     let Some(path) = reference.strip_prefix("dir:") else {
-        return Err(Error::invalid("image", format!("image {reference:?} is not one that the oci driver can use"))
-            .cure("use \"host\", or \"dir:\" and the absolute path of a root folder"));
+        let (pinned, config) = resolver(reference)?;
+        return Ok((ImagePlan::resolved(reference, &pinned, &config.user, read_only), config));
     };
     if !path.starts_with('/') {
         return Err(Error::invalid("image", format!("the folder of image {reference:?} is not an absolute path"))
             .cure("begin it with \"/\", for example \"dir:/srv/images/debian\""));
     }
     let resolved = resolve(reference, Path::new(path), options)?;
-    Ok(ImagePlan { kind: ImageKind::Dir, reference: reference.to_owned(), path: Some(resolved), read_only })
+    Ok((own(ImageKind::Dir, reference, Some(resolved)), ImageConfig::default()))
 }
 
 /// Resolves the folder of a `dir:` image and checks that it may be one.
@@ -146,11 +170,16 @@ fn segment(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
-/// Makes the plan. It depends on the request, the options, where links lead and what the machine has, and on nothing
-/// else.
-pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions, means: &Means) -> Result<DefaultPlan, Error> {
+/// Makes the plan. It depends on the request, the options, where links lead, what the machine has and what the image's name
+/// means now, and on nothing else.
+pub(crate) fn default_plan(
+    request: &PlanRequest,
+    options: &OciOptions,
+    means: &Means,
+    resolver: Resolver<'_>,
+) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
-    let image = image(request, options, config.read_only)?;
+    let (image, from) = image(request, options, config.read_only, resolver)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
     let mut from_request = Vec::new();
     let mut said = |given: bool, pointer: String| {
@@ -178,7 +207,18 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions, means: &
         said(true, format!("/labels/{}", segment(key)));
     }
     let home = if image.kind == ImageKind::Host { "/workspace" } else { "/root" };
-    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("HOME".to_owned(), home.to_owned())]);
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    let mut from_image = Vec::new();
+    if image.kind == ImageKind::Oci {
+        // Whose home it is is known when the image's user was looked up; HOME is set then.
+        from_image.extend(["/image/source", "/image/digest", "/image/layers", "/image/user"].map(str::to_owned));
+        for (name, value) in from.env {
+            from_image.push(format!("/env/{}", segment(&name)));
+            env.insert(name, value);
+        }
+    } else {
+        env.insert("HOME".to_owned(), home.to_owned());
+    }
     for (name, value) in &request.env {
         said(true, format!("/env/{}", segment(name)));
         env.insert(name.clone(), value.clone());
@@ -201,14 +241,29 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions, means: &
     });
     let mut security = SecurityPlan::default();
     from_request.extend(config.security.apply(&mut security)?.into_iter().map(str::to_owned));
-    let default_workdir = if image.kind == ImageKind::Host { "/workspace" } else { "/" };
+    let default_workdir = match image.kind {
+        ImageKind::Host => "/workspace",
+        ImageKind::Oci if !from.workdir.is_empty() => {
+            from_image.push("/workdir".to_owned());
+            from.workdir.as_str()
+        }
+        ImageKind::Dir | ImageKind::Oci => "/",
+    };
     let workdir = if request.workdir.is_empty() { default_workdir } else { &request.workdir };
     // A root that cannot be written has nothing to limit.
     let default_disk = options.default_disk.as_ref().filter(|_| !config.read_only);
+    // A command of the request replaces entrypoint and command of the image, as it does in a pod.
+    let mut command = request.command.clone();
+    if command.is_empty() && !config.no_image_command {
+        command = from.entrypoint.into_iter().chain(from.command).collect();
+        if !command.is_empty() {
+            from_image.push("/command".to_owned());
+        }
+    }
     let plan = OciPlan {
         sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },
         image,
-        command: request.command.clone(),
+        command,
         env,
         labels: request.labels.clone(),
         annotations: BTreeMap::new(),
@@ -222,5 +277,5 @@ pub(crate) fn default_plan(request: &PlanRequest, options: &OciOptions, means: &
         security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };
-    Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request })
+    Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request, from_image })
 }

@@ -41,14 +41,21 @@ fn request() -> PlanRequest {
     }
 }
 
+/// A plan without a source of images.
+fn plan_of(request: &PlanRequest, options: &OciOptions) -> Result<chiton_driver::DefaultPlan, chiton_model::Error> {
+    default_plan(request, options, &means(), &|reference| {
+        Err(chiton_model::Error::invalid("image", format!("no image {reference:?}")))
+    })
+}
+
 fn config(driver_config: Value) -> chiton_model::Error {
-    default_plan(&PlanRequest { driver_config, ..request() }, &options(), &means()).unwrap_err()
+    plan_of(&PlanRequest { driver_config, ..request() }, &options()).unwrap_err()
 }
 
 #[test]
 fn the_same_request_gives_the_same_plan_and_every_slot_points_at_its_marker() {
-    let first = default_plan(&request(), &options(), &means()).unwrap();
-    assert_eq!(first, default_plan(&request(), &options(), &means()).unwrap());
+    let first = plan_of(&request(), &options()).unwrap();
+    assert_eq!(first, plan_of(&request(), &options()).unwrap());
     let slots: Vec<(&str, &str)> =
         first.slots.iter().map(|(pointer, slot)| (pointer.as_str(), slot.as_str())).collect();
     assert_eq!(
@@ -94,7 +101,7 @@ fn images_that_cannot_be_used_are_refused_with_a_cure() {
     std::fs::create_dir(&options.state_dir).unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     let refused = |image: String, options: &OciOptions| {
-        let error = default_plan(&PlanRequest { image, ..request() }, options, &means()).unwrap_err();
+        let error = plan_of(&PlanRequest { image, ..request() }, options).unwrap_err();
         assert!(error.cure.is_some(), "{error} has no cure");
         error
     };
@@ -114,7 +121,7 @@ fn images_that_cannot_be_used_are_refused_with_a_cure() {
 
 #[test]
 fn every_portable_write_lands_under_a_rule_that_allows_it() {
-    let mut plan = default_plan(&request(), &options(), &means()).unwrap().plan;
+    let mut plan = plan_of(&request(), &options()).unwrap().plan;
     let before = plan.clone();
     let writes = [
         PortableWrite::Env { name: "B".to_owned(), value: "2".to_owned() },
@@ -147,7 +154,7 @@ fn every_portable_write_lands_under_a_rule_that_allows_it() {
 
 #[test]
 fn a_plan_with_weakened_confinement_or_a_bad_path_is_refused() {
-    let plan = default_plan(&request(), &options(), &means()).unwrap().plan;
+    let plan = plan_of(&request(), &options()).unwrap().plan;
     let refused = |change: &dyn Fn(&mut Value)| {
         let mut changed = plan.clone();
         change(&mut changed);
@@ -167,7 +174,7 @@ fn a_plan_with_weakened_confinement_or_a_bad_path_is_refused() {
 
 #[test]
 fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
-    let mut plan = default_plan(&request(), &options(), &means()).unwrap().plan;
+    let mut plan = plan_of(&request(), &options()).unwrap().plan;
     plan["resources"] = json!({ "cpu": "1", "memory": "64Mi", "pids": 10 });
     let mounted = |controllers: &[&str]| {
         crate::means::Means::of_root(vec![chiton_oci_monitor::cgroup::Mounted {
@@ -190,7 +197,7 @@ fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
 fn limits(resources: Value, driver_config: Value, means: &Means) -> Result<(), chiton_model::Error> {
     let resources: Resources = serde_json::from_value(resources).unwrap();
     let request = PlanRequest { resources, driver_config, ..request() };
-    let plan = default_plan(&request, &options(), means)?.plan;
+    let plan = default_plan(&request, &options(), means, &|_| unreachable!())?.plan;
     let mounted = chiton_oci_monitor::cgroup::Mounted {
         root: "/sys/fs/cgroup".into(),
         unified: true,
@@ -203,11 +210,11 @@ fn limits(resources: Value, driver_config: Value, means: &Means) -> Result<(), c
 fn the_means_of_a_disk_limit_stands_in_the_plan_and_a_loss_at_stop_is_said_there() {
     let resources = Resources { disk: Some("64Mi".parse().unwrap()), ..Resources::default() };
     let asked = PlanRequest { resources, ..request() };
-    let kept = default_plan(&asked, &options(), &means()).unwrap();
+    let kept = plan_of(&asked, &options()).unwrap();
     assert_eq!(kept.plan["resources"], json!({ "disk": "64Mi", "disk_by": "image" }));
     assert!(kept.from_request.contains(&"/resources/disk".to_owned()));
     let asked = PlanRequest { driver_config: json!({ "disk": "memory" }), ..asked };
-    let lost = default_plan(&asked, &options(), &means()).unwrap();
+    let lost = plan_of(&asked, &options()).unwrap();
     assert_eq!(lost.plan["resources"], json!({ "disk": "64Mi", "disk_by": "memory", "disk_lost_at_stop": true }));
     assert!(lost.from_request.contains(&"/resources/disk_by".to_owned()));
 }
@@ -242,7 +249,7 @@ fn an_operators_disk_limit_is_for_requests_that_name_none_and_have_a_writable_la
     options.default_disk = Some("2Gi".parse().unwrap());
     let disk = |resources: Resources, driver_config: Value| {
         let request = PlanRequest { resources, driver_config, ..request() };
-        default_plan(&request, &options, &means()).unwrap().plan["resources"]["disk"].clone()
+        plan_of(&request, &options).unwrap().plan["resources"]["disk"].clone()
     };
     assert_eq!(disk(Resources::default(), json!({})), "2Gi");
     let own = Resources { disk: Some("1Gi".parse().unwrap()), ..Resources::default() };

@@ -221,6 +221,7 @@ pub fn sandbox_id() -> SandboxId {
 pub async fn call(driver: &OciDriver, request: &PlanRequest, id: &SandboxId) -> CreateCall {
     let default = driver.default_plan(request).await.unwrap();
     driver.validate(&default.plan).await.unwrap();
+    driver.prepare(id, &default.plan).await.unwrap();
     fill(default.plan, id)
 }
 
