@@ -58,6 +58,18 @@ pub enum ImageError {
         /// What is wrong.
         why: String,
     },
+    /// The image's user is none that the sandbox has.
+    #[error("the image's user {user:?} is {uid}:{gid}, and the sandbox has {}", ids_shown(*.ids))]
+    Ids {
+        /// As the image's config names it, printable.
+        user: String,
+        /// What that comes to.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// How many ids the sandbox has, from 0 up.
+        ids: u32,
+    },
     /// An entry of a layer that is not taken.
     #[error("layer entry {entry:?} is refused: {why}")]
     Entry {
@@ -113,6 +125,10 @@ pub enum ImageError {
     },
 }
 
+fn ids_shown(ids: u32) -> String {
+    if ids <= 1 { "the id 0 alone".to_owned() } else { format!("the ids 0 to {}", ids - 1) }
+}
+
 /// Names what failed.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: impl Into<String>) -> Result<T>;
@@ -151,6 +167,12 @@ impl From<ImageError> for Error {
             ImageError::Digest { .. } => Self::refused("driver", text)
                 .cure("do not use this source: it serves other bytes than it names, or they were damaged on the way"),
             ImageError::Form { .. } => Self::refused("driver", text).cure("build the image anew with another tool"),
+            // One id is what an ordinary user's gateway gives a sandbox with an image.
+            ImageError::Ids { ids: 0..=1, .. } => Self::refused("driver", text)
+                .cure("use an image that runs as root (\"USER 0\"), or run the gateway as root"),
+            ImageError::Ids { .. } => {
+                Self::refused("driver", text).cure("build the image with a user and a group among these")
+            }
             ImageError::Entry { .. } => Self::refused("driver", text)
                 .cure("build the image without this entry; docs/images.md lists what is taken"),
             ImageError::TooLarge { .. } => Self::refused("policy", text)

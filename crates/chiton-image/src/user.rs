@@ -77,7 +77,7 @@ pub fn resolve_user(text: &str, layers: &[PathBuf], owner: Owner, ids: u32) -> R
     others.dedup();
     others.truncate(GROUPS);
     if uid >= ids || gid >= ids {
-        return Err(wrong(format!("a sandbox has the ids 0 to {}, and this is {uid}:{gid}", ids.saturating_sub(1))));
+        return Err(ImageError::Ids { user: chiton_model::printable(text), uid, gid, ids });
     }
     let home = account.map(|account| account.home).filter(|home| home.starts_with('/') && !home.contains('\0'));
     let home = home.unwrap_or(if uid == 0 { "/root" } else { "/" }).to_owned();

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use self::build::{Layer, Meta, Packing, image};
 use crate::harness::{Gateway, root};
 
-/// A layout with a shell, in which `app` runs `sleep`.
-fn layout(gateway: &Gateway, name: &str) -> String {
+/// An image with a shell and a `note`, in which `user` runs `sleep`.
+pub(crate) fn made(note: &str, user: &str) -> build::Image {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let busybox =
         fs::read(busybox.expect("busybox is missing; install the Debian package busybox-static")).expect("a program");
@@ -26,10 +26,14 @@ fn layout(gateway: &Gateway, name: &str) -> String {
         .folder("etc", 0o755)
         .file("etc/passwd", b"app:x:1234:2345::/home/app:/bin/sh\n")
         .file("etc/group", b"app:x:2345:\n");
-    let top = Layer::default().file("note", name.as_bytes());
-    let run = json!({ "User": "app", "Env": ["FROM=image", "PATH=/bin"], "WorkingDir": "/srv/app", "Entrypoint": ["sleep"], "Cmd": ["600"] });
-    let made = image(&[(base, Packing::Gzip), (top, Packing::Zstd)], &run);
-    format!("oci:{}:1", made.layout(&gateway.path(name), "1").display())
+    let top = Layer::default().file("note", note.as_bytes());
+    let run = json!({ "User": user, "Env": ["FROM=image", "PATH=/bin"], "WorkingDir": "/srv/app", "Entrypoint": ["sleep"], "Cmd": ["600"] });
+    image(&[(base, Packing::Gzip), (top, Packing::Zstd)], &run)
+}
+
+/// A layout of an image whose user is `app`.
+fn layout(gateway: &Gateway, name: &str) -> String {
+    format!("oci:{}:1", made(name, "app").layout(&gateway.path(name), "1").display())
 }
 
 fn images(gateway: &Gateway) -> Value {

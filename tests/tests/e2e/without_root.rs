@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::harness::terminal::Terminal;
 use crate::harness::{Output, PROGRAM, Share, root, share};
+use crate::images::made;
 
 /// A throw-away user with a home.
 struct User {
@@ -32,6 +34,21 @@ impl User {
             fs::copy(PROGRAM, folder.path().join("chiton")).expect("a copy");
         }
         Self { name, folder, gateway: None }
+    }
+
+    /// Takes the range of ids away that the system may have granted with the user.
+    fn take_range(&self) {
+        for (file, remove) in [("/etc/subuid", "--del-subuids"), ("/etc/subgid", "--del-subgids")] {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let Some(range) = text.lines().find_map(|line| line.strip_prefix(&format!("{}:", self.name))) else {
+                continue;
+            };
+            let (first, count) = range.split_once(':').expect("a range");
+            let (first, count): (u64, u64) = (first.parse().expect("an id"), count.parse().expect("a number"));
+            let range = format!("{first}-{}", first + count - 1);
+            let done = Command::new("usermod").args([remove, &range, &self.name]).output();
+            assert!(done.as_ref().is_ok_and(|output| output.status.success()), "{done:?}");
+        }
     }
 
     fn home(&self) -> PathBuf {
@@ -191,4 +208,103 @@ fn the_demo_runs_for_an_ordinary_user() {
     assert!(said.contains("Nothing is left."), "{said}");
     let left = user.left();
     assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+/// Images, volumes, limits of the disk, networks, terminals and copies, as far as an ordinary user can have them.
+fn the_rest_of_it(mut user: User) {
+    user.begin();
+    let put = |name: &str| user.folder.path().join(name);
+    let layout = format!("oci:{}:1", made("of a layout", "").layout(&put("layout"), "1").display());
+    made("of an archive", "0:0").saved(&put("saved.tar"), "note:1");
+    let archive = format!("tar:{}", put("saved.tar").display());
+    let app = format!("oci:{}:1", made("of app", "app").layout(&put("app"), "1").display());
+    let sh = |name: &str, script: &str| user.chiton(&["sandbox", "exec", name, "--", "sh", "-c", script]);
+
+    // Two sandboxes of images, one after the other from each kind of place, with the same volume at once.
+    user.chiton(&["sandbox", "create", "one", "--image", &layout, "--volume", "work:/srv/work"]).ok();
+    let said = sh("one", "id -u; pwd; cat /note; echo; touch /bin/new && echo kept > /srv/work/note; stat -c %u /note");
+    assert_eq!(said.ok(), "0\n/srv/app\nof a layout\n0\n");
+    user.chiton(&["sandbox", "create", "two", "--image", &archive, "--volume", "work:/data"]).ok();
+    let said =
+        sh("two", "cat /note; echo; cat /data/note; stat -c %u /data/note; echo more >> /data/note; ls /bin/new 2>&1");
+    assert!(said.stdout.starts_with("of an archive\nkept\n0\n"), "{said:?}");
+    assert_ne!(said.code, 0, "a layer that one sandbox writes to is not the other's: {said:?}");
+    assert_eq!(sh("one", "cat /srv/work/note").ok(), "kept\nmore\n");
+    // The machine's own programs, read-only, with the same volume.
+    user.chiton(&["sandbox", "create", "three", "--volume", "work:/data:ro"]).ok();
+    let said = sh("three", "cat /data/note; touch /data/x 2>&1 || echo refused");
+    assert!(said.stdout.starts_with("kept\nmore\n") && said.stdout.ends_with("refused\n"), "{said:?}");
+
+    // A sandbox's image goes on after its gateway, and after a stop.
+    user.end("KILL");
+    user.begin();
+    let sh = |name: &str, script: &str| user.chiton(&["sandbox", "exec", name, "--", "sh", "-c", script]);
+    user.chiton(&["sandbox", "stop", "one"]).ok();
+    user.chiton(&["sandbox", "start", "one"]).ok();
+    assert_eq!(sh("one", "cat /note /srv/work/note; [ -e /bin/new ] && echo new").ok(), "of a layoutkept\nmore\nnew\n");
+
+    // A terminal, and copies in both directions, where an image is the root.
+    let script = "[ -t 0 ] && [ -t 1 ] && echo a terminal; read line; echo got $line; exit 7";
+    let mut terminal =
+        Terminal::run(user.command(&["sandbox", "exec", "-it", "one", "--", "sh", "-c", script]), 40, 100);
+    terminal.until("a terminal\r\n");
+    terminal.type_in("typed\r");
+    let (code, shown) = terminal.end();
+    assert!(code == Some(7) && shown.ends_with("got typed\r\n"), "{code:?} {shown:?}");
+    fs::write(user.home().join("in"), "in and out\n").expect("a file");
+    fs::set_permissions(user.home().join("in"), fs::Permissions::from_mode(0o644)).expect("its mode");
+    user.chiton(&["sandbox", "cp", "in", "one:/srv/work/in"]).ok();
+    user.chiton(&["sandbox", "cp", "two:/data/in", "back"]).ok();
+    assert_eq!(fs::read_to_string(user.home().join("back")).expect("the copy"), "in and out\n");
+
+    // A disk in memory when it was asked for; it is full at its limit.
+    let memory: &[&str] = &["--driver", "oci", "--driver-config", "{\"disk\": \"memory\"}"];
+    user.chiton(&[&["sandbox", "create", "disk", "--disk", "16Mi"], memory].concat()).ok();
+    let full = sh("disk", "head -c 32M /dev/zero > /workspace/x; stat -c %s /workspace/x");
+    assert!(full.stderr.contains("No space left on device"), "{full:?}");
+    assert!(full.stdout.trim().parse::<u64>().is_ok_and(|size| size <= 16 << 20), "{full:?}");
+
+    // What cannot be had is refused, with what to do, and leaves nothing.
+    for (arguments, wanted) in [
+        (&["--image", &app][..], &["1234:2345", "the id 0 alone", "USER 0", "gateway as root"][..]),
+        (&["--network", "bridge"], &["only be made by root", "network none"]),
+        (&["--disk", "64Mi"], &["needs root", "disk = \"memory\""]),
+        (&["--cpu", "500m"], &["resources.cpu", "Delegate=yes"]),
+    ] {
+        let refused = user.chiton(&[&["sandbox", "create", "refused"], arguments].concat()).refused();
+        assert!(wanted.iter().all(|wanted| refused.contains(wanted)), "{arguments:?}: {refused}");
+    }
+    let refused = user.chiton(&["volume", "create", "sized", "--size", "16Mi"]).refused();
+    assert!(refused.contains("needs root") && refused.contains("leave its size out"), "{refused}");
+
+    let refused = user.chiton(&["volume", "delete", "work"]).refused();
+    assert!(refused.contains("used by"), "{refused}");
+    for name in ["one", "two", "three", "disk"] {
+        user.chiton(&["sandbox", "delete", name]).ok();
+    }
+    let listed: Value = serde_json::from_str(&user.chiton(&["--json", "sandbox", "list"]).ok()).expect("JSON");
+    assert_eq!(listed, serde_json::json!([]), "what was refused is not there");
+    user.chiton(&["volume", "delete", "work"]).ok();
+    user.chiton(&["image", "prune", "--older-than", "1ms"]).ok();
+    user.end("TERM");
+    let left = user.left();
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+#[test]
+fn an_ordinary_user_has_images_volumes_terminals_and_copies() {
+    if root() && Path::new("/usr/sbin/useradd").exists() {
+        let _share = share(Share::Part);
+        the_rest_of_it(User::new());
+    }
+}
+
+#[test]
+fn an_ordinary_user_without_a_range_of_ids_has_them_too() {
+    if root() && Path::new("/usr/sbin/useradd").exists() {
+        let _share = share(Share::Part);
+        let user = User::new();
+        user.take_range();
+        the_rest_of_it(user);
+    }
 }

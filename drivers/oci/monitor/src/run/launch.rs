@@ -94,12 +94,13 @@ impl Launch {
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"];
 
 /// Looks at a created container from outside and refuses one that is less confined than promised: every namespace its
-/// own (but the network's, where it is to share that), and what [`verify_process`] demands.
+/// own (but the network's, where it is to share that), and what [`verify_process`] demands. `pid` is the monitor's number
+/// for it in both.
 pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
-    let pid = crate::user::outer_pid(pid)?;
+    let outer = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     for namespace in NAMESPACES.into_iter().filter(|namespace| !host_network || *namespace != "net") {
-        let theirs = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
+        let theirs = fs::read_link(format!("/proc/{outer}/ns/{namespace}"))?;
         let ours = fs::read_link(format!("/proc/self/ns/{namespace}"))?;
         if theirs == ours {
             return refuse(format!("the container shares the host's {namespace} namespace"));
@@ -115,8 +116,8 @@ pub(super) fn verify_process(pid: i32) -> io::Result<()> {
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     let mut status = String::new();
     // A monitor in a pid namespace of its own numbers processes in another way than its `/proc`.
-    let pid = crate::user::outer_pid(pid)?;
-    BufReader::new(fs::File::open(format!("/proc/{pid}/status"))?).read_to_string(&mut status)?;
+    let outer = crate::user::outer_pid(pid)?;
+    BufReader::new(fs::File::open(format!("/proc/{outer}/status"))?).read_to_string(&mut status)?;
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim);
     if field("Seccomp") != "2" {
