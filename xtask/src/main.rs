@@ -1,5 +1,5 @@
 //! Chores. `cargo xtask test` sets up what the tests need and runs them all; `lint` and `bench` do what they say; `crash`
-//! kills a real gateway over and over; `guest` runs the driver's tests in a virtual machine; `ci` is what the gate runs.
+//! kills a real gateway over and over; `limits` prints what happens when limits are exceeded; `guest` runs the driver's tests in a virtual machine; `ci` is what the gate runs.
 #![forbid(unsafe_code)]
 
 mod guest;
@@ -9,7 +9,7 @@ use std::env;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str =
-    "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | ci";
+    "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | limits | ci";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "bench" => setup::prepare().and_then(|()| bench(&rest)),
         "crash" => setup::prepare().and_then(|()| crash(&rest)),
+        "limits" => setup::prepare().and_then(|()| limits()),
         "guest" => setup::prepare_guest().and_then(|()| guest::run(&rest)),
         "ci" => setup::prepare().and_then(|()| lint()).and_then(|()| test(&rest)),
         _ => Err(USAGE.to_owned()),
@@ -46,6 +47,25 @@ fn test(rest: &[String]) -> Result<(), String> {
     let mut arguments = vec!["test", "--workspace", "--locked"];
     arguments.extend(rest.iter().map(String::as_str));
     cargo(&arguments)
+}
+
+/// Exceeds every limit and prints what happened, for root and for an ordinary user.
+fn limits() -> Result<(), String> {
+    for (binary, test) in [("table", "every_limit"), ("ordinary", "the_table_of_limits")] {
+        cargo(&[
+            "test",
+            "--quiet",
+            "--locked",
+            "-p",
+            "chiton-driver-oci",
+            "--test",
+            binary,
+            test,
+            "--",
+            "--nocapture",
+        ])?;
+    }
+    Ok(())
 }
 
 fn lint() -> Result<(), String> {

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 7] = [
+const PACKAGES: [(&str, &[&str]); 9] = [
+    // The packet filter of sandboxes on a bridge, and what tests build a network with.
+    ("nftables", &["/usr/sbin/nft"]),
+    ("iproute2", &["/usr/sbin/ip", "/sbin/ip"]),
     // The root of sandboxes made from a folder.
     ("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
     // An ordinary user maps the ids that it was granted by two programs of this package.

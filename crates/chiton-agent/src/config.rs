@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use chiton_confine::Confinement;
+
 /// Everything that starts so is the agent's own and never reaches a program.
 const PREFIX: &[u8] = b"CHITON_";
 
@@ -16,6 +18,8 @@ pub struct Config {
     pub token: String,
     /// Which start of the sandbox this is.
     pub attempt: String,
+    /// What the agent applies to itself and thereby to all that it starts; none where the driver has done so before.
+    pub confinement: Option<Confinement>,
     /// Where programs start when they name no folder; none means the agent's own working folder.
     pub workdir: Option<PathBuf>,
     /// The environment that programs inherit.
@@ -36,6 +40,9 @@ pub enum ConfigError {
     /// A path is not absolute.
     #[error("{0} is {1:?}, which is not an absolute path")]
     NotAbsolute(&'static str, PathBuf),
+    /// The confinement cannot be read.
+    #[error("CHITON_AGENT_CONFINEMENT is not a confinement: {0}")]
+    Confinement(serde_json::Error),
     /// Something other than `--` came first.
     #[error("unexpected argument {0:?}; put the command after --")]
     Argument(OsString),
@@ -67,6 +74,9 @@ impl Config {
             socket: absolute("CHITON_AGENT_SOCKET", socket.into())?,
             token: text("CHITON_AGENT_TOKEN", take("CHITON_AGENT_TOKEN"))?,
             attempt: text("CHITON_AGENT_ATTEMPT", take("CHITON_AGENT_ATTEMPT"))?,
+            confinement: take("CHITON_AGENT_CONFINEMENT")
+                .map(|text| serde_json::from_slice(text.as_bytes()).map_err(ConfigError::Confinement))
+                .transpose()?,
             workdir: take("CHITON_AGENT_WORKDIR")
                 .map(|folder| absolute("CHITON_AGENT_WORKDIR", folder.into()))
                 .transpose()?,

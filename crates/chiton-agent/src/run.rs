@@ -35,6 +35,9 @@ pub enum RunError {
     /// The kernel refused what an agent cannot do without.
     #[error("the agent could not {0}: {1}")]
     System(&'static str, io::Error),
+    /// It could not be confined as the driver wants it, so nothing may run.
+    #[error("the sandbox could not be confined: {0}")]
+    Confine(#[from] chiton_confine::ApplyError),
     /// The main program did not start.
     #[error("the main program did not start: {0}")]
     Command(#[from] SpawnError),
@@ -63,6 +66,10 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<i32, RunError> {
     // From here on programs of the same user cannot read memory and descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| RunError::System("protect its token", error.into()))?;
+    // Before there is a second thread: it holds for all threads then, and for every program.
+    if let Some(confinement) = &config.confinement {
+        chiton_confine::apply(confinement)?;
+    }
     if !getpid().is_init() {
         // Orphans come to process 1 by themselves; to us only on request.
         set_child_subreaper(Some(getpid())).map_err(|error| RunError::System("become a subreaper", error.into()))?;
@@ -78,7 +85,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<i32, RunError> {
 }
 
 async fn live(config: Config) -> Result<i32, RunError> {
-    let Config { socket, token, attempt, workdir, env, command } = config;
+    let Config { socket, token, attempt, confinement: _, workdir, env, command } = config;
     let processes = Processes::default();
     let notices = Processes::notices().map_err(|error| RunError::System("watch its children", error))?;
     tokio::spawn(processes.clone().reap(notices));

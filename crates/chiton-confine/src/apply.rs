@@ -1,11 +1,14 @@
 //! Applying profiles to the calling process.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::Program;
@@ -56,10 +59,21 @@ pub struct Enforced {
     pub landlock_abi: i32,
 }
 
+/// What a process is to apply to itself, as it is handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    /// System calls, compiled for this machine.
+    pub seccomp: Program,
+    /// Paths, as the process sees them.
+    pub landlock: Landlock,
+}
+
 /// Confines the calling thread and all that it starts, for good: paths first, then system calls. Sets `no_new_privs`.
 /// To be called by a process with one thread. An error may leave it half confined: it must end then.
-pub fn apply(landlock: &Landlock, program: &Program) -> Result<Enforced, ApplyError> {
-    let (held, abi) = restrict(landlock)?;
+pub fn apply(confinement: &Confinement) -> Result<Enforced, ApplyError> {
+    let program = &confinement.seccomp;
+    let (held, abi) = restrict(&confinement.landlock)?;
     seccompiler::apply_filter(&program.0).map_err(|error| ApplyError::Seccomp(error.to_string()))?;
     Ok(Enforced { seccomp_instructions: program.instructions(), landlock: held, landlock_abi: abi })
 }
@@ -92,8 +106,10 @@ fn restrict(landlock: &Landlock) -> Result<(Held, i32), ApplyError> {
     }
     let mut created = ruleset(landlock, level).map_err(failed)?;
     for rule in &landlock.rules {
-        let opened = PathFd::new(&rule.path)
-            .map_err(|error| ApplyError::Path { path: rule.path.clone(), why: error.to_string() })?;
+        let opened = open(&rule.path).map_err(|error| ApplyError::Path {
+            path: rule.path.clone(),
+            why: if error == Errno::LOOP { "a link stands in it".to_owned() } else { error.to_string() },
+        })?;
         let rights = rule.rights.iter().map(|right| rights(*right)).fold(BitFlags::EMPTY, |sum, some| sum | some);
         // What only a folder can give is left out where the path is a file; that is no weakening.
         let beneath = PathBeneath::new(opened, rights).set_compatibility(CompatLevel::BestEffort);
@@ -110,6 +126,12 @@ fn restrict(landlock: &Landlock) -> Result<(Held, i32), ApplyError> {
         RulesetStatus::NotEnforced => Held::Not,
     };
     Ok((held, abi))
+}
+
+/// Opens a rule's path. A former run of the sandbox may have put a link there, which would move the rights to where it
+/// points.
+fn open(path: &str) -> Result<OwnedFd, Errno> {
+    openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
 fn rights(right: Right) -> BitFlags<AccessFs> {

@@ -66,8 +66,8 @@ pub enum ApplyError {
     /// The kernel did not take the filter.
     #[error("the seccomp filter was not installed: {0}")]
     Seccomp(String),
-    /// A path rule could not be made.
-    #[error("path {path:?} of the Landlock rules is not in the sandbox: {why}")]
+    /// A path rule could not be made: the path is not in the sandbox, or a link stands in it.
+    #[error("path {path:?} of the Landlock rules cannot be used: {why}")]
     Path {
         /// The path.
         path: String,

@@ -13,7 +13,7 @@ mod seccomp;
 mod standard;
 mod table;
 
-pub use apply::{Enforced, Held, apply, enforceable};
+pub use apply::{Confinement, Enforced, Held, apply, enforceable};
 pub use check::{Alternative, Check};
 pub use compile::{Arch, Program};
 pub use error::{ApplyError, ProfileError};

@@ -133,6 +133,12 @@ pub trait ComputeDriver: Send + Sync + 'static {
         None
     }
 
+    /// How many bytes of main processes' output could not be kept because writing them failed, since this process began.
+    /// What is given up to stay within a log's limit is not counted here.
+    fn lost_output(&self) -> u64 {
+        0
+    }
+
     /// The main process's output.
     async fn logs(&self, _id: &SandboxId, _options: LogOptions) -> CallResult<LogStream> {
         let id = self.capabilities().id.to_string();

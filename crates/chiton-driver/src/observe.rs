@@ -76,6 +76,9 @@ pub struct LogChunk {
     pub stderr: bool,
     /// The bytes as they came.
     pub data: Bytes,
+    /// How many bytes of output are missing before these, given up to keep within the limit or because they could not be
+    /// written. A chunk that tells of such has no data.
+    pub dropped: u64,
 }
 
 /// A stream of output.

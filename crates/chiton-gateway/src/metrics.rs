@@ -1,6 +1,6 @@
 //! Metrics, in the `OpenMetrics` text form.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chiton_lifecycle::Engine;
@@ -30,6 +30,11 @@ struct ExtensionLabels {
     extension: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DriverLabels {
+    driver: String,
+}
+
 /// What is counted.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -40,6 +45,7 @@ pub struct Metrics {
     attempts: Family<ExtensionLabels, Counter>,
     held: Gauge,
     requests: Counter,
+    lost: Family<DriverLabels, Counter>,
 }
 
 /// 50 µs to about 100 s, in factors of four: a hook is microseconds, an image pull minutes.
@@ -75,7 +81,13 @@ impl Default for Metrics {
         );
         registry.register("held_sandboxes", "Sandboxes that wait for something that is missing", held.clone());
         registry.register("requests", "API requests", requests.clone());
-        Self { registry: Mutex::new(registry), seconds, failures, obligations, oldest, attempts, held, requests }
+        let lost = Family::<DriverLabels, Counter>::default();
+        registry.register(
+            "log_dropped_bytes",
+            "Output of main processes that could not be written, since the gateway started",
+            lost.clone(),
+        );
+        Self { registry: Mutex::new(registry), seconds, failures, obligations, oldest, attempts, held, requests, lost }
     }
 }
 
@@ -111,6 +123,10 @@ impl Metrics {
         let oldest = of(ObligationStatus::Open).map(|obligation| obligation.opened_at).min();
         // The wall clock may have been set back since.
         self.oldest.set(oldest.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0)));
+        for driver in engine.drivers() {
+            let labels = DriverLabels { driver: driver.capabilities().id.to_string() };
+            self.lost.get_or_create(&labels).inner().store(driver.lost_output(), Ordering::Relaxed);
+        }
         self.held.set(i64::try_from(engine.held()).unwrap_or(i64::MAX));
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use chiton_driver_oci::{OciDriver, OciOptions};
 use chiton_gateway::{BuiltDriver, DriverContext, DriverKind, Finding};
 use chiton_lifecycle::extension::{ConfigIssue, decode_config};
 use chiton_model::{DriverId, Error, GatewayId, MemoryQuantity};
+use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,6 +37,11 @@ struct Config {
     disk: Option<MemoryQuantity>,
     /// How much a volume that is made without a size may hold, for example "10Gi". Default: no limit of its own.
     volume_size: Option<MemoryQuantity>,
+    /// Whether a sandbox may keep the host's network, and with it reach what listens on the host's loopback interface
+    /// and in its abstract namespace of Unix sockets. Default: no.
+    host_network: Option<bool>,
+    /// The bridge of sandboxes that ask for one.
+    bridge: BridgeConfig,
 }
 
 /// `[compute.driver.oci.images]`.
@@ -142,6 +149,58 @@ impl ImagesConfig {
     }
 }
 
+/// `[compute.driver.oci.bridge]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct BridgeConfig {
+    /// The bridge's own IPv4 range, from /16 to /29, used by nothing else. Default: a free /20 of 10.128.0.0/9.
+    subnet: Option<String>,
+    /// Name servers of sandboxes whose request names none, at most three IPv4 addresses; their port 53 is open even if
+    /// they are private. Default: the host's own servers that are public.
+    dns: Vec<Ipv4Addr>,
+    /// Private, link-local and host addresses that requests may ask for, as ranges. Default: none.
+    allow_private: Vec<String>,
+    /// Whether `net.ipv4.ip_forward` may be set, which makes this machine a router. Default: no.
+    enable_forwarding: Option<bool>,
+}
+
+impl BridgeConfig {
+    fn range(text: &str) -> Option<Ipv4Net> {
+        text.parse::<Ipv4Net>().ok().filter(|range| range.trunc() == *range)
+    }
+
+    fn check(&self, issue: &mut dyn FnMut(&str, String, &str)) {
+        if let Some(text) = &self.subnet {
+            let fits = Self::range(text).filter(|range| (16..=29).contains(&range.prefix_len()));
+            if fits.is_none() {
+                issue(
+                    "/bridge/subnet",
+                    format!("{text:?} is not an IPv4 range from /16 to /29 without host bits"),
+                    "write a range that nothing else uses, for example \"10.200.0.0/20\"",
+                );
+            }
+        }
+        for (index, text) in self.allow_private.iter().enumerate().filter(|(_, text)| Self::range(text).is_none()) {
+            issue(
+                &format!("/bridge/allow_private/{index}"),
+                format!("{text:?} is not an IPv4 range without host bits"),
+                "write a range such as \"10.1.0.0/16\" or \"10.1.2.3/32\"",
+            );
+        }
+        if self.dns.len() > 3 {
+            issue("/bridge/dns", "resolvers read at most three name servers".to_owned(), "name at most three");
+        }
+        let unusable = |server: &Ipv4Addr| server.is_loopback() || server.is_multicast() || server.is_unspecified();
+        for (index, server) in self.dns.iter().enumerate().filter(|(_, server)| unusable(server)) {
+            issue(
+                &format!("/bridge/dns/{index}"),
+                format!("name server {server} cannot be reached from a sandbox"),
+                "name a server that other machines reach too",
+            );
+        }
+    }
+}
+
 /// The `oci` driver: containers run directly, without a daemon.
 #[must_use]
 pub fn oci() -> DriverKind {
@@ -188,6 +247,7 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
             issue(pointer, "less than 8 MiB hold no file system".to_owned(), "use at least \"8Mi\"");
         }
     }
+    config.bridge.check(&mut issue);
     issues
 }
 
@@ -204,6 +264,11 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
     options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);
     options.default_disk = config.disk;
     options.volume_size = config.volume_size;
+    options.network.host = config.host_network.unwrap_or(false);
+    options.network.subnet = config.bridge.subnet.as_deref().and_then(BridgeConfig::range);
+    options.network.dns = config.bridge.dns;
+    options.network.allow_private = config.bridge.allow_private.iter().filter_map(|r| BridgeConfig::range(r)).collect();
+    options.network.enable_forwarding = config.bridge.enable_forwarding.unwrap_or(false);
     Ok(options)
 }
 

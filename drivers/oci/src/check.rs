@@ -17,7 +17,7 @@ const LEAST_MEMORY: u64 = 16 << 20;
 const LEAST_MILLICORES: u64 = 10;
 
 /// Whether a text still has a slot in it, so that it cannot be checked yet.
-fn open(text: &str) -> bool {
+pub(crate) fn open(text: &str) -> bool {
     text.contains("<known after apply: ")
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &d
 
 /// Checks what is certain of the plan's texts alone.
 pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
-    if let Some(what) = plan.security.looser_than_default() {
+    if let Some(what) = plan.security.looser_than_default_on(plan.network.mode) {
         return Err(Error::refused(
             "driver",
             format!("the plan's confinement is looser than the driver's own: {what}"),

@@ -41,6 +41,8 @@ impl Connection {
         }
         self.reader.get_ref().set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match wire::receive(&mut self.reader) {
+            // Said beside the state; whoever counts it reads the stream itself.
+            Ok(Some(State::Dropped { .. })) => self.next(deadline),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::Error::from(io::ErrorKind::TimedOut)),
             // A monitor that was killed with our request unread resets the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),

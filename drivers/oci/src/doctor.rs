@@ -51,6 +51,8 @@ pub fn doctor(options: &OciOptions) -> Vec<Finding> {
     findings.push(folder("state folder", &options.state_dir));
     findings.push(folder("run folder", &options.run_dir));
     findings.push(images(options));
+    let network = crate::network::doctor::looks(&options.network);
+    findings.extend(network.into_iter().map(|(what, ok, detail, cure)| finding(what, ok, detail, cure)));
     findings
 }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use chiton_confine::Enforced;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Images, Limit, Locality, LogOptions, LogStream, Observed, PlanRequest, Point, PortableWrite, StartCall, Volume,
-    VolumeRequest,
+    Images, Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite,
+    StartCall, Volume, VolumeRequest,
 };
 use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::StreamExt;
@@ -63,7 +63,7 @@ impl OciDriver {
                 Limit::Inodes,
                 Limit::OpenFiles,
             ]),
-            networks: BTreeSet::new(),
+            networks: networks(),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
@@ -116,6 +116,15 @@ impl OciDriver {
     }
 }
 
+/// Only root makes bridges.
+fn networks() -> BTreeSet<NetworkKind> {
+    let mut kinds = BTreeSet::from([NetworkKind::Host]);
+    if rustix::process::geteuid().is_root() {
+        kinds.insert(NetworkKind::Bridge);
+    }
+    kinds
+}
+
 #[async_trait]
 impl ComputeDriver for OciDriver {
     fn capabilities(&self) -> &Capabilities {
@@ -160,7 +169,8 @@ impl ComputeDriver for OciDriver {
         let plan = OciPlan::decode(plan)?;
         self.blocking("check the plan", move |host| {
             let ready = host.ready()?;
-            check::plan(&plan, &host.options, &ready.means, host.disk_means()).map_err(CallError::NotRun)
+            check::plan(&plan, &host.options, &ready.means, host.disk_means()).map_err(CallError::NotRun)?;
+            host.network.check(&plan.network)
         })
         .await
         .map_err(CallError::into_error)
@@ -247,6 +257,10 @@ impl ComputeDriver for OciDriver {
     async fn delete_volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<()> {
         let (workspace, name) = (workspace.clone(), name.clone());
         self.blocking("delete the volume", move |host| host.delete_volume(&workspace, &name)).await
+    }
+
+    fn lost_output(&self) -> u64 {
+        self.board.lost()
     }
 
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::connection::{Connection, exit_status};
 use crate::disk;
 use crate::means::Means;
+use crate::network::Network;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
 
@@ -62,6 +63,8 @@ pub(crate) struct Host {
     disk: OnceLock<disk::Means>,
     /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
     volumes: Mutex<()>,
+    /// The bridge and who has which address on it.
+    pub(crate) network: Arc<Network>,
 }
 
 /// What is set up once.
@@ -96,6 +99,7 @@ impl<T> Doing<T> for io::Result<T> {
 impl Host {
     pub(crate) fn new(options: OciOptions) -> Self {
         Self {
+            network: Network::new(&options),
             options,
             ready: Mutex::default(),
             busy: Mutex::default(),
@@ -131,29 +135,41 @@ impl Host {
             make_folder(&options.run_dir.join(dir)).not_run("make the driver's folder")?;
         }
         self.forget_tombstones().not_run("remove old tombstones")?;
-        self.remove_leftovers();
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
-        let user =
-            if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
+        let user = if means.root() {
+            None
+        } else {
+            Some(UserSpace::make(&agent_program, &mut means).map_err(|error| no_namespace(&error))?)
+        };
+        // Bridges are root's.
+        if means.root()
+            && let Err(error) = self.recover_network()
+        {
+            // Each call that needs the network says so itself; sandboxes without one are not concerned.
+            tracing::warn!(error = %error.into_error(), "the bridge and its rules were not restored");
+        }
         let made = Arc::new(Ready { agent_program, means, user });
+        made.remove_leftovers(&self.options).not_run("look for what is left of volumes")?;
         *ready = Some(Arc::clone(&made));
         Ok(made)
-    }
-
-    /// Removes what is left of volumes that were being made or deleted. It may be much: nobody waits for it.
-    fn remove_leftovers(&self) {
-        let options = self.options.clone();
-        std::thread::spawn(move || {
-            if let Err(error) = crate::volumes::remove_leftovers(&options) {
-                tracing::warn!(%error, "what is left of deleted volumes was not removed");
-            }
-        });
     }
 
     /// What is not enforced here, as far as the machine was looked at.
     pub(crate) fn shortfall(&self) -> Option<String> {
         self.ready.lock().as_ref().and_then(|ready| ready.means.gaps())
+    }
+
+    /// Takes up the places on the bridge that an earlier gateway gave out.
+    fn recover_network(&self) -> CallResult<()> {
+        let mut leases = Vec::new();
+        for id in record::ids(&self.options).not_run("list the sandboxes")? {
+            let dir = Paths::new(&self.options, &id).dir;
+            if let Some(record) = Record::load(&dir).not_run("read a sandbox's record")? {
+                leases.extend(record.network.map(|lease| (id, lease)));
+            }
+        }
+        self.network.recover(leases)
     }
 
     /// Writes the agent's program under its digest, once per content.
@@ -284,14 +300,15 @@ fn status_of(state: State) -> ObservedStatus {
     match state {
         State::Launching => ObservedStatus::Broken("it is being made".to_owned()),
         State::Created => ObservedStatus::Created,
-        State::Running => ObservedStatus::Running,
+        // What was dropped is no state, and said only of what runs.
+        State::Running | State::Dropped { .. } => ObservedStatus::Running,
         State::Exited { exit } => ObservedStatus::Exited(exit_status(&exit)),
         State::Failed { step, message, .. } => ObservedStatus::Broken(format!("{step}: {message}")),
     }
 }
 
 /// Without a user namespace an ordinary user can run nothing.
-fn no_namespace(error: io::Error) -> CallError {
+fn no_namespace(error: &io::Error) -> CallError {
     let text = format!("this user cannot make a user namespace: {error}");
     CallError::NotRun(Error::unavailable("oci driver", text).cure(
         "allow it (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or \

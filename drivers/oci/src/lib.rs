@@ -26,6 +26,7 @@ mod images;
 pub mod launch;
 mod logs;
 mod means;
+mod network;
 mod options;
 mod plan;
 mod record;
@@ -36,8 +37,8 @@ mod watch;
 
 pub use doctor::{Finding, doctor};
 pub use driver::OciDriver;
-pub use options::{Launcher, OciOptions};
+pub use options::{Launcher, NetworkOptions, OciOptions};
 pub use plan::{
-    DevicePlan, DiskMeans, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan, PLAN_SCHEMA,
-    ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan,
+    DevicePlan, DiskMeans, DnsSource, ImageKind, ImagePlan, LayerPlan, MountPlan, NetworkMode, NetworkPlan, OciPlan,
+    PLAN_SCHEMA, ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan,
 };

@@ -30,18 +30,17 @@ const QUEUE: usize = 64;
 struct Tail {
     sandbox: PathBuf,
     file: Option<File>,
-    /// Whether `file` was [`OLDER`] when it was opened.
-    older: bool,
+    /// Whether `file` is no longer written to: one more read takes its rest.
+    replaced: bool,
     unread: Vec<u8>,
     since: Option<Timestamp>,
+    /// How many bytes of output were read or known to be missing.
+    position: u64,
 }
 
 impl Tail {
-    fn new(sandbox: &Path, since: Option<Timestamp>) -> io::Result<Self> {
-        let folder = sandbox.join(FOLDER);
-        let mut tail = Self { sandbox: sandbox.to_owned(), file: None, older: true, unread: Vec::new(), since };
-        tail.file = open(&folder.join(OLDER))?;
-        Ok(tail)
+    fn new(sandbox: &Path, since: Option<Timestamp>) -> Self {
+        Self { sandbox: sandbox.to_owned(), file: None, replaced: false, unread: Vec::new(), since, position: 0 }
     }
 
     /// What came since the last call; empty when there is nothing now.
@@ -65,27 +64,36 @@ impl Tail {
         }
     }
 
-    /// Goes to the file that is written now; `false` when this is it.
+    /// Goes to the file after this one once this one is read to its end; `false` when this is the last.
     fn advance(&mut self) -> io::Result<bool> {
-        let Some(current) = open(&self.sandbox.join(FOLDER).join(CURRENT))? else { return Ok(false) };
-        if let Some(file) = &mut self.file
-            && !self.older
-        {
-            let (known, now) = (file.metadata()?, current.metadata()?);
-            if known.ino() == now.ino() {
-                return Ok(false);
-            }
-            // It was renamed after our last read: what was written in between is still in it.
-            let mut rest = Vec::new();
-            file.read_to_end(&mut rest)?;
-            if !rest.is_empty() {
-                self.unread.extend_from_slice(&rest);
-                self.older = true;
-                return Ok(true);
-            }
+        let folder = self.sandbox.join(FOLDER);
+        let Some(file) = &self.file else {
+            self.file = match open(&folder.join(OLDER))? {
+                Some(older) => Some(older),
+                None => open(&folder.join(CURRENT))?,
+            };
+            return Ok(self.file.is_some());
+        };
+        // While it is open no other file gets its number.
+        let known = file.metadata()?.ino();
+        let is_other = |file: &File| Ok::<_, io::Error>(file.metadata()?.ino() != known);
+        let Some(current) = open(&folder.join(CURRENT))? else { return Ok(false) };
+        if !is_other(&current)? {
+            return Ok(false);
         }
-        self.file = Some(current);
-        self.older = false;
+        if !self.replaced {
+            // What was written before it was replaced is still in it.
+            self.replaced = true;
+            return Ok(true);
+        }
+        // An older file that is not this one came after it: files were replaced faster than they were read.
+        let older = match open(&folder.join(OLDER))? {
+            Some(older) if is_other(&older)? => Some(older),
+            _ => None,
+        };
+        self.file = Some(older.unwrap_or(current));
+        self.replaced = false;
+        self.unread.clear();
         Ok(true)
     }
 
@@ -97,14 +105,23 @@ impl Tail {
                 Parsed::Record(record, length) => {
                     taken += length;
                     let at = Timestamp::from_nanosecond(i128::from(record.nanos)).unwrap_or(Timestamp::UNIX_EPOCH);
+                    let dropped = record.position.map_or(0, |position| position.saturating_sub(self.position));
+                    self.position = record.after(self.position);
+                    if record.position.is_some() && dropped == 0 {
+                        continue;
+                    }
                     if self.since.is_some_and(|since| at < since) {
+                        continue;
+                    }
+                    if dropped > 0 {
+                        chunks.push(LogChunk { at, stderr: true, data: Bytes::new(), dropped });
                         continue;
                     }
                     let mut data = record.data.to_vec();
                     if record.full {
                         data.push(b'\n');
                     }
-                    chunks.push(LogChunk { at, stderr: record.stderr, data: Bytes::from(data) });
+                    chunks.push(LogChunk { at, stderr: record.stderr, data: Bytes::from(data), dropped });
                 }
                 Parsed::Incomplete => break,
                 // A write that was cut off by a full disk: the next record begins after the next newline.
@@ -171,7 +188,7 @@ pub(crate) fn stream(sandbox: PathBuf, options: LogOptions) -> LogStream {
 
 async fn pump(sandbox: &Path, options: &LogOptions, sender: &mpsc::Sender<CallResult<LogChunk>>) -> io::Result<()> {
     let notifier = if options.follow { Some(notifier(sandbox)?) } else { None };
-    let mut tail = Tail::new(sandbox, options.since)?;
+    let mut tail = Tail::new(sandbox, options.since);
     let mut held = options.tail.map(|count| (usize::try_from(count).unwrap_or(usize::MAX), VecDeque::new()));
     loop {
         // Looked at before reading: what came before the end is then surely read after it.

@@ -1,10 +1,12 @@
 //! What the operator decides about the driver.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chiton_model::{DriverId, GatewayId, MemoryQuantity};
+use ipnet::Ipv4Net;
 
 /// Everything the driver needs to know. Nothing is read from the environment.
 #[derive(Clone, Debug)]
@@ -39,6 +41,40 @@ pub struct OciOptions {
     pub default_disk: Option<MemoryQuantity>,
     /// The most bytes of a volume that is made without a size; `None` leaves these without a limit of their own.
     pub volume_size: Option<MemoryQuantity>,
+    /// What sandboxes may have of the network.
+    pub network: NetworkOptions,
+}
+
+/// What sandboxes may have of the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// Whether a sandbox may keep the host's network. It can then reach every service of the host that listens on the
+    /// loopback interface or in the abstract namespace of Unix sockets. Default: no.
+    pub host: bool,
+    /// The bridge's own range, from /16 to /29, used by nothing else. Default: a free /20 of `10.128.0.0/9`, chosen once.
+    pub subnet: Option<Ipv4Net>,
+    /// Name servers of sandboxes whose request names none; their port 53 is open even if they are private. Default: the
+    /// host's own servers that are public.
+    pub dns: Vec<Ipv4Addr>,
+    /// Private, link-local and host addresses that requests may ask for. Default: none.
+    pub allow_private: Vec<Ipv4Net>,
+    /// Whether the driver may set `net.ipv4.ip_forward`, which makes the host a router. Default: no.
+    pub enable_forwarding: bool,
+    /// How long the bridge stays after its last sandbox.
+    pub idle: Duration,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self {
+            host: false,
+            subnet: None,
+            dns: Vec::new(),
+            allow_private: Vec::new(),
+            enable_forwarding: false,
+            idle: Duration::from_mins(1),
+        }
+    }
 }
 
 /// How the launch child is reached.
@@ -74,6 +110,7 @@ impl OciOptions {
             log_bytes: 8 << 20,
             default_disk: None,
             volume_size: None,
+            network: NetworkOptions::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ mod volumes;
 
 pub(crate) use default::{check_hostname, default_plan, resolve};
 pub use image::{ImageKind, ImagePlan, LayerPlan};
-pub use network::{NetworkMode, NetworkPlan};
+pub use network::{DnsSource, NetworkMode, NetworkPlan};
 use resources::write_resource;
 pub use resources::{DiskMeans, ResourcesPlan};
 pub use security::SecurityPlan;

@@ -59,6 +59,9 @@ pub(crate) struct Record {
     /// The kernel's boot id when it was made or started last; empty when it could not be read.
     #[serde(default)]
     pub(crate) boot: String,
+    /// Its place on the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<crate::network::Lease>,
 }
 
 /// The kernel's id of this boot; empty when it cannot be read.

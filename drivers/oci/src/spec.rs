@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::host::Unpacked;
 use crate::launch::{Bind, Entry, Layer, RootDocument, VolumeBind};
 use crate::means::{Limit, Means, Way};
-use crate::plan::{DiskMeans, ImageKind, OciPlan};
+use crate::plan::{DiskMeans, ImageKind, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 
 /// Where the agent's folder is in the sandbox.
@@ -40,6 +40,9 @@ const CONFIGURATION: [&str; 10] = [
 /// The most open files of a process where a plan does not say.
 const OPEN_FILES: u64 = 65_536;
 
+/// How many inotify instances a sandbox can have; the host has 128 for each user where nobody raised that.
+const INOTIFY_INSTANCES: &str = "24";
+
 /// The most that a sandbox can be given: this process's own hard limit, which it cannot pass.
 pub(crate) fn open_files_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
@@ -63,7 +66,7 @@ pub(crate) fn root(
     volumes: Vec<VolumeBind>,
     image: &Unpacked,
 ) -> RootDocument {
-    let mut skeleton = base(plan);
+    let mut skeleton = base(plan, record);
     if plan.image.kind == ImageKind::Oci {
         image_folders(plan, image.user.as_ref(), &mut skeleton);
     }
@@ -84,6 +87,9 @@ pub(crate) fn root(
         };
         binds.push(show(&paths.agent, AGENT_FOLDER));
         binds.push(show(program, AGENT_PROGRAM));
+    }
+    if let Some(file) = crate::network::resolver_file(plan, paths) {
+        binds.push(Bind { source: file, target: "/etc/resolv.conf".to_owned(), read_only: true, device: false });
     }
     for mount in &plan.mounts {
         binds.push(Bind {
@@ -120,7 +126,7 @@ fn layer(plan: &OciPlan, paths: &Paths) -> Layer {
 }
 
 /// What every root has where its image has nothing.
-fn base(plan: &OciPlan) -> Vec<Entry> {
+fn base(plan: &OciPlan, record: &Record) -> Vec<Entry> {
     let folder = |path: &str, mode| Entry::Folder(path.to_owned(), mode);
     let file = |path: &str, text: String| Entry::File(path.to_owned(), text);
     let mut entries: Vec<Entry> =
@@ -131,8 +137,8 @@ fn base(plan: &OciPlan) -> Vec<Entry> {
     entries.extend([folder("/root", 0o700), folder("/tmp", 0o1777), folder("/var/tmp", 0o1777)]);
     entries.extend([
         file("/etc/hostname", format!("{}\n", plan.hostname)),
-        file("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {}\n", plan.hostname)),
-        file("/etc/resolv.conf", String::new()),
+        file("/etc/hosts", crate::network::hosts_file(plan, record)),
+        file("/etc/resolv.conf", crate::network::dns::file(&plan.network.dns)),
         file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
         file(
             "/etc/passwd",
@@ -228,6 +234,9 @@ pub(crate) fn runtime(
         "linux": {
             // Absolute, or the library asks for systemd. It finds no hierarchy to make it in.
             "cgroupsPath": "/chiton",
+            // The kernel counts these for the sandbox and again for whoever made its user namespace, who is the same for
+            // all: without a bound of its own, one sandbox could take them from the host and from all others.
+            "sysctl": { "user.max_inotify_instances": INOTIFY_INSTANCES, "user.max_fanotify_groups": "0" },
             "uidMappings": ids,
             "gidMappings": ids,
             "namespaces": namespaces,
@@ -235,9 +244,10 @@ pub(crate) fn runtime(
             "readonlyPaths": plan.security.readonly_paths,
         },
     });
-    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids)) {
-        let limits = spec["process"]["rlimits"].as_array_mut();
-        limits.into_iter().for_each(|limits| limits.push(json!({ "type": name, "soft": pids, "hard": pids })));
+    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids))
+        && let Some(limits) = spec["process"]["rlimits"].as_array_mut()
+    {
+        limits.push(json!({ "type": name, "soft": pids, "hard": pids }));
     }
     if gateway_is_spared() {
         spec["process"]["oomScoreAdj"] = json!(0);
@@ -291,10 +301,15 @@ fn mounts(plan: &OciPlan, record: &Record) -> Vec<Value> {
         mount("/dev/pts", "devpts", "devpts", terminals),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        // The kernel shows sysfs only to who owns the network namespace.
+        if plan.network.mode == NetworkMode::Host {
+            mount("/sys", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "mode=755", "size=4k"])
+        } else {
+            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
+        },
     ];
     if plan.image.read_only {
-        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+        mounts.push(mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=65536k"]));
     }
     for device in &plan.devices {
         mounts.push(mount(&device.path, "bind", &device.path, &["bind", "nosuid", "noexec"]));

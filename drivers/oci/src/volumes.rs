@@ -179,20 +179,13 @@ pub(crate) fn take(options: &OciOptions, workspace: &WorkspaceName, name: &Volum
     Ok(gone)
 }
 
-/// Removes what a process that ended left of volumes that it was making or deleting.
-pub(crate) fn remove_leftovers(options: &OciOptions) -> io::Result<()> {
+/// Folders that a process which ended left of volumes that it was making or deleting.
+pub(crate) fn leftovers(options: &OciOptions) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for folder in [NEW, DELETED] {
-        let folder = base(options).join(folder);
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            fs::remove_dir_all(entry?.path())?;
-        }
+        found.extend(names(&base(options).join(folder))?);
     }
-    Ok(())
+    Ok(found)
 }
 
 fn sync(folder: &Path) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Child;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chiton_driver::{DriverEvent, Observed};
 use chiton_model::SandboxId;
@@ -23,15 +24,22 @@ pub(crate) struct Board {
     host: Arc<Host>,
     followed: Mutex<BTreeSet<SandboxId>>,
     news: broadcast::Sender<DriverEvent>,
+    /// Bytes of output that monitors could not write.
+    lost: AtomicU64,
 }
 
 impl Board {
     pub(crate) fn new(host: Arc<Host>) -> Arc<Self> {
-        Arc::new(Self { host, followed: Mutex::default(), news: broadcast::channel(LAG).0 })
+        Arc::new(Self { host, followed: Mutex::default(), news: broadcast::channel(LAG).0, lost: AtomicU64::new(0) })
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<DriverEvent> {
         self.news.subscribe()
+    }
+
+    /// Bytes of output that could not be written, as far as this process was told.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Tells everybody. Nobody listening is fine.
@@ -86,9 +94,16 @@ impl Board {
         }
         let Ok(stream) = UnixStream::from_std(stream) else { return false };
         let mut lines = BufReader::new(rest.as_slice().chain(stream)).lines();
-        let mut last = false;
+        let (mut last, mut counted) = (false, 0_u64);
         while let Ok(Some(line)) = lines.next_line().await {
             let Ok(state) = serde_json::from_str::<State>(&line) else { break };
+            if let State::Dropped { bytes, records } = state {
+                let new = bytes.saturating_sub(counted);
+                counted = counted.max(bytes);
+                self.lost.fetch_add(new, Ordering::Relaxed);
+                tracing::warn!(sandbox = %id, bytes, records, "output of it could not be written and was dropped");
+                continue;
+            }
             last = matches!(state, State::Exited { .. } | State::Failed { .. });
             let (host, of) = (Arc::clone(&self.host), id.clone());
             let observed = tokio::task::spawn_blocking(move || host.interpret(&of, state)).await;

@@ -10,6 +10,10 @@ mod crash;
 mod lifecycle;
 #[path = "logs.rs"]
 mod logs;
+#[path = "table.rs"]
+mod table;
+#[path = "volumes.rs"]
+mod volumes;
 #[path = "without_root.rs"]
 mod without_root;
 
@@ -147,7 +151,7 @@ fn life(granted: bool) {
     });
     assert_eq!(first.is_some(), granted);
     let text = user.test(None, None);
-    for family in ["confinement::", "crash::", "lifecycle::", "logs::", "without_root::"] {
+    for family in ["confinement::", "crash::", "lifecycle::", "logs::", "table::", "volumes::", "without_root::"] {
         assert!(text.contains(&format!("test {family}")), "nothing of {family}\n{text}");
     }
     let begin = std::time::Instant::now();
@@ -167,6 +171,16 @@ fn life(granted: bool) {
 fn nix_uid(name: &str) -> u32 {
     let output = Command::new("id").args(["-u", name]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn the_table_of_limits_as_an_ordinary_user() {
+    if can("the_table_of_limits_as_an_ordinary_user") {
+        let text = User::new(true).test(Some("table::"), None);
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert!(rows.len() > 10, "{text}");
+        println!("{}", rows.join("\n"));
+    }
 }
 
 #[test]

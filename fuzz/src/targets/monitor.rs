@@ -30,6 +30,7 @@ pub(super) const TARGET: Target = Target {
         "\n",
         " o F ",
         " e P ",
+        " p F ",
         "18446744073709551615",
         "00",
         "+1",
@@ -47,7 +48,8 @@ pub(super) const TARGET: Target = Target {
 };
 
 fn seeds() -> Vec<Vec<u8>> {
-    let exit = json!({ "code": 1, "signal": 9, "oom": true, "at_ms": 5, "attempt": "a", "lost": "nobody saw it" });
+    let exit = json!({ "code": 1, "signal": 9, "oom": true, "at_ms": 5, "attempt": "a", "lost": "nobody saw it",
+        "cause": "monitor_lost" });
     let cgroup =
         json!({ "root": "/sys/fs/cgroup", "dir": "/sys/fs/cgroup/c/s-1", "unified": true, "controllers": ["cpu"] });
     let lines = [
@@ -59,15 +61,19 @@ fn seeds() -> Vec<Vec<u8>> {
         json!({ "state": "exited", "exit": exit }),
         json!({ "state": "failed", "step": "s", "message": "m", "tombstone": false }),
         json!({ "state": "running" }),
+        json!({ "state": "dropped", "bytes": 5, "records": 2 }),
         json!({ "launch": "moved", "pid": 4 }),
         json!({ "launch": "failed", "step": "s", "message": "m" }),
         json!("start"),
         exit,
         json!({ "version": 1, "id": "s-1", "gateway": "g-1", "epoch": "e-1", "commit": 5, "labels": { "a": "b" },
-            "annotations": { "c": "d" }, "first_id": 65536, "cgroups": [cgroup], "attempt": "a", "stop_grace_seconds": 3 }),
+            "annotations": { "c": "d" }, "first_id": 65536, "cgroups": [cgroup], "attempt": "a", "stop_grace_seconds": 3,
+            "boot": "b" }),
     ];
     let mut seeds: Vec<Vec<u8>> = lines.iter().map(|line| format!("{line}\n").into_bytes()).collect();
-    seeds.push(b"1700000000000000000 o F 5 hello\n1700000000000000001 e P 2 hi\n".to_vec());
+    seeds.push(
+        b"1700000000000000000 o F 5 hello\n1700000000000000001 e P 2 hi\n1700000000000000002 p F 2 17\n".to_vec(),
+    );
     seeds.push(b"12 34\n".to_vec());
     seeds
 }
@@ -114,7 +120,12 @@ fn logs(data: &[u8]) {
     loop {
         match parse(rest) {
             Parsed::Record(record, length) => {
-                let (stream, full) = (if record.stderr { 'e' } else { 'o' }, if record.full { 'F' } else { 'P' });
+                let stream = match (record.position, record.stderr) {
+                    (Some(_), _) => 'p',
+                    (None, true) => 'e',
+                    (None, false) => 'o',
+                };
+                let full = if record.full { 'F' } else { 'P' };
                 let mut written = format!("{} {stream} {full} {} ", record.nanos, record.data.len()).into_bytes();
                 written.extend_from_slice(record.data);
                 written.push(b'\n');

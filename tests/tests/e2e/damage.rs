@@ -64,10 +64,10 @@ fn empty(gateway: &Gateway) {
 }
 
 /// A folder that is a small disk, until this is dropped.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(at: PathBuf, size: &str) -> Self {
+    pub(crate) fn mount(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).expect("a folder");
         let options = format!("size={size},mode=0700");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at).status();

@@ -57,12 +57,12 @@ fn an_image_is_run_as_its_user_and_stays_as_long_as_its_sandbox() {
     let digest = listed[0]["digest"].as_str().expect("a digest").to_owned();
     let refused = gateway.chiton(&["image", "rm", &digest]).refused();
     assert!(refused.contains("is used by sandbox") && refused.contains("[conflict]"), "{refused}");
-    gateway.chiton(&["image", "prune", "--older-than", "0s"]).ok();
+    gateway.chiton(&["image", "prune", "--older-than", "1ms"]).ok();
     gateway.kill();
     gateway.begin();
     assert_eq!(gateway.shell("box", "cat /note").ok(), "app", "a sandbox outlives its gateway with its layers");
     gateway.chiton(&["sandbox", "stop", "box"]).ok();
-    gateway.chiton(&["image", "prune", "--older-than", "0s"]).ok();
+    gateway.chiton(&["image", "prune", "--older-than", "1ms"]).ok();
     gateway.chiton(&["sandbox", "start", "box"]).ok();
     assert_eq!(gateway.shell("box", "cat /note; stat -c %u /srv/app/here").ok(), "app1234\n");
     gateway.chiton(&["sandbox", "delete", "box"]).ok();
@@ -83,7 +83,7 @@ fn images_are_pulled_beforehand_pinned_and_refused_with_a_cure() {
         assert!(gateway.chiton(&["image", "pull", reference]).ok().starts_with("sha256:"));
     }
     let pruned: Value =
-        serde_json::from_str(&gateway.chiton(&["--json", "image", "prune", "--older-than", "0s"]).ok()).expect("JSON");
+        serde_json::from_str(&gateway.chiton(&["--json", "image", "prune", "--older-than", "1ms"]).ok()).expect("JSON");
     assert_eq!(pruned["removed"][0]["references"], json!([other]));
     assert_eq!(images(&gateway)[0]["pinned"], true);
     let refused = gateway.chiton(&["image", "rm", &kept]).refused();

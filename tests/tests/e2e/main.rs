@@ -12,6 +12,7 @@
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
+//! - `streams`: files, logs and output, in bulk and with faults
 //! - `terminals`: `exec -it` on a pseudo terminal
 //! - `volumes`: named volumes over the lives of sandboxes, gateways and stores
 //! - `without_root`: a gateway of an ordinary user
@@ -33,6 +34,7 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod streams;
 mod terminals;
 mod volumes;
 mod without_root;

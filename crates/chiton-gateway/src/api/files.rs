@@ -274,6 +274,7 @@ impl Api {
                 at: Some(convert::time(chunk.at)),
                 stderr: chunk.stderr,
                 data: chunk.data.to_vec(),
+                dropped: chunk.dropped,
             }),
             Err(error) => Err(to_status(error.error())),
         });

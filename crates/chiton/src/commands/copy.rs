@@ -13,7 +13,7 @@ use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -74,28 +74,45 @@ pub(super) enum End {
 
 /// Copies until it is done or a signal asks for the end. What is dropped takes its temporary files with it.
 async fn unless_interrupted(copy: impl Future<Output = Result<u64, Error>>) -> Result<End, Error> {
+    let mut interrupts = Interrupts::catch()?;
     tokio::select! {
         copied = copy => copied.map(End::Whole),
-        signal = interrupted() => signal.map(End::Interrupted),
+        signal = interrupts.next() => Ok(End::Interrupted(signal)),
     }
 }
 
-/// The next signal that asks this process to end.
-pub(super) async fn interrupted() -> Result<i32, Error> {
-    let catch = |kind| signal(kind).map_err(|error| Error::internal(format!("signals cannot be caught: {error}")));
-    let (mut hangup, mut interrupt, mut quit, mut terminate) = (
-        catch(SignalKind::hangup())?,
-        catch(SignalKind::interrupt())?,
-        catch(SignalKind::quit())?,
-        catch(SignalKind::terminate())?,
-    );
-    let caught = tokio::select! {
-        _ = hangup.recv() => SignalKind::hangup(),
-        _ = interrupt.recv() => SignalKind::interrupt(),
-        _ = quit.recv() => SignalKind::quit(),
-        _ = terminate.recv() => SignalKind::terminate(),
-    };
-    Ok(caught.as_raw_value())
+/// Signals that ask this process to end, caught from the moment that this is made: before there is a temporary file.
+pub(super) struct Interrupts([(SignalKind, Signal); 4]);
+
+impl Interrupts {
+    pub(super) fn catch() -> Result<Self, Error> {
+        let catch = |kind| match signal(kind) {
+            Ok(caught) => Ok((kind, caught)),
+            Err(error) => Err(Error::internal(format!("signals cannot be caught: {error}"))),
+        };
+        Ok(Self([
+            catch(SignalKind::hangup())?,
+            catch(SignalKind::interrupt())?,
+            catch(SignalKind::quit())?,
+            catch(SignalKind::terminate())?,
+        ]))
+    }
+
+    /// The next one's number.
+    pub(super) async fn next(&mut self) -> i32 {
+        let mut any: futures::stream::FuturesUnordered<_> = self
+            .0
+            .iter_mut()
+            .map(|(kind, caught)| async {
+                caught.recv().await;
+                kind.as_raw_value()
+            })
+            .collect();
+        match futures::StreamExt::next(&mut any).await {
+            Some(number) => number,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {

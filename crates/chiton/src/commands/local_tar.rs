@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer;
-use super::copy::{End, LOCAL_MODE, Remote, interrupted, io as at, last_name};
+use super::copy::{End, Interrupts, LOCAL_MODE, Remote, io as at, last_name};
 use crate::progress::Progress;
 
 /// Messages that wait for a slow other side.
@@ -156,6 +156,7 @@ pub(super) async fn download(
         return Err(Error::already_exists(format!("{} exists already", place.display()))
             .cure("remove it first, or name another target"));
     }
+    let mut interrupts = Interrupts::catch()?;
     let beside = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staging = tempfile::Builder::new().prefix(".chiton-cp-").tempdir_in(beside).map_err(at(beside))?;
     let request = wire::ReadFileRequest { sandbox: Some(remote.sandbox), path: remote.path };
@@ -178,14 +179,12 @@ pub(super) async fn download(
             (Ok(modes), None) => Ok((receiver.bytes, modes)),
         }
     });
-    let interrupted = interrupted();
-    tokio::pin!(interrupted);
     let mut stopped = None;
     loop {
         let chunk = tokio::select! {
             chunk = stream.message() => chunk.map_err(|status| from_status(&status)).transpose(),
-            signal = &mut interrupted => {
-                stopped = Some(signal?);
+            signal = interrupts.next() => {
+                stopped = Some(signal);
                 break;
             }
         };
@@ -275,9 +274,11 @@ pub(crate) fn unpack(archive: &mut impl Read, root: &Path, top: Option<&OsStr>) 
         make_folder(root, path.parent().unwrap_or(Path::new("")))?;
         // The library checks again, in its own way.
         let place = root.join(&path);
-        let fault = |error: io::Error| match full(&error) {
-            true => at(&place)(io::Error::from(io::ErrorKind::StorageFull)),
-            false => Error::invalid("archive", format!("cannot unpack {}: {error}", place.display())),
+        let fault = |error: io::Error| {
+            if full(&error) {
+                return at(&place)(rustix::io::Errno::NOSPC.into());
+            }
+            Error::invalid("archive", format!("cannot unpack {}: {error}", place.display()))
         };
         if !entry.unpack_in(root).map_err(fault)? {
             return Err(refuse(&named, "leaves the target folder"));

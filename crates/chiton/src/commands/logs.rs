@@ -29,6 +29,16 @@ pub(super) async fn run(cx: &Context, args: LogsArgs) -> Result<ExitCode, Error>
         wire::GetLogsRequest { sandbox: Some(select(&args.one)), follow: args.follow, tail: args.tail, since };
     let mut chunks = answer(cx.connect().await?.get_logs(request)).await?;
     while let Some(chunk) = chunks.message().await.map_err(|status| from_status(&status))? {
+        if chunk.dropped > 0 && !cx.json {
+            // Not a part of the output: it cannot be mistaken for it where the two streams are kept apart.
+            eprintln!("chiton: {} bytes of output were not kept here", chunk.dropped);
+            continue;
+        }
+        if cx.json && chunk.dropped > 0 {
+            let at = chunk.at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map(|at| at.to_string());
+            output::json_line(&json!({ "at": at, "dropped": chunk.dropped }));
+            continue;
+        }
         if cx.json {
             let at = chunk.at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map(|at| at.to_string());
             let stream = if chunk.stderr { "stderr" } else { "stdout" };

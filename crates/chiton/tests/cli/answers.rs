@@ -237,7 +237,7 @@ fn watch_prints_a_line_per_change() {
 #[test]
 fn logs_go_out_as_they_came_and_json_keeps_what_is_no_text() {
     let server = Server::start();
-    let chunk = |stderr, data: &[u8]| wire::LogChunk { at: AT, stderr, data: data.to_vec() };
+    let chunk = |stderr, data: &[u8]| wire::LogChunk { at: AT, stderr, data: data.to_vec(), dropped: 0 };
     server.streams("get_logs", vec![chunk(false, b"out\x1b[1m\n"), chunk(true, b"err\n")]);
     let ran = server.run(&["sandbox", "logs", "build-7", "--tail", "5", "--since", "1960-01-01T00:00:00.25Z"]);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("out\u{1b}[1m\n", "err\n"));

@@ -44,6 +44,8 @@ pub struct Config {
     /// The host uid and gid that the sandbox's root is mapped to: it becomes the owner of the output pipes, so that
     /// `/dev/stdout` can be opened again inside.
     pub root_uid: u32,
+    /// Whether the container keeps the host's network namespace.
+    pub host_network: bool,
     /// Whether to start at once instead of waiting for [`Request::Start`].
     pub start: bool,
     /// How large one log file may become, in bytes; two are kept.
@@ -77,6 +79,14 @@ pub enum State {
     Created,
     /// The main process was executed.
     Running,
+    /// Not a state, but said beside it: what of the output could not be written since the monitor began. The state is
+    /// still the one that was said before.
+    Dropped {
+        /// Bytes of output.
+        bytes: u64,
+        /// Records of the log.
+        records: u64,
+    },
     /// It ended; everything of it is gone and the record is on disk. The monitor's last word.
     Exited {
         /// How.

@@ -10,7 +10,8 @@ use super::spawn::await_state;
 use super::{ACT, Doing, Host, Monitor};
 use crate::connection::Connection;
 use crate::means::Range;
-use crate::plan::OciPlan;
+use crate::network::{self, Lease};
+use crate::plan::{NetworkMode, OciPlan};
 use crate::record::{Paths, Record, boot_id};
 
 impl Host {
@@ -22,6 +23,7 @@ impl Host {
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
         crate::check::limits(&plan, &ready.means, self.disk_means()).map_err(CallError::NotRun)?;
+        self.network.check(&plan.network)?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
@@ -32,20 +34,38 @@ impl Host {
                 Some(_) => return Ok(None),
             }
             let range = self.take_range(&ready.means, &plan)?;
-            let record = self.record(call, &plan, range)?;
-            let made = self.adopt_image(record.image.as_ref(), || {
-                self.make_folders(&paths, range.first)
-                    .failed("make the sandbox's folders")
-                    .and_then(|()| self.make_disk(&plan, &paths))
-                    .and_then(|()| record.store(&paths.dir).failed("write the sandbox's record"))
-                    .and_then(|()| self.make_volumes(&plan, &call.identity))
+            let spawned = self.network.claim(id, &plan.network, None).and_then(|lease| {
+                let record = self.record(call, &plan, range, lease)?;
+                self.adopt_image(record.image.as_ref(), || {
+                    Self::make_folders(&paths, range.first).failed("make the sandbox's folders")?;
+                    self.make_disk(&plan, &paths)?;
+                    record.store(&paths.dir).failed("write the sandbox's record")?;
+                    network::write_resolver_file(&plan, &paths).failed("write the resolver's file")?;
+                    self.make_volumes(&plan, &call.identity)
+                })?;
+                if record.network.is_some() {
+                    self.network.ready()?;
+                }
+                self.spawn(&plan, &record, &paths, call.agent.as_ref(), false)
             });
-            let spawned = made.and_then(|()| self.spawn(&plan, &record, &paths, call.agent.as_ref(), false));
             if spawned.is_err() {
                 self.free_range(range.first);
+                // What fails here is tried again by delete, which the record tells of it.
+                let _ = self.network.release(id, None);
             }
             spawned?
         };
+        let mut spawned = spawned;
+        if plan.network.mode == NetworkMode::Bridge {
+            // While the launch child works. The sandbox's port passes nothing until this is done.
+            if let Err(error) = self.network.apply() {
+                let busy = self.busy(id);
+                let _busy = busy.lock();
+                self.end(id, deadline)?;
+                let _ = spawned.child.wait();
+                return Err(error);
+            }
+        }
         let monitor = await_monitor(spawned, &State::Created, deadline, "create the sandbox")?;
         Self::report(id, &paths)?;
         Ok(Some(monitor))
@@ -82,9 +102,17 @@ impl Host {
         let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };
         Self::still_mapped(&self.ready()?.means, &old).map_err(CallError::NotRun)?;
         let range = Range { first: old.first_id, count: old.ids };
-        let record = self.record(call, &plan, range)?;
-        self.make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
+        self.network.check(&plan.network)?;
+        let lease = self.network.claim(id, &plan.network, old.network.as_ref())?;
+        let record = self.record(call, &plan, range, lease)?;
+        Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
         record.store(&paths.dir).failed("write the sandbox's record")?;
+        network::write_resolver_file(&plan, &paths).failed("write the sandbox's resolver file")?;
+        if record.network.is_some() {
+            // It runs as soon as it is made, so that its rules come first.
+            self.network.ready()?;
+            self.network.apply()?;
+        }
         let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
         drop(guard);
         let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox")?;
@@ -110,11 +138,12 @@ impl Host {
         self.end(id, deadline)
     }
 
-    fn record(&self, call: &CreateCall, plan: &OciPlan, range: Range) -> CallResult<Record> {
+    fn record(&self, call: &CreateCall, plan: &OciPlan, range: Range, network: Option<Lease>) -> CallResult<Record> {
         let identity = &call.identity;
         let mut annotations = plan.annotations.clone();
-        if let Some(address) = &plan.network.address {
-            annotations.insert("chiton.dev/address".to_owned(), address.clone());
+        let address = network.as_ref().map(|lease| lease.address.to_string()).or(plan.network.address.clone());
+        if let Some(address) = address {
+            annotations.insert("chiton.dev/address".to_owned(), address);
         }
         Ok(Record {
             version: Record::VERSION,
@@ -132,6 +161,7 @@ impl Host {
             volumes: plan.volumes.iter().map(|volume| volume.name.clone()).collect(),
             stop_grace_seconds: plan.stop_grace_seconds,
             boot: boot_id(),
+            network,
         })
     }
 }

@@ -3,13 +3,12 @@
 use std::fs;
 use std::io;
 
-use chiton_confine::{Arch, Enforced, Held, Program, Seccomp};
+use chiton_confine::{Arch, Confinement, Enforced, Held, Program, Seccomp};
 use chiton_driver::{CallError, CallResult};
 use chiton_model::Error;
 use chiton_oci_monitor::files;
 
 use super::{Doing, Host};
-use crate::launch::Confinement;
 use crate::plan::OciPlan;
 use crate::record::Paths;
 

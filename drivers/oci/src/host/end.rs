@@ -34,7 +34,7 @@ impl Host {
         let _lock = self.seize(id, &paths, deadline)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         fs::write(&paths.tombstone, format!("{now}\n")).failed("write the tombstone")?;
-        self.remove(&paths)?;
+        self.remove(id, &paths)?;
         if let Err(error) = self.forget_tombstones() {
             tracing::warn!(%error, "old tombstones were not removed");
         }
@@ -45,7 +45,7 @@ impl Host {
     pub(super) fn clear(&self, id: &SandboxId, deadline: Instant) -> CallResult<()> {
         let paths = Paths::new(&self.options, id);
         let _lock = self.seize(id, &paths, deadline)?;
-        self.remove(&paths)
+        self.remove(id, &paths)
     }
 
     /// Makes sure that nothing of the sandbox runs. An end that nobody saw is recorded as such.
@@ -148,14 +148,17 @@ impl Host {
     }
 
     /// Removes a sandbox's files. Under its lock.
-    fn remove(&self, paths: &Paths) -> CallResult<()> {
+    fn remove(&self, id: &SandboxId, paths: &Paths) -> CallResult<()> {
         let ready = self.ready()?;
+        let record = Record::load(&paths.dir).ok().flatten();
+        let range = record.as_ref().map(|record| record.first_id);
+        // While there is a record to say what it had.
+        self.network.release(id, record.and_then(|record| record.network).as_ref())?;
         if let Some(user) = &ready.user
             && paths.dir.exists()
         {
             user.remove(&[&paths.upper, &paths.work], super::ACT).failed("remove the sandbox's files")?;
         }
-        let range = Record::load(&paths.dir).ok().flatten().map(|record| record.first_id);
         remove_folder(&paths.run).failed("remove the monitor's folder")?;
         remove_folder(&paths.agent).failed("remove the agent's folder")?;
         remove_folder(&paths.dir).failed("remove the sandbox's folder")?;

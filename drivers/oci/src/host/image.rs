@@ -69,9 +69,9 @@ impl Host {
 
     /// The unpacked layers of a plan's image, and its user among so many ids.
     pub(super) fn unpacked(&self, plan: &OciPlan, ids: u32) -> CallResult<Unpacked> {
-        let Some(used) = image_use(plan)? else { return Ok(Unpacked::default()) };
+        let Some(need) = image_use(plan)? else { return Ok(Unpacked::default()) };
         let images = self.images()?;
-        let layers = images.layers(&used.chains).map_err(not_run)?;
+        let layers = images.layers(&need.chains).map_err(not_run)?;
         let user = resolve_user(&plan.image.user, &layers, images.policy().owner, ids).map_err(not_run)?;
         Ok(Unpacked { layers, user: Some(user) })
     }

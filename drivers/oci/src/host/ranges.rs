@@ -49,9 +49,11 @@ impl Host {
                 Range { first, count: IDS }
             }
             Ids::One { .. } => Range { first: 0, count: 1 },
-            // Without idmapped mounts an image's files keep their owner, who is the user: only as the sandbox's root can
-            // it be shown there. Further ids would show nothing: no process in a sandbox can become another user.
-            Ids::Ranges(_) if plan.image.kind != ImageKind::Host => Range { first: 0, count: 1 },
+            // Without idmapped mounts an image's and a volume's files keep their owner, who is the user: only as the
+            // sandbox's root can it be shown there. Further ids would show nothing: no process in a sandbox can become another user.
+            Ids::Ranges(_) if plan.image.kind != ImageKind::Host || !plan.volumes.is_empty() => {
+                Range { first: 0, count: 1 }
+            }
             Ids::Ranges(granted) => {
                 let windows = granted.windows().into_iter();
                 let least = windows.min_by_key(|window| used.get(&window.first).copied().unwrap_or(0));

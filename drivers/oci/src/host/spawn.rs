@@ -19,7 +19,7 @@ use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
 use crate::disk;
 use crate::launch::LaunchDocument;
-use crate::plan::{DiskMeans, OciPlan};
+use crate::plan::{DiskMeans, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -36,7 +36,7 @@ pub(crate) struct Monitor {
 
 impl Host {
     /// Makes the folders of a sandbox; all may be there already.
-    pub(super) fn make_folders(&self, paths: &Paths, first_id: u32) -> io::Result<()> {
+    pub(super) fn make_folders(paths: &Paths, first_id: u32) -> io::Result<()> {
         make_folder(&paths.dir)?;
         make_folder(&paths.work)?;
         make_folder(&paths.run)?;
@@ -81,6 +81,7 @@ impl Host {
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),
             enter: record.cgroups.iter().find(|cgroup| cgroup.unified).map(|cgroup| cgroup.dir.clone()),
             root: spec::root(plan, record, paths, program, volumes, &image),
+            network: self.network.document(&record.id, &plan.network, record.network.as_ref()),
             confinement: self.confinement(plan)?,
             user: !ready.means.root(),
         };
@@ -97,6 +98,7 @@ impl Host {
             launcher: self.launcher()?,
             launch,
             root_uid: record.first_id,
+            host_network: plan.network.mode == NetworkMode::Host,
             start,
             log_bytes: self.options.log_bytes,
             launch_deadline_ms: LAUNCH_MILLIS,

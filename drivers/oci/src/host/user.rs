@@ -142,13 +142,10 @@ fn run(mut command: Command, patience: Duration) -> io::Result<Output> {
     let guard = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || drop(sender.send(child.wait_with_output())));
-    match receiver.recv_timeout(patience) {
-        Ok(output) => output,
-        Err(_) => {
-            let _ = rustix::process::pidfd_send_signal(&guard, rustix::process::Signal::KILL);
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("{command:?} took too long")))
-        }
-    }
+    receiver.recv_timeout(patience).unwrap_or_else(|_| {
+        let _ = rustix::process::pidfd_send_signal(&guard, rustix::process::Signal::KILL);
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{command:?} took too long")))
+    })
 }
 
 /// Runs blocking work with a deadline; what it waits for is ended by the caller.

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use chiton_driver::{CallError, CallResult, Identity, Volume, VolumeRequest, VolumeUser};
 use chiton_model::label::managed;
 use chiton_model::{Error, MemoryQuantity, VolumeName, WorkspaceName};
 use jiff::Timestamp;
 
-use super::{Doing, Host};
+use super::{Doing, Host, Ready};
 use crate::disk;
 use crate::launch::VolumeBind;
+use crate::options::OciOptions;
 use crate::plan::OciPlan;
 use crate::record::{self, Paths, Record as SandboxRecord};
 use crate::volumes::{self, Record};
@@ -127,7 +131,13 @@ impl Host {
             volumes::take(&self.options, workspace, name).failed("delete the volume")?
         };
         // It is gone for everybody; the next start removes what an interruption leaves here.
-        fs::remove_dir_all(gone).failed("remove the volume's files")
+        self.remove_volume(&gone).failed("remove the volume's files")
+    }
+
+    /// Removes the files of a volume that was taken away. An ordinary user's sandboxes may have left files of other ids.
+    fn remove_volume(&self, gone: &Path) -> io::Result<()> {
+        let ready = self.ready().map_err(|error| io::Error::other(error.to_string()))?;
+        ready.remove_volume(gone)
     }
 
     fn volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<Option<Record>> {
@@ -178,6 +188,34 @@ impl Host {
             }
         }
         Ok(users)
+    }
+}
+
+impl Ready {
+    /// Removes, in its own time, what an earlier gateway left of volumes that it was making or deleting. It may be much:
+    /// nobody waits for it. What this gateway makes from here on is not among it.
+    pub(super) fn remove_leftovers(self: &Arc<Self>, options: &OciOptions) -> io::Result<()> {
+        let left = volumes::leftovers(options)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let ready = Arc::clone(self);
+        std::thread::Builder::new().name("volume leftovers".to_owned()).spawn(move || {
+            for folder in left {
+                if let Err(error) = ready.remove_volume(&folder) {
+                    tracing::warn!(folder = %folder.display(), %error, "what is left of a volume was not removed");
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn remove_volume(&self, gone: &Path) -> io::Result<()> {
+        let data = gone.join("data");
+        if let (Some(user), true) = (&self.user, data.exists()) {
+            user.remove(&[&data], super::ACT)?;
+        }
+        fs::remove_dir_all(gone)
     }
 }
 

@@ -3,22 +3,22 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use chiton_confine::Enforced;
+use chiton_confine::{Confinement, Enforced};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::notify_socket::{NOTIFY_FILE, NotifySocket};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use super::stage::{BUNDLE, ROOT, STATE};
-use super::{Confinement, LaunchError, Step};
+use super::{LaunchError, Step};
+use crate::network::join::{self, NetworkDocument};
 use crate::sys;
 
 /// A created container.
@@ -34,7 +34,12 @@ pub(super) struct Created {
 type Word = Result<Enforced, String>;
 
 /// Makes the container, up to its init waiting for the order to execute the main process.
-pub(super) fn create(id: &str, mut spec: Value, confinement: Confinement) -> Result<Created, LaunchError> {
+pub(super) fn create(
+    id: &str,
+    mut spec: Value,
+    confinement: Confinement,
+    network: &NetworkDocument,
+) -> Result<Created, LaunchError> {
     if let Some(root) = spec.get_mut("root") {
         root["path"] = json!(ROOT);
     }
@@ -69,11 +74,7 @@ pub(super) fn create(id: &str, mut spec: Value, confinement: Confinement) -> Res
         .pid()
         .ok_or_else(|| LaunchError { step: "create the container", message: "it has no init".to_owned() })?
         .as_raw();
-    // The sandbox has no capability and could not do this itself.
-    let network = File::open(format!("/proc/{pid}/ns/net")).step("open the container's network")?;
-    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
-        .step("enter the container's network")?;
-    sys::loopback_up().step("bring the loopback interface up")?;
+    join::join(pid, network).step("join the network")?;
     Ok(Created { id: id.to_owned(), pid, enforced, words })
 }
 
@@ -137,8 +138,7 @@ impl Executor for Execute {
         // Called as the last thing before init says that it is ready: root and capabilities are as the program will
         // have them, and what follows is a wait on a socket and an execve, which no profile refuses. So a container
         // that is reported as created is confined, and nothing that it executes can undo that.
-        let Confinement { seccomp, landlock } = &*self.confinement;
-        let word: Word = chiton_confine::apply(landlock, seccomp).map_err(|error| error.to_string());
+        let word: Word = chiton_confine::apply(&self.confinement).map_err(|error| error.to_string());
         let mut line = serde_json::to_vec(&word).unwrap_or_default();
         line.push(b'\n');
         let said = rustix::io::write(&*self.words, &line);

@@ -24,12 +24,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chiton_confine::{Landlock, Program};
+use chiton_confine::Confinement;
 use chiton_oci_monitor::wire::{self, LaunchOrder, LaunchReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::network::join::NetworkDocument;
 use crate::sys;
 
 pub(crate) use layer::Layer;
@@ -50,20 +51,12 @@ pub(crate) struct LaunchDocument {
     pub(crate) enter: Option<PathBuf>,
     /// What the root file system is made of.
     pub(crate) root: RootDocument,
-    /// What the container's processes may ask of the kernel.
+    /// The network.
+    pub(crate) network: NetworkDocument,
+    /// What the container's init applies to itself before it waits for its start.
     pub(crate) confinement: Confinement,
     /// Whether this is an ordinary user's, in its user namespace.
     pub(crate) user: bool,
-}
-
-/// What the container's init applies to itself before it waits for its start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Confinement {
-    /// System calls, compiled for this machine.
-    pub(crate) seccomp: Program,
-    /// Paths, as the sandbox sees them.
-    pub(crate) landlock: Landlock,
 }
 
 /// What the root file system is made of.
@@ -198,7 +191,7 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
         stage::separate()?;
     }
     stage::make(&document.root, document.user)?;
-    let mut container = container::create(&document.id, document.spec, document.confinement)?;
+    let mut container = container::create(&document.id, document.spec, document.confinement, &document.network)?;
     let confinement = serde_json::to_string(&container.enforced()).step("report")?;
     let created = LaunchReport::Created { pid: container.pid(), confinement };
     wire::send(monitor, &created).step("report")?;

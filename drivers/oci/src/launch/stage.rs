@@ -85,7 +85,7 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
             .map_err(|error| io::Error::new(error.kind(), format!("at {}: {error}", bind.target)))
             .step("show a host path in the sandbox")?;
     }
-    volumes::show(&opened, root, volumes)
+    volumes::show(&opened, root, volumes, user)
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {

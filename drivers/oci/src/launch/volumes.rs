@@ -1,7 +1,8 @@
 //! Named volumes, shown with the sandbox's ids.
 //!
 //! A volume's files carry the ids that they have *in* sandboxes: every sandbox has a range of its own on the host, and
-//! an idmapped mount shifts between the two, so that the same volume belongs to the same users in each.
+//! an idmapped mount shifts between the two, so that the same volume belongs to the same users in each. An
+//! ordinary user may not shift owners: its sandboxes with volumes have all the same ids.
 
 use std::fs;
 use std::io;
@@ -75,15 +76,20 @@ fn named(volume: &VolumeBind, error: &io::Error) -> io::Error {
 }
 
 /// Shows the volumes below the sandbox's root.
-pub(super) fn show(root: &OwnedFd, document: &RootDocument, opened: Vec<Opened>) -> Result<(), LaunchError> {
+pub(super) fn show(
+    root: &OwnedFd,
+    document: &RootDocument,
+    opened: Vec<Opened>,
+    user: bool,
+) -> Result<(), LaunchError> {
     if opened.is_empty() {
         return Ok(());
     }
-    let users =
-        sys::user_namespace(document.first_id, document.ids).step("map the volumes' owners into the sandbox")?;
+    let users = (!user).then(|| sys::user_namespace(document.first_id, document.ids)).transpose();
+    let users = users.step("map the volumes' owners into the sandbox")?;
     fs::DirBuilder::new().mode(0o700).create(VOLUMES).step("make a place for volumes")?;
     for (index, (volume, opened)) in document.volumes.iter().zip(opened).enumerate() {
-        place(root, document, volume, opened, index, &users)
+        place(root, document, volume, opened, index, users.as_ref())
             .map_err(|error| named(volume, &error))
             .step("show a volume in the sandbox")?;
     }
@@ -96,7 +102,7 @@ fn place(
     volume: &VolumeBind,
     opened: Opened,
     index: usize,
-    users: &OwnedFd,
+    users: Option<&OwnedFd>,
 ) -> io::Result<()> {
     let files = match opened {
         Opened::Folder(files) => files,
@@ -110,7 +116,7 @@ fn place(
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(&files, "", flags)?;
     let attributes = Attributes { read_only: volume.read_only, ..Attributes::default() };
-    sys::set_attributes(tree.as_fd(), attributes, Some(users.as_fd()))?;
+    sys::set_attributes(tree.as_fd(), attributes, users.map(AsFd::as_fd))?;
     let target = mount_point(root.as_fd(), &volume.target, true, document.first_id)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(&tree, "", &target, "", flags)?)

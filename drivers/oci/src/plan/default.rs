@@ -9,9 +9,7 @@ use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
 
 use super::tighten::Tighten;
-use super::{
-    DiskMeans, ImageKind, ImagePlan, NetworkMode, NetworkPlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan,
-};
+use super::{DiskMeans, ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
 use crate::disk::{self, Means};
 use crate::options::OciOptions;
 
@@ -102,7 +100,7 @@ fn image(
     request: &PlanRequest,
     options: &OciOptions,
     read_only: bool,
-    resolver: Resolver<'_>,
+    source: Resolver<'_>,
 ) -> Result<(ImagePlan, ImageConfig), Error> {
     let own = |kind, reference: &str, path| ImagePlan {
         kind,
@@ -123,7 +121,7 @@ fn image(
         return Ok((own(ImageKind::Host, reference, None), ImageConfig::default()));
     }
     let Some(path) = reference.strip_prefix("dir:") else {
-        let (pinned, config) = resolver(reference)?;
+        let (pinned, config) = source(reference)?;
         return Ok((ImagePlan::resolved(reference, &pinned, &config.user, read_only), config));
     };
     if !path.starts_with('/') {
@@ -170,42 +168,44 @@ fn segment(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
+/// Pointers to what the request says; its environment is said where it is made.
+fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
+    let single = [
+        (!request.image.is_empty(), "/image/reference"),
+        (!request.command.is_empty(), "/command"),
+        (!request.workdir.is_empty(), "/workdir"),
+        (config.hostname.is_some(), "/hostname"),
+        (config.read_only, "/image/read_only"),
+        (config.stop_grace_seconds.is_some(), "/stop_grace_seconds"),
+        (request.name.is_some(), "/sandbox/name"),
+        (config.disk.is_some(), "/resources/disk_by"),
+        (!request.network.is_none(), "/network/mode"),
+        (!request.network.allow.is_empty(), "/network/allow"),
+        (!request.network.dns.is_empty(), "/network/dns"),
+    ];
+    let mut said: Vec<String> =
+        single.into_iter().filter(|(given, _)| *given).map(|(_, pointer)| pointer.to_owned()).collect();
+    said.extend(ResourcesPlan::from_request(&request.resources));
+    for index in 0..request.volumes.len() {
+        said.extend(["name", "target", "read_only"].map(|part| format!("/volumes/{index}/{part}")));
+    }
+    said.extend(request.labels.keys().map(|key| format!("/labels/{}", segment(key))));
+    said
+}
+
 /// Makes the plan. It depends on the request, the options, where links lead, what the machine has and what the image's name
 /// means now, and on nothing else.
 pub(crate) fn default_plan(
     request: &PlanRequest,
     options: &OciOptions,
     means: &Means,
-    resolver: Resolver<'_>,
+    source: Resolver<'_>,
 ) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;
-    let (image, from) = image(request, options, config.read_only, resolver)?;
+    let (image, from) = image(request, options, config.read_only, source)?;
+    let network = super::network::network(&request.network, options)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
-    let mut from_request = Vec::new();
-    let mut said = |given: bool, pointer: String| {
-        if given {
-            from_request.push(pointer);
-        }
-    };
-    said(!request.image.is_empty(), "/image/reference".to_owned());
-    said(!request.command.is_empty(), "/command".to_owned());
-    said(!request.workdir.is_empty(), "/workdir".to_owned());
-    said(config.hostname.is_some(), "/hostname".to_owned());
-    said(config.read_only, "/image/read_only".to_owned());
-    said(config.stop_grace_seconds.is_some(), "/stop_grace_seconds".to_owned());
-    said(request.name.is_some(), "/sandbox/name".to_owned());
-    for pointer in ResourcesPlan::from_request(&request.resources) {
-        said(true, pointer);
-    }
-    for index in 0..request.volumes.len() {
-        for part in ["name", "target", "read_only"] {
-            said(true, format!("/volumes/{index}/{part}"));
-        }
-    }
-    said(config.disk.is_some(), "/resources/disk_by".to_owned());
-    for key in request.labels.keys() {
-        said(true, format!("/labels/{}", segment(key)));
-    }
+    let mut from_request = said(request, &config);
     let home = if image.kind == ImageKind::Host { "/workspace" } else { "/root" };
     let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
     let mut from_image = Vec::new();
@@ -220,13 +220,13 @@ pub(crate) fn default_plan(
         env.insert("HOME".to_owned(), home.to_owned());
     }
     for (name, value) in &request.env {
-        said(true, format!("/env/{}", segment(name)));
+        from_request.push(format!("/env/{}", segment(name)));
         env.insert(name.clone(), value.clone());
     }
     for (name, reference) in &request.secrets {
         let slot = format!("{}{reference}", slots::SECRET_PREFIX);
         env.insert(name.clone(), marker(&slot));
-        said(true, format!("/env/{}", segment(name)));
+        from_request.push(format!("/env/{}", segment(name)));
         filled.insert(format!("/env/{}", segment(name)), slot);
     }
     let name = request.name.clone().unwrap_or_else(|| {
@@ -239,7 +239,7 @@ pub(crate) fn default_plan(
         }
         name.clone()
     });
-    let mut security = SecurityPlan::default();
+    let mut security = SecurityPlan::of(network.mode);
     from_request.extend(config.security.apply(&mut security)?.into_iter().map(str::to_owned));
     let default_workdir = match image.kind {
         ImageKind::Host => "/workspace",
@@ -273,7 +273,7 @@ pub(crate) fn default_plan(
         workdir: workdir.to_owned(),
         hostname,
         resources: ResourcesPlan::of(&request.resources, default_disk, disk::chosen(config.disk, means)),
-        network: NetworkPlan { mode: NetworkMode::None, address: None },
+        network,
         security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),
     };

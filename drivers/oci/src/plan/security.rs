@@ -29,6 +29,17 @@ pub struct SecurityPlan {
     pub readonly_paths: Vec<String>,
 }
 
+impl SecurityPlan {
+    /// The confinement that goes with a network: a sandbox on the host's has no network namespace of its own.
+    pub(crate) fn of(network: super::NetworkMode) -> Self {
+        let mut plan = Self::default();
+        if network == super::NetworkMode::Host {
+            plan.namespaces.retain(|namespace| namespace != "network");
+        }
+        plan
+    }
+}
+
 impl Default for SecurityPlan {
     fn default() -> Self {
         let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
@@ -69,7 +80,12 @@ impl Default for SecurityPlan {
 impl SecurityPlan {
     /// What of this is looser than the default; `None` when nothing is.
     pub fn looser_than_default(&self) -> Option<String> {
-        let default = Self::default();
+        self.looser_than_default_on(super::NetworkMode::None)
+    }
+
+    /// The same for a sandbox with a network, whose namespaces go with it.
+    pub(crate) fn looser_than_default_on(&self, network: super::NetworkMode) -> Option<String> {
+        let default = Self::of(network);
         let missing = |ours: &[String], theirs: &[String]| theirs.iter().find(|path| !ours.contains(path)).cloned();
         let hidden: Vec<String> = self.masked_paths.iter().chain(&self.readonly_paths).cloned().collect();
         if !self.no_new_privileges {

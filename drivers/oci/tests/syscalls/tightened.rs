@@ -98,6 +98,31 @@ async fn a_writable_path_that_is_not_there_refuses_the_create_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_former_run_left_does_not_move_the_rights_to_where_it_points() {
+    let name = "a_link_that_a_former_run_left_does_not_move_the_rights_to_where_it_points";
+    if !root(name) {
+        return;
+    }
+    if !enforceable(&Landlock::standard()) {
+        eprintln!("SKIPPED {name}: this kernel has no Landlock of 6.12");
+        return;
+    }
+    let world = World::new();
+    let driver = world.driver();
+    let id = sandbox_id();
+    let script = "mkdir -p /workspace/out && ln -s / /workspace/out/link";
+    started_with(&driver, None, &json!({}), &["bash", "-c", script], &id).await;
+    assert_eq!(exit(&driver, &id).await.code, Some(0));
+    let mut request = super::common::request("host", &["true"]);
+    request.driver_config = json!({ "security": { "writable_paths": ["/workspace/out/link"] } });
+    let call = super::common::call(&driver, &request, &id).await;
+    let error = driver.start(&call).await.unwrap_err().into_error();
+    assert!(error.message.contains("a link stands in it"), "{error}");
+    driver.delete(&id).await.unwrap();
+    world.assert_no_traces();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_tcp_not_even_the_loopback_interface_can_be_used() {
     if !root("without_tcp_not_even_the_loopback_interface_can_be_used") {
         return;

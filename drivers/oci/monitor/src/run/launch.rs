@@ -94,12 +94,12 @@ impl Launch {
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"];
 
 /// Looks at a created container from outside and refuses one that is less confined than promised: every namespace its
-/// own, and what [`verify_process`] demands.
-pub(super) fn verify(pid: i32) -> io::Result<()> {
-    let outer = crate::user::outer_pid(pid)?;
+/// own (but the network's, where it is to share that), and what [`verify_process`] demands.
+pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
+    let pid = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    for namespace in NAMESPACES {
-        let theirs = fs::read_link(format!("/proc/{outer}/ns/{namespace}"))?;
+    for namespace in NAMESPACES.into_iter().filter(|namespace| !host_network || *namespace != "net") {
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
         let ours = fs::read_link(format!("/proc/self/ns/{namespace}"))?;
         if theirs == ours {
             return refuse(format!("the container shares the host's {namespace} namespace"));
@@ -136,3 +136,6 @@ pub(super) fn verify_process(pid: i32) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

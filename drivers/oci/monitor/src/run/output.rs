@@ -33,7 +33,7 @@ impl Output {
         while let Some(end) = &self.ends[index] {
             match rustix::io::read(end, &mut buffer) {
                 Ok(0) => self.ends[index] = None,
-                // A full disk must not stop the sandbox: what cannot be written is dropped.
+                // A full disk must not stop the sandbox: what cannot be written is dropped, and counted by the log.
                 Ok(count) => drop(log.write(index == 1, &buffer[..count])),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,

@@ -19,12 +19,14 @@ use super::{MonitorError, Step};
 use crate::exit::{Cause, ExitRecord};
 use crate::files;
 use crate::lock::Lock;
-use crate::log::Writer;
+use crate::log::{Dropped, Writer};
 use crate::wire::{Config, LaunchReport, Request, State};
 use crate::{cgroup, user, wire};
 
 /// How long killed processes may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
+/// How often clients are told of dropped output.
+const TELL: Duration = Duration::from_secs(1);
 /// The grace when the machine shuts down and nobody gave one.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
@@ -44,6 +46,11 @@ pub(super) struct Monitor {
     kill_at: Option<Instant>,
     start_wanted: bool,
     oom: bool,
+    /// What clients were told of dropped output, and when.
+    told: Dropped,
+    told_at: Option<Instant>,
+    /// When they have to be told again.
+    tell_at: Option<Instant>,
     /// Whether somebody asked for the end.
     end_asked: bool,
     kill_asked: bool,
@@ -73,6 +80,9 @@ impl Monitor {
             kill_at: None,
             start_wanted,
             oom: false,
+            told: Dropped::default(),
+            told_at: None,
+            tell_at: None,
             end_asked: false,
             kill_asked: false,
         }
@@ -93,6 +103,8 @@ impl Monitor {
         for index in 0..2 {
             self.output.drain(index, &mut held.log, true);
         }
+        self.told_at = None;
+        self.tell_dropped(held.log.dropped());
         let last = match (result, cleaned, self.init_status.is_some()) {
             (Err(error), _, _) | (Ok(()), Err(error), false) => Err(error),
             (Ok(()), _, _) => self.record(),
@@ -166,6 +178,7 @@ impl Monitor {
                     self.output.drain(index, &mut held.log, false);
                 }
             }
+            self.tell_dropped(held.log.dropped());
             // Before the signals: a launch child that reported and ended is heard first.
             if ready.launch {
                 self.hear_launch()?;
@@ -191,7 +204,7 @@ impl Monitor {
         let launch = self.launch.as_ref().map(|launch| index_of(launch.stream.as_fd()));
         let output = [0, 1].map(|index| self.output.ends[index].as_ref().map(|end| index_of(end.as_fd())));
         let clients: Vec<usize> = self.clients.iter().map(|client| index_of(client.stream.as_fd())).collect();
-        let deadline = [self.launch_by, self.kill_at].into_iter().flatten().min();
+        let deadline = [self.launch_by, self.kill_at, self.tell_at].into_iter().flatten().min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
@@ -238,7 +251,7 @@ impl Monitor {
                 LaunchReport::Created { pid, confinement } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
-                    verify(pid).step("verify the container's confinement")?;
+                    verify(pid, self.config.host_network).step("verify the container's confinement")?;
                     // Before the mark: what is there when the mark is, is whole.
                     std::fs::write(self.config.dir.join(files::CONFINEMENT), confinement)
                         .step("write what is enforced")?;
@@ -366,11 +379,29 @@ impl Monitor {
         self.launch.as_ref().is_some_and(|launch| Some(launch.pid) == pid)
     }
 
+    /// Says what was dropped, at most once a second: a disk that is full is full for every write.
+    fn tell_dropped(&mut self, dropped: Dropped) {
+        if dropped == self.told {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(again) = self.told_at.map(|at| at + TELL).filter(|again| *again > now) {
+            // Nothing else may happen by then.
+            self.tell_at = Some(again);
+            return;
+        }
+        (self.told, self.told_at, self.tell_at) = (dropped, Some(now), None);
+        let Dropped { bytes, records } = dropped;
+        self.clients.retain_mut(|client| client.say(&State::Dropped { bytes, records }));
+    }
+
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
+        let Dropped { bytes, records } = self.told;
         while let Ok((stream, _)) = listener.accept() {
             if let Ok(mut client) = Client::new(stream)
                 && client.say(&self.state)
+                && (records == 0 || client.say(&State::Dropped { bytes, records }))
             {
                 self.clients.push(client);
             }
