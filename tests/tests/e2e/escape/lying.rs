@@ -132,13 +132,15 @@ fn floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory(by: By) {
     assert!(liar.order("long", "ended").contains("closed"), "a frame of four gigabytes is refused by its length");
     let before = (scene.latency(), scene.gateway.memory());
     for (what, until) in [("silence 3000", "holding"), ("garbage 64", ""), ("storm 4", "")] {
-        liar.order(what, until);
+        let said = liar.order(what, until);
+        drop(writeln!(std::io::stderr(), "{what}: {}", said.trim()));
         bounded(&scene, what, before);
         liar.end();
     }
     scene.unharmed();
     // Afterwards the door opens again for whoever may come in.
-    liar.order("hello", "accepted");
+    let said = liar.order("return", "accepted");
+    drop(writeln!(std::io::stderr(), "the next agent after the floods: {}", said.trim()));
 }
 
 fn frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory(by: By) {

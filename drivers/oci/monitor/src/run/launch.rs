@@ -96,10 +96,11 @@ const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgrou
 /// Looks at a created container from outside and refuses one that is less confined than promised: every namespace its
 /// own (but the network's, where it is to share that), and what [`verify_process`] demands.
 pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
-    let pid = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    // Its id in `/proc` here; what follows the loop finds that out for itself.
+    let shown = crate::user::outer_pid(pid)?;
     for namespace in NAMESPACES.into_iter().filter(|namespace| !host_network || *namespace != "net") {
-        let theirs = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
+        let theirs = fs::read_link(format!("/proc/{shown}/ns/{namespace}"))?;
         let ours = fs::read_link(format!("/proc/self/ns/{namespace}"))?;
         if theirs == ours {
             return refuse(format!("the container shares the host's {namespace} namespace"));
