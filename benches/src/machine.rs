@@ -9,6 +9,7 @@ use crate::docker::Docker;
 use crate::figures::{Disk, Figures, millis};
 use crate::gateway::{Done, Gateway, create, delete, exec_true, spec};
 use crate::library;
+use crate::steps::Steps;
 
 /// Execs a round.
 const EXECS: usize = 10;
@@ -24,6 +25,7 @@ pub(crate) async fn run(rounds: usize) -> Done<()> {
     let docker = Docker::start(folder.path(), &folder.path().join("image"))?;
     let [mut docker_run, mut docker_exec, mut docker_rm] = std::array::from_fn(|_| Figures::default());
     let image = format!("dir:{}", folder.path().join("image").display());
+    let mut steps = Steps::default();
     let mut floor = Disk::open(folder.path())?;
     let [mut raw, mut sync, mut ready, mut gone, mut api, mut cli] = std::array::from_fn(|_| Figures::default());
     for round in 0..=rounds {
@@ -43,6 +45,9 @@ pub(crate) async fn run(rounds: usize) -> Done<()> {
         let begin = Instant::now();
         create(&mut client, &name, spec(&image)).await?;
         let created = begin.elapsed();
+        if round > 0 {
+            steps.take(&folder.path().join("data"))?;
+        }
         for _ in 0..EXECS {
             let begin = Instant::now();
             exec_true(&mut client, &name).await?;
@@ -72,6 +77,7 @@ pub(crate) async fn run(rounds: usize) -> Done<()> {
     sync.report("F: fdatasync of 4 KiB");
     raw.report("container library alone, create + start");
     ready.report("create → agent ready, over the API");
+    steps.report();
     let goal = raw.median().mul_f64(1.3) + sync.median() * 2 + Duration::from_millis(5);
     println!(
         "create → ready: {:.2} × the library; goal 1.3 × + 2 F + 5 ms = {:.3} ms",

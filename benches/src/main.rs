@@ -13,6 +13,7 @@ mod library;
 mod machine;
 mod null_driver;
 mod recovery;
+mod steps;
 
 use std::error::Error;
 use std::process::ExitCode;

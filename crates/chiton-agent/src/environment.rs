@@ -34,7 +34,7 @@ pub(crate) fn forget(secret: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the environment begins and how long it is: fields 50 and 51 of the line, counted from 1 (proc_pid_stat(5)).
+/// Where the environment begins and how long it is: fields 50 and 51 of the line, counted from 1 (`proc_pid_stat(5)`).
 fn place(stat: &str) -> Option<(u64, usize)> {
     // The name in brackets may hold anything, also brackets; what follows it begins with field 3.
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(47);

@@ -160,7 +160,7 @@ struct BridgeConfig {
     dns: Vec<Ipv4Addr>,
     /// Private, link-local and host addresses that requests may ask for, as ranges. Default: none.
     allow_private: Vec<String>,
-    /// Whether net.ipv4.ip_forward may be set, which makes this machine a router. Default: no.
+    /// Whether `net.ipv4.ip_forward` may be set, which makes this machine a router. Default: no.
     enable_forwarding: Option<bool>,
 }
 

@@ -137,8 +137,11 @@ impl Host {
         self.forget_tombstones().not_run("remove old tombstones")?;
         let agent_program = self.install_agent().not_run("install the agent's program")?;
         let mut means = Means::detect().not_run("find the cgroup hierarchies")?.take();
-        let user =
-            if means.root() { None } else { Some(UserSpace::make(&agent_program, &mut means).map_err(no_namespace)?) };
+        let user = if means.root() {
+            None
+        } else {
+            Some(UserSpace::make(&agent_program, &mut means).map_err(|error| no_namespace(&error))?)
+        };
         // Bridges are root's.
         if means.root()
             && let Err(error) = self.recover_network()
@@ -305,7 +308,7 @@ fn status_of(state: State) -> ObservedStatus {
 }
 
 /// Without a user namespace an ordinary user can run nothing.
-fn no_namespace(error: io::Error) -> CallError {
+fn no_namespace(error: &io::Error) -> CallError {
     let text = format!("this user cannot make a user namespace: {error}");
     CallError::NotRun(Error::unavailable("oci driver", text).cure(
         "allow it (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or \

@@ -244,9 +244,10 @@ pub(crate) fn runtime(
             "readonlyPaths": plan.security.readonly_paths,
         },
     });
-    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids)) {
-        let limits = spec["process"]["rlimits"].as_array_mut();
-        limits.into_iter().for_each(|limits| limits.push(json!({ "type": name, "soft": pids, "hard": pids })));
+    if let (Some(pids), Way::Rlimit(name)) = (plan.resources.pids, means.way(Limit::Pids))
+        && let Some(limits) = spec["process"]["rlimits"].as_array_mut()
+    {
+        limits.push(json!({ "type": name, "soft": pids, "hard": pids }));
     }
     if gateway_is_spared() {
         spec["process"]["oomScoreAdj"] = json!(0);

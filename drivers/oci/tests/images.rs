@@ -166,7 +166,7 @@ async fn layers_of_a_sandbox_stay_until_it_is_deleted() {
         other => panic!("removed the layers of a sandbox: {other:?}"),
     }
     let listed = images.list().await.unwrap();
-    assert_eq!(listed[0].used_by, [id.clone()]);
+    assert_eq!(listed[0].used_by, std::slice::from_ref(&id));
     driver.start(&call).await.unwrap();
     assert_eq!(output(&driver, &id).await, "alive\n");
     // A gateway that came after the one that pulled knows it too.

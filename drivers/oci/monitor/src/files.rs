@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 pub const CREATED: &str = "created";
 /// The marker that its main process was executed.
 pub const RUNNING: &str = "running";
-/// What the container's init enforced on itself.
-pub const CONFINEMENT: &str = "confinement.json";
+/// What the launch child said of the container that it made.
+pub const LAUNCHED: &str = "launched.json";
 /// The monitor's socket in its folder.
 pub const SOCKET: &str = "monitor.sock";
 

@@ -124,8 +124,8 @@ pub enum LaunchReport {
     Created {
         /// Its process id in the monitor's namespace.
         pid: i32,
-        /// What it enforced on itself: a document of the driver's, kept in the sandbox's folder.
-        confinement: String,
+        /// What is known of it: a document of the driver's, kept in the sandbox's folder.
+        launched: String,
     },
     /// The main process was executed.
     Running,

@@ -37,7 +37,7 @@ impl Host {
             let spawned = self.network.claim(id, &plan.network, None).and_then(|lease| {
                 let record = self.record(call, &plan, range, lease)?;
                 self.adopt_image(record.image.as_ref(), || {
-                    self.make_folders(&paths, range.first).failed("make the sandbox's folders")?;
+                    Self::make_folders(&paths, range.first).failed("make the sandbox's folders")?;
                     self.make_disk(&plan, &paths)?;
                     record.store(&paths.dir).failed("write the sandbox's record")?;
                     network::write_resolver_file(&plan, &paths).failed("write the resolver's file")?;
@@ -105,7 +105,7 @@ impl Host {
         self.network.check(&plan.network)?;
         let lease = self.network.claim(id, &plan.network, old.network.as_ref())?;
         let record = self.record(call, &plan, range, lease)?;
-        self.make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
+        Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
         record.store(&paths.dir).failed("write the sandbox's record")?;
         network::write_resolver_file(&plan, &paths).failed("write the sandbox's resolver file")?;
         if record.network.is_some() {

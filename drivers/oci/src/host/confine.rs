@@ -9,6 +9,7 @@ use chiton_model::Error;
 use chiton_oci_monitor::files;
 
 use super::{Doing, Host};
+use crate::launch::Launched;
 use crate::plan::OciPlan;
 use crate::record::Paths;
 
@@ -47,12 +48,13 @@ impl Host {
 
     /// What the sandbox's init enforced on itself in its last launch; none where nothing was launched.
     pub(crate) fn enforced(paths: &Paths) -> CallResult<Option<Enforced>> {
-        match fs::read(paths.dir.join(files::CONFINEMENT)) {
+        match fs::read(paths.dir.join(files::LAUNCHED)) {
             Ok(text) => {
-                serde_json::from_slice(&text).map(Some).map_err(io::Error::from).failed("read what is enforced")
+                let launched: io::Result<Launched> = serde_json::from_slice(&text).map_err(io::Error::from);
+                launched.map(|launched| Some(launched.enforced)).failed("read what was launched")
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).failed("read what is enforced"),
+            Err(error) => Err(error).failed("read what was launched"),
         }
     }
 

@@ -18,7 +18,7 @@ use chiton_oci_monitor::wire::{Config, State};
 use super::{Doing, Host, make_folder};
 use crate::connection::Connection;
 use crate::disk;
-use crate::launch::LaunchDocument;
+use crate::launch::{self, LaunchDocument};
 use crate::plan::{DiskMeans, NetworkMode, OciPlan};
 use crate::record::{Paths, Record};
 use crate::spec;
@@ -36,7 +36,7 @@ pub(crate) struct Monitor {
 
 impl Host {
     /// Makes the folders of a sandbox; all may be there already.
-    pub(super) fn make_folders(&self, paths: &Paths, first_id: u32) -> io::Result<()> {
+    pub(super) fn make_folders(paths: &Paths, first_id: u32) -> io::Result<()> {
         make_folder(&paths.dir)?;
         make_folder(&paths.work)?;
         make_folder(&paths.run)?;
@@ -70,12 +70,14 @@ impl Host {
         agent: Option<&AgentLaunch>,
         start: bool,
     ) -> CallResult<Monitor> {
+        let begun = launch::now();
         let ready = self.ready()?;
         let workspace = WorkspaceName::new(plan.sandbox.workspace.as_str()).map_err(CallError::NotRun)?;
         let volumes = self.volume_binds(plan, &workspace)?;
         let program = agent.map(|_| ready.agent_program.as_path());
         let image = self.unpacked(plan, record.ids.min(plan.security.mapped_ids))?;
         let document = LaunchDocument {
+            begun,
             id: record.id.to_string(),
             spec: spec::runtime(plan, record, agent, &ready.means, image.user.as_ref()),
             attach: record.cgroups.iter().filter_map(Hierarchy::tasks).collect(),

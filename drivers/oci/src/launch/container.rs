@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::{Value, json};
 
 use super::stage::{BUNDLE, ROOT, STATE};
+use super::steps::Watch;
 use super::{LaunchError, Step};
 use crate::network::join::{self, NetworkDocument};
 use crate::sys;
@@ -39,6 +40,7 @@ pub(super) fn create(
     mut spec: Value,
     confinement: Confinement,
     network: &NetworkDocument,
+    watch: &mut Watch,
 ) -> Result<Created, LaunchError> {
     if let Some(root) = spec.get_mut("root") {
         root["path"] = json!(ROOT);
@@ -74,7 +76,9 @@ pub(super) fn create(
         .pid()
         .ok_or_else(|| LaunchError { step: "create the container", message: "it has no init".to_owned() })?
         .as_raw();
+    watch.done("create the container");
     join::join(pid, network).step("join the network")?;
+    watch.done("join the network");
     Ok(Created { id: id.to_owned(), pid, enforced, words })
 }
 

@@ -13,6 +13,7 @@ mod container;
 mod layer;
 mod raw;
 mod stage;
+mod steps;
 mod user;
 mod volumes;
 
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chiton_confine::Confinement;
+use chiton_confine::{Confinement, Enforced};
 use chiton_oci_monitor::wire::{self, LaunchOrder, LaunchReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -35,12 +36,16 @@ use crate::sys;
 
 pub(crate) use layer::Layer;
 pub use raw::{RawTiming, raw_create_start};
+use steps::Watch;
+pub(crate) use steps::{Steps, now};
 pub(crate) use volumes::VolumeBind;
 
 /// What the launch child is told, by way of the monitor. It holds secrets (the environment): never written to disk.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LaunchDocument {
+    /// When the driver began, in microseconds of the monotonic clock.
+    pub(crate) begun: u64,
     /// The container's id.
     pub(crate) id: String,
     /// The runtime specification, without root.
@@ -104,6 +109,16 @@ pub(crate) struct Bind {
     pub(crate) device: bool,
 }
 
+/// What is known of a container that was made; kept in the sandbox's folder.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Launched {
+    /// What its init enforced on itself.
+    pub(crate) enforced: Enforced,
+    /// Where the time went.
+    pub(crate) steps: Steps,
+}
+
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {message}")]
@@ -162,6 +177,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
+    let begun = now();
     bind(parent)?;
     // What the gateway was started with is not the sandbox's to inherit.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -173,6 +189,9 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
     let document: LaunchDocument = wire::receive(&mut reader)
         .step("read the launch document")?
         .ok_or_else(|| LaunchError { step: "read the launch document", message: "nothing came".to_owned() })?;
+    let mut watch = Watch::from(document.begun);
+    watch.at("monitor and launch child begin", begun);
+    watch.done("read the launch document");
     monitor.set_read_timeout(None).step("wait for the order to start")?;
     for file in &document.attach {
         attach(file).step("enter the cgroups")?;
@@ -185,15 +204,19 @@ fn launch(parent: i32, monitor: &mut UnixStream) -> Result<(), LaunchError> {
             None => bind(parent)?,
         }
     }
+    watch.done("enter the cgroups");
     if document.user {
         user::prepare(&document.root)?;
     } else {
         stage::separate()?;
     }
-    stage::make(&document.root, document.user)?;
-    let mut container = container::create(&document.id, document.spec, document.confinement, &document.network)?;
-    let confinement = serde_json::to_string(&container.enforced()).step("report")?;
-    let created = LaunchReport::Created { pid: container.pid(), confinement };
+    watch.done("make a mount namespace");
+    stage::make(&document.root, document.user, &mut watch)?;
+    let mut container =
+        container::create(&document.id, document.spec, document.confinement, &document.network, &mut watch)?;
+    let launched = Launched { enforced: container.enforced(), steps: watch.steps };
+    let launched = serde_json::to_string(&launched).step("report")?;
+    let created = LaunchReport::Created { pid: container.pid(), launched };
     wire::send(monitor, &created).step("report")?;
     match wire::receive(&mut reader).step("wait for the order to start")? {
         Some(LaunchOrder::Start) => container.start()?,

@@ -15,6 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::steps::Watch;
 use super::{Bind, Entry, LaunchError, RootDocument, Step, layer, volumes};
 use crate::sys::{self, Attributes};
 
@@ -45,7 +46,7 @@ pub(super) fn private() -> Result<(), LaunchError> {
 
 /// Makes the root at [`ROOT`] and empty [`BUNDLE`] and [`STATE`] folders, in a mount namespace of its own. For an
 /// ordinary user (`user`) the image's files keep their owners.
-pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
+pub(super) fn make(root: &RootDocument, user: bool, watch: &mut Watch) -> Result<(), LaunchError> {
     let sources = root
         .binds
         .iter()
@@ -64,6 +65,7 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
         .map(|path| image(path, users.as_ref()).map_err(|error| named(path, &error)))
         .collect::<Result<Vec<_>, _>>()
         .step("map the image's owners into the sandbox")?;
+    watch.done("open what is shown from the host");
     let layer = layer::open(&root.layer)?;
     let volumes = volumes::open(&root.volumes)?;
     if user {
@@ -71,6 +73,7 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
     } else {
         hide_cgroups().step("detach cgroups")?;
     }
+    watch.done("open the layers, hide cgroups");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), STAGE, Some("tmpfs"), flags, Some("mode=0711,size=16m")).step("mount the stage")?;
     for folder in [ROOT, BUNDLE, STATE, SKELETON, IMAGE] {
@@ -78,14 +81,18 @@ pub(super) fn make(root: &RootDocument, user: bool) -> Result<(), LaunchError> {
     }
     skeleton(root).step("lay out the bottom layer")?;
     let (upper, work) = layer.enter(root.first_id).step("enter the sandbox's disk")?;
+    watch.done("make the bottom layer");
     overlay(&lowers, &upper, &work, user)?;
+    watch.done("mount the overlay");
     let opened = open_folder(Path::new(ROOT)).step("open the root")?;
     for (bind, source) in root.binds.iter().zip(sources) {
         show(&opened, bind, &source, root.first_id)
             .map_err(|error| io::Error::new(error.kind(), format!("at {}: {error}", bind.target)))
             .step("show a host path in the sandbox")?;
     }
-    volumes::show(&opened, root, volumes, user)
+    volumes::show(&opened, root, volumes, user)?;
+    watch.done("show host paths and volumes");
+    Ok(())
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// How many ids a sandbox has where there are enough.
 pub(crate) const IDS: u32 = 65_536;
-/// How many lines a map of a user namespace can have (user_namespaces(7)); one is the user's own.
+/// How many lines a map of a user namespace can have (`user_namespaces(7)`); one is the user's own.
 const LINES: usize = 339;
 
 /// A granted range.
@@ -50,7 +50,7 @@ impl Ranges {
     }
 
     /// The windows of the user's namespace that sandboxes can have: whole ones, or the largest piece where none is. The
-    /// kernel takes a map only if each of its lines lies within one line of the namespace above (user_namespaces(7)).
+    /// kernel takes a map only if each of its lines lies within one line of the namespace above (`user_namespaces(7)`).
     pub(crate) fn windows(&self) -> Vec<Range> {
         let ends = |ranges: &[Range]| {
             ranges
@@ -116,7 +116,7 @@ impl Ids {
             };
         }
         match programs {
-            Some((newuidmap, newgidmap)) => Self::Ranges(Ranges { uids, gids, newuidmap, newgidmap }),
+            Some(programs) => Self::Ranges(Ranges { uids, gids, newuidmap: programs.0, newgidmap: programs.1 }),
             None => Self::One {
                 why: "newuidmap and newgidmap are not installed".to_owned(),
                 cure: "install them (Debian: apt install uidmap)".to_owned(),

@@ -64,7 +64,7 @@ fn the_removal_of_a_table_is_found_among_other_messages_and_no_bytes_confuse() {
         bytes.resize((16 + body).next_multiple_of(4), 0);
         bytes
     };
-    let (other, removal) = (message((10 << 8) | 12, 9), message((10 << 8) | 2, 20));
+    let (other, removal) = (message(10 * 256 + 12, 9), message(10 * 256 + 2, 20));
     assert!(watch::tells_of_removal(&[other.clone(), removal.clone()].concat()));
     assert!(!watch::tells_of_removal(&[other.clone(), other.clone()].concat()));
     assert!(!watch::tells_of_removal(&[]));

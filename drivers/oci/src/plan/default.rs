@@ -168,6 +168,31 @@ fn segment(text: &str) -> String {
     text.replace('~', "~0").replace('/', "~1")
 }
 
+/// Pointers to what the request says; its environment is said where it is made.
+fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
+    let single = [
+        (!request.image.is_empty(), "/image/reference"),
+        (!request.command.is_empty(), "/command"),
+        (!request.workdir.is_empty(), "/workdir"),
+        (config.hostname.is_some(), "/hostname"),
+        (config.read_only, "/image/read_only"),
+        (config.stop_grace_seconds.is_some(), "/stop_grace_seconds"),
+        (request.name.is_some(), "/sandbox/name"),
+        (config.disk.is_some(), "/resources/disk_by"),
+        (!request.network.is_none(), "/network/mode"),
+        (!request.network.allow.is_empty(), "/network/allow"),
+        (!request.network.dns.is_empty(), "/network/dns"),
+    ];
+    let mut said: Vec<String> =
+        single.into_iter().filter(|(given, _)| *given).map(|(_, pointer)| pointer.to_owned()).collect();
+    said.extend(ResourcesPlan::from_request(&request.resources));
+    for index in 0..request.volumes.len() {
+        said.extend(["name", "target", "read_only"].map(|part| format!("/volumes/{index}/{part}")));
+    }
+    said.extend(request.labels.keys().map(|key| format!("/labels/{}", segment(key))));
+    said
+}
+
 /// Makes the plan. It depends on the request, the options, where links lead, what the machine has and what the image's name
 /// means now, and on nothing else.
 pub(crate) fn default_plan(
@@ -180,34 +205,7 @@ pub(crate) fn default_plan(
     let (image, from) = image(request, options, config.read_only, source)?;
     let network = super::network::network(&request.network, options)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
-    let mut from_request = Vec::new();
-    let mut said = |given: bool, pointer: String| {
-        if given {
-            from_request.push(pointer);
-        }
-    };
-    said(!request.image.is_empty(), "/image/reference".to_owned());
-    said(!request.command.is_empty(), "/command".to_owned());
-    said(!request.workdir.is_empty(), "/workdir".to_owned());
-    said(config.hostname.is_some(), "/hostname".to_owned());
-    said(config.read_only, "/image/read_only".to_owned());
-    said(config.stop_grace_seconds.is_some(), "/stop_grace_seconds".to_owned());
-    said(request.name.is_some(), "/sandbox/name".to_owned());
-    for pointer in ResourcesPlan::from_request(&request.resources) {
-        said(true, pointer);
-    }
-    for index in 0..request.volumes.len() {
-        for part in ["name", "target", "read_only"] {
-            said(true, format!("/volumes/{index}/{part}"));
-        }
-    }
-    said(config.disk.is_some(), "/resources/disk_by".to_owned());
-    said(!request.network.is_none(), "/network/mode".to_owned());
-    said(!request.network.allow.is_empty(), "/network/allow".to_owned());
-    said(!request.network.dns.is_empty(), "/network/dns".to_owned());
-    for key in request.labels.keys() {
-        said(true, format!("/labels/{}", segment(key)));
-    }
+    let mut from_request = said(request, &config);
     let home = if image.kind == ImageKind::Host { "/workspace" } else { "/root" };
     let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
     let mut from_image = Vec::new();
@@ -222,13 +220,13 @@ pub(crate) fn default_plan(
         env.insert("HOME".to_owned(), home.to_owned());
     }
     for (name, value) in &request.env {
-        said(true, format!("/env/{}", segment(name)));
+        from_request.push(format!("/env/{}", segment(name)));
         env.insert(name.clone(), value.clone());
     }
     for (name, reference) in &request.secrets {
         let slot = format!("{}{reference}", slots::SECRET_PREFIX);
         env.insert(name.clone(), marker(&slot));
-        said(true, format!("/env/{}", segment(name)));
+        from_request.push(format!("/env/{}", segment(name)));
         filled.insert(format!("/env/{}", segment(name)), slot);
     }
     let name = request.name.clone().unwrap_or_else(|| {

@@ -52,9 +52,9 @@ pub fn machine(test: &str) -> bool {
         .env("OCI_TEST_MACHINE", "1")
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    println!("{text}");
-    assert!(output.status.success() && text.contains("1 passed"), "{test} failed in its own machine");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    println!("{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "{test} failed in its own machine");
     false
 }
 

@@ -105,18 +105,13 @@ pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
             return refuse(format!("the container shares the host's {namespace} namespace"));
         }
     }
-    confined(pid)
+    verify_process(pid)
 }
 
 /// Looks at the container's init, which may be the main process already: a system call filter, no new privileges, and
 /// no capability in any set. None of the three can be undone by what init executes. A process that ended and was not
 /// reaped still shows them.
 pub(super) fn verify_process(pid: i32) -> io::Result<()> {
-    confined(crate::user::outer_pid(pid)?)
-}
-
-/// [`verify_process`] of a process by the id that `/proc` here has it under.
-fn confined(pid: i32) -> io::Result<()> {
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     let mut status = String::new();
     // A monitor in a pid namespace of its own numbers processes in another way than its `/proc`.

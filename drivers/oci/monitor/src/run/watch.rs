@@ -248,13 +248,12 @@ impl Monitor {
                         launch.pid = Pid::from_raw(pid);
                     }
                 }
-                LaunchReport::Created { pid, confinement } => {
+                LaunchReport::Created { pid, launched } => {
                     self.init = Some(Pid::from_raw(pid));
                     self.launch_by = None;
                     verify(pid, self.config.host_network).step("verify the container's confinement")?;
                     // Before the mark: what is there when the mark is, is whole.
-                    std::fs::write(self.config.dir.join(files::CONFINEMENT), confinement)
-                        .step("write what is enforced")?;
+                    std::fs::write(self.config.dir.join(files::LAUNCHED), launched).step("write what was launched")?;
                     files::mark(&self.config.dir, files::CREATED).step("mark the container as created")?;
                     self.announce(State::Created);
                     if self.start_wanted {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Ids, Range, granted};
 
-fn programs() -> Option<(PathBuf, PathBuf)> {
-    Some(("/usr/bin/newuidmap".into(), "/usr/bin/newgidmap".into()))
+fn programs() -> (PathBuf, PathBuf) {
+    ("/usr/bin/newuidmap".into(), "/usr/bin/newgidmap".into())
 }
 
 #[test]
@@ -34,17 +34,18 @@ fn a_range_needs_both_files_and_both_programs_and_says_what_is_missing() {
         }
         other => panic!("{other:?}"),
     };
-    assert_eq!(why(("", ""), programs()), "/etc/subuid and /etc/subgid grant user ann no range");
-    assert_eq!(why((line, ""), programs()), "/etc/subgid grants user ann no range");
-    assert_eq!(why(("", line), programs()), "/etc/subuid grants user ann no range");
+    assert_eq!(why(("", ""), Some(programs())), "/etc/subuid and /etc/subgid grant user ann no range");
+    assert_eq!(why((line, ""), Some(programs())), "/etc/subgid grants user ann no range");
+    assert_eq!(why(("", line), Some(programs())), "/etc/subuid grants user ann no range");
     assert_eq!(why((line, line), None), "newuidmap and newgidmap are not installed");
-    let all = Ids::from_grants((1001, 1001, Some("ann")), (line, line), programs());
+    let all = Ids::from_grants((1001, 1001, Some("ann")), (line, line), Some(programs()));
     assert!(matches!(all, Ids::Ranges(ranges) if ranges.total() == 65_536));
 }
 
 #[test]
 fn a_window_lies_within_one_granted_range_of_users_and_one_of_groups() {
-    let of = |uids: &str, gids: &str| match Ids::from_grants((1001, 1001, Some("ann")), (uids, gids), programs()) {
+    let of = |uids: &str, gids: &str| match Ids::from_grants((1001, 1001, Some("ann")), (uids, gids), Some(programs()))
+    {
         Ids::Ranges(ranges) => {
             ranges.windows().iter().map(|window| (window.first, window.count)).collect::<Vec<(u32, u32)>>()
         }
