@@ -99,8 +99,6 @@ const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "uts", "ipc", "cgrou
 pub(super) fn verify(pid: i32, host_network: bool) -> io::Result<()> {
     let outer = crate::user::outer_pid(pid)?;
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    // Its id in `/proc` here; what follows the loop finds that out for itself.
-    let shown = crate::user::outer_pid(pid)?;
     for namespace in NAMESPACES.into_iter().filter(|namespace| !host_network || *namespace != "net") {
         let theirs = fs::read_link(format!("/proc/{outer}/ns/{namespace}"))?;
         let ours = fs::read_link(format!("/proc/self/ns/{namespace}"))?;
