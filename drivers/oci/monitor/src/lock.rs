@@ -99,17 +99,12 @@ pub fn holder(path: &Path) -> io::Result<Option<Holder>> {
     let mut words = text.split_ascii_whitespace();
     let parsed = (words.next().and_then(|word| word.parse().ok()), words.next().and_then(|word| word.parse().ok()));
     let (Some(pid), Some(since)) = parsed else { return Ok(None) };
-    Ok((alive(pid)? == Some(since)).then_some(Holder { pid, started: since }))
+    Ok((started(pid)? == Some(since)).then_some(Holder { pid, started: since }))
 }
 
 /// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)); `None` when it has ended. One
 /// that nobody has waited for yet has ended, too: what inherits orphans may take seconds to do so.
-pub fn started(pid: i32) -> io::Result<Option<u64>> {
-    Ok(stat(pid)?.map(|(_, started)| started))
-}
-
-/// The same, and `None` also for a process that ended and was not reaped.
-fn alive(pid: i32) -> io::Result<Option<u64>> {
+fn started(pid: i32) -> io::Result<Option<u64>> {
     Ok(stat(pid)?.filter(|(state, _)| !matches!(state, b'Z' | b'X')).map(|(_, started)| started))
 }
 
