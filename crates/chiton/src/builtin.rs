@@ -33,6 +33,10 @@ struct Config {
     stop_grace_seconds: Option<u64>,
     /// Bytes of output that are kept of each of a sandbox's two log files. Default: 8 MiB.
     log_bytes: Option<u64>,
+    /// The most processes and threads of a sandbox whose request names no limit. Default: 4096.
+    pids: Option<u32>,
+    /// The memory of a sandbox whose request names no limit, for example "4Gi". Default: half of this machine's.
+    memory: Option<MemoryQuantity>,
     /// How much a sandbox whose request names no disk limit may keep, for example "2Gi". Default: no limit.
     disk: Option<MemoryQuantity>,
     /// How much a volume that is made without a size may hold, for example "10Gi". Default: no limit of its own.
@@ -262,6 +266,8 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
     options.first_id = config.first_id.unwrap_or(options.first_id);
     options.stop_grace = config.stop_grace_seconds.map_or(options.stop_grace, Duration::from_secs);
     options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);
+    options.default_pids = config.pids.or(options.default_pids);
+    options.default_memory = config.memory.or_else(half_of_memory);
     options.default_disk = config.disk;
     options.volume_size = config.volume_size;
     options.network.host = config.host_network.unwrap_or(false);
@@ -270,6 +276,14 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
     options.network.allow_private = config.bridge.allow_private.iter().filter_map(|r| BridgeConfig::range(r)).collect();
     options.network.enable_forwarding = config.bridge.enable_forwarding.unwrap_or(false);
     Ok(options)
+}
+
+/// Half of the machine's memory, so that no single sandbox can take all of it; none where the kernel does not say.
+fn half_of_memory() -> Option<MemoryQuantity> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total: u64 =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse().ok()?;
+    format!("{}Mi", total / 2 / 1024).parse().ok()
 }
 
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {

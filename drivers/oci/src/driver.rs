@@ -147,7 +147,7 @@ impl ComputeDriver for OciDriver {
         let request = request.clone();
         self.blocking("make the plan", move |host| {
             let resolver = |reference: &str| host.resolve_image(reference);
-            plan::default_plan(&request, &host.options, host.disk_means(), &resolver).map_err(CallError::NotRun)
+            plan::default_plan(&request, &host.planning()?, host.disk_means(), &resolver).map_err(CallError::NotRun)
         })
         .await
         .map_err(CallError::into_error)

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, exit_status};
 use crate::disk;
-use crate::means::Means;
+use crate::means::{Limit, Means, Way};
 use crate::network::Network;
 use crate::options::OciOptions;
 use crate::record::{self, Paths, Record};
@@ -153,6 +153,17 @@ impl Host {
         made.remove_leftovers(&self.options).not_run("look for what is left of volumes")?;
         *ready = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// The operator's options for a plan: without default limits that nothing enforces here, which only a request's own
+    /// limits may be refused for.
+    pub(crate) fn planning(&self) -> CallResult<OciOptions> {
+        let ready = self.ready()?;
+        let held = |limit| !matches!(ready.means.way(limit), Way::Nothing { .. });
+        let mut options = self.options.clone();
+        options.default_pids = options.default_pids.filter(|_| held(Limit::Pids));
+        options.default_memory = options.default_memory.filter(|_| held(Limit::Memory));
+        Ok(options)
     }
 
     /// What is not enforced here, as far as the machine was looked at.

@@ -37,6 +37,11 @@ pub struct OciOptions {
     pub stop_grace: Duration,
     /// How large one of a sandbox's two log files may become, in bytes.
     pub log_bytes: u64,
+    /// The most processes and threads of sandboxes whose request names no limit; `None` leaves these without. Not applied
+    /// where nothing enforces it.
+    pub default_pids: Option<u32>,
+    /// The same of memory.
+    pub default_memory: Option<MemoryQuantity>,
     /// The disk limit of sandboxes whose request names none; `None` leaves these without.
     pub default_disk: Option<MemoryQuantity>,
     /// The most bytes of a volume that is made without a size; `None` leaves these without a limit of their own.
@@ -108,6 +113,8 @@ impl OciOptions {
             first_id: 0x1000_0000,
             stop_grace: Duration::from_secs(10),
             log_bytes: 8 << 20,
+            default_pids: Some(4096),
+            default_memory: None,
             default_disk: None,
             volume_size: None,
             network: NetworkOptions::default(),

@@ -250,8 +250,6 @@ pub(crate) fn default_plan(
         ImageKind::Dir | ImageKind::Oci => "/",
     };
     let workdir = if request.workdir.is_empty() { default_workdir } else { &request.workdir };
-    // A root that cannot be written has nothing to limit.
-    let default_disk = options.default_disk.as_ref().filter(|_| !config.read_only);
     // A command of the request replaces entrypoint and command of the image, as it does in a pod.
     let mut command = request.command.clone();
     if command.is_empty() && !config.no_image_command {
@@ -272,7 +270,7 @@ pub(crate) fn default_plan(
         volumes: request.volumes.iter().map(Into::into).collect(),
         workdir: workdir.to_owned(),
         hostname,
-        resources: ResourcesPlan::of(&request.resources, default_disk, disk::chosen(config.disk, means)),
+        resources: ResourcesPlan::of(&request.resources, options, config.read_only, disk::chosen(config.disk, means)),
         network,
         security,
         stop_grace_seconds: config.stop_grace_seconds.unwrap_or_else(|| options.stop_grace.as_secs().min(GRACE_LIMIT)),

@@ -4,6 +4,8 @@ use chiton_model::{CpuQuantity, Error, MemoryQuantity, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::options::OciOptions;
+
 /// By what means the bytes and files of a sandbox's writable layer are limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -56,13 +58,15 @@ pub struct ResourcesPlan {
 }
 
 impl ResourcesPlan {
-    /// The limits of a request. `disk_by` is what the machine has, or what the request asked for.
-    pub(super) fn of(asked: &Resources, default_disk: Option<&MemoryQuantity>, disk_by: Option<DiskMeans>) -> Self {
+    /// The limits of a request over the operator's defaults. `disk_by` is what the machine has, or what the request asked
+    /// for; a root that cannot be written has nothing to limit.
+    pub(super) fn of(asked: &Resources, options: &OciOptions, read_only: bool, disk_by: Option<DiskMeans>) -> Self {
+        let disk = options.default_disk.as_ref().filter(|_| !read_only);
         Self {
             cpu: asked.cpu.clone(),
-            memory: asked.memory.clone(),
-            pids: asked.pids,
-            disk: asked.disk.clone().or_else(|| default_disk.cloned()),
+            memory: asked.memory.clone().or_else(|| options.default_memory.clone()),
+            pids: asked.pids.or(options.default_pids),
+            disk: asked.disk.clone().or_else(|| disk.cloned()),
             inodes: asked.inodes,
             disk_by,
             disk_lost_at_stop: disk_by == Some(DiskMeans::Memory),
