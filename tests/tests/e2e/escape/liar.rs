@@ -3,9 +3,12 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Scene;
@@ -61,12 +64,13 @@ impl<'a> Liar<'a> {
         gateway.chiton(&["sandbox", "cp", LIAR, "box:/workspace/liar"]).ok();
         let (token, attempt) = secrets(scene, "box");
         let agent = scene.agent("box");
-        // Takes orders from a file, because there will be no agent to give them to. What it runs is in nobody's session.
-        let script = "while :; do until [ -e /workspace/order ]; do sleep 0.02; done; \
-                      set -- $(cat /workspace/order); rm /workspace/order; \
-                      said=$1; shift; /workspace/liar /run/chiton/agent.sock \"$@\" > $said 2>&1; echo ended >> $said; done";
-        let begin =
-            format!("echo '{script}' > /workspace/loop; setsid sh /workspace/loop </dev/null >/dev/null 2>&1 &");
+        // Takes orders from a pipe with a name, because there will be no agent to give them to. What it runs is in nobody's
+        // session.
+        let script = "while :; do set -- $(cat /workspace/order); said=$1; shift; \
+                      /workspace/liar /run/chiton/agent.sock \"$@\" > $said 2>&1; echo ended >> $said; done";
+        let begin = format!(
+            "mkfifo /workspace/order; echo '{script}' > /workspace/loop; setsid sh /workspace/loop </dev/null >/dev/null 2>&1 &"
+        );
         gateway.shell("box", &begin).ok();
         kill_process(Pid::from_raw(agent).expect("a process id"), Signal::STOP).expect("a signal");
         Self { scene, agent, token, attempt, orders: Cell::new(0) }
@@ -87,9 +91,22 @@ impl<'a> Liar<'a> {
     pub(super) fn order_as(&self, token: &str, attempt: &str, what: &str, until: &str) -> String {
         self.orders.set(self.orders.get() + 1);
         let order = format!("/workspace/said-{} {token} {attempt} {what}", self.orders.get());
-        fs::write(self.path("order.new"), order).expect("an order");
-        fs::rename(self.path("order.new"), self.path("order")).expect("an order");
         let begin = Instant::now();
+        // Written to and not made: in the sandbox of an ordinary user's gateway the host's root has no id, and can make
+        // nothing. It cannot be opened before the loop reads, which it does when the order before has ended.
+        let mut pipe = loop {
+            let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag");
+            match File::options().write(true).custom_flags(nonblocking).open(self.path("order")) {
+                Ok(pipe) => break pipe,
+                Err(error) => {
+                    let nobody = error.raw_os_error() == Some(Errno::NXIO.raw_os_error());
+                    assert!(nobody && begin.elapsed() < DEADLINE, "{what}: the order is not taken: {error}");
+                }
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        pipe.write_all(order.as_bytes()).expect("an order");
+        drop(pipe);
         loop {
             let said = self.said();
             if said.contains(until) {
