@@ -52,7 +52,7 @@ pub fn doctor(options: &OciOptions) -> Vec<Finding> {
     findings.push(folder("run folder", &options.run_dir));
     findings.push(images(options));
     let network = crate::network::doctor::looks(&options.network);
-    findings.extend(network.into_iter().map(|(what, ok, detail, cure)| finding(what, ok, detail, cure)));
+    findings.extend(network.into_iter().map(|(what, ok, detail, cure)| finding(what, ok, detail, &cure)));
     findings
 }
 

@@ -29,6 +29,7 @@ mod means;
 mod network;
 mod options;
 mod plan;
+mod program;
 mod record;
 mod spec;
 mod sys;

@@ -9,6 +9,7 @@
 //! - `input`: bad input, and what is said about it
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `life`: what a user does with a sandbox, from create to delete
+//! - `network`: a leased address on a real bridge
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
 //! - `secrets`: where a secret is, and where it is not
@@ -30,6 +31,7 @@ mod images;
 mod input;
 mod kills;
 mod life;
+mod network;
 mod obligations;
 mod observe;
 mod points;

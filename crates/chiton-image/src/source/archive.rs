@@ -20,6 +20,9 @@ use crate::{Digest, Layer, Limits};
 /// The most members; images have a few for each layer.
 const MEMBERS: usize = 10_000;
 
+/// The most bytes of a member's name, as for names of files (`PATH_MAX`): all of them are kept.
+const NAME: usize = 4096;
+
 /// Where a member's bytes are.
 #[derive(Clone, Debug)]
 enum Member {
@@ -54,6 +57,12 @@ impl Archive {
         while let Some(entry) = frames.next()? {
             if members.len() > MEMBERS {
                 return Err(ImageError::TooLarge { what: "members in an archive", limit: MEMBERS as u64 });
+            }
+            if entry.path.len().max(entry.link.len()) > NAME {
+                return Err(ImageError::TooLarge {
+                    what: "bytes in the name of an archive's member",
+                    limit: NAME as u64,
+                });
             }
             let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_start_matches("./").to_owned();
             let member = match entry.kind {

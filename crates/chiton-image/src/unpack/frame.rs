@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 use crate::error::{Doing, ImageError, Result};
 
 const BLOCK: usize = 512;
-/// The most bytes of a name record or of an extended header.
+/// The most bytes of all name records and extended headers about one entry.
 const RECORD_BYTES: u64 = 1 << 20;
 /// The most parts of a sparse file.
 const SPARSE_PARTS: usize = 100_000;
@@ -79,6 +79,8 @@ impl<R: Read> Frames<R> {
     /// The next entry; none after the end mark, or after the end of a stream that has none.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
         let mut records = Records::default();
+        // Of all records about one entry: each is bounded, and there must be no end of them either.
+        let mut sum = 0_u64;
         loop {
             self.skip()?;
             let Some(header) = self.header()? else {
@@ -88,6 +90,14 @@ impl<R: Read> Frames<R> {
                 return Ok(None);
             };
             let size = header.entry_size().map_err(|error| malformed(format!("an entry's size: {error}")))?;
+            let about = [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader];
+            if about.contains(&header.entry_type()) {
+                // One without data takes a block all the same.
+                sum = sum.saturating_add(size.max(1));
+                if sum > RECORD_BYTES {
+                    return Err(malformed(format!("names and extended headers of {sum} bytes about one entry")));
+                }
+            }
             match header.entry_type() {
                 EntryType::GNULongName => records.path = Some(name(self.record(size)?)),
                 EntryType::GNULongLink => records.link = Some(name(self.record(size)?)),
@@ -170,10 +180,8 @@ impl<R: Read> Frames<R> {
         }
     }
 
+    /// A record; its size was checked.
     fn record(&mut self, size: u64) -> Result<Vec<u8>> {
-        if size > RECORD_BYTES {
-            return Err(malformed(format!("a name or extended header of {size} bytes")));
-        }
         self.begin(size);
         let mut record = vec![0; usize::try_from(size).unwrap_or(0)];
         let mut filled = 0;

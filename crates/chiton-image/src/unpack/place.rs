@@ -22,6 +22,8 @@ use crate::error::{Doing, ImageError, Result};
 
 /// The longest name that the kernel takes (`PATH_MAX`, without its NUL).
 const LONGEST: usize = 4095;
+/// The most bytes of the names of a layer's folders, which are kept until its end: half a million of common length.
+const FOLDER_NAMES: u64 = 32 << 20;
 /// The mark of a name that a layer removes (OCI image specification, layer.md).
 const WHITEOUT: &[u8] = b".wh.";
 /// The mark of a folder whose lower contents a layer removes.
@@ -60,13 +62,15 @@ pub(super) struct Placer<'a> {
     made: u64,
     /// Times of folders, set when nothing is put into them any more.
     times: Vec<(Vec<u8>, (i64, u32))>,
+    /// The bytes of their names.
+    names: u64,
     /// The folder of the entry before, which is most often the folder of the next one too.
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl<'a> Placer<'a> {
     pub(super) fn new(root: OwnedFd, parents: &'a Parents, owner: Owner, limits: &'a Limits) -> Self {
-        Self { root, parents, owner, limits, made: 0, times: Vec::new(), last: None }
+        Self { root, parents, owner, limits, made: 0, times: Vec::new(), names: 0, last: None }
     }
 
     /// How many files, folders and links there are.
@@ -183,7 +187,7 @@ impl<'a> Placer<'a> {
                     let (bits, owner, time) = below.as_ref().map_or((0o755, (0, 0), (0, 0)), described);
                     self.own(made.as_fd(), owner.0, owner.1).map_err(|error| failed(entry, error))?;
                     fchmod(&made, self.folder_mode(bits)).map_err(|error| failed(entry, error))?;
-                    self.times.push((path, time));
+                    self.remember(path, time)?;
                     opened = made;
                 }
                 Err(error) => return Err(failed(entry, error)),
@@ -217,7 +221,16 @@ impl<'a> Placer<'a> {
         self.own(made, entry.uid, entry.gid).map_err(|error| failed(entry, error))?;
         fchmod(made, self.folder_mode(entry.mode)).map_err(|error| failed(entry, error))?;
         attributes(entry, made)?;
-        self.times.push((path, entry.mtime));
+        self.remember(path, entry.mtime)
+    }
+
+    /// Keeps a folder's time for the end. A small archive can name a million folders by names of thousands of bytes.
+    fn remember(&mut self, path: Vec<u8>, time: (i64, u32)) -> Result<()> {
+        self.names += path.len() as u64;
+        if self.names > FOLDER_NAMES {
+            return Err(ImageError::TooLarge { what: "bytes in the names of a layer's folders", limit: FOLDER_NAMES });
+        }
+        self.times.push((path, time));
         Ok(())
     }
 

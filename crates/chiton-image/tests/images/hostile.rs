@@ -33,6 +33,19 @@ fn long_record(size: u64) -> Layer {
     Layer::default().raw(&header, b"")
 }
 
+/// Each record is small enough, all together are not.
+fn many_records() -> Layer {
+    let value = vec![b'v'; 8 << 10];
+    let record: &[(&[u8], &[u8])] = &[(b"comment", &value)];
+    (0..200).fold(Layer::default(), |layer, _| layer.pax(record)).file("a", b"")
+}
+
+/// The same folder again and again by a name that is nearly as long as a name can be.
+fn many_long_folders() -> Layer {
+    let name = "deep/".repeat(800);
+    (0..8_500).fold(Layer::default(), |layer, _| layer.folder(&name, 0o755))
+}
+
 fn bad_sum() -> Layer {
     let mut header = Header::new_gnu();
     header.set_path("a").unwrap();
@@ -157,6 +170,8 @@ fn table() -> Vec<(&'static str, Layer, &'static str)> {
         ("wrong checksum", bad_sum(), "checksum"),
         ("short file", with_size(1 << 20), "middle of a file"),
         ("endless name record", long_record(1 << 40), "bytes"),
+        ("records about one entry without end", many_records(), "about one entry"),
+        ("folders of long names without end", many_long_folders(), "names of a layer's folders"),
         ("pax lengths that lie", Layer::default().raw(&pax_header(9), b"99 a=b\n\0\0"), "do not fit"),
         ("a record about nothing", Layer::default().pax(&[(b"path", b"a")]), "about a next entry"),
         ("larger than the limit", with_size(1 << 33), "bytes in a layer"),

@@ -140,3 +140,13 @@ fn layouts_and_archives_are_taken_only_from_where_the_operator_says() {
     let error = images.resolve(&format!("tar:{}", pipe.display()), PATIENCE).unwrap_err();
     assert!(error.to_string().contains("not a file"), "{error}");
 }
+
+#[test]
+fn an_archive_with_members_of_endless_names_is_refused() {
+    let world = World::new();
+    let images = world.images();
+    let file = world.path("names.tar");
+    fs::write(&file, Layer::default().file(&"n".repeat(5000), b"").tar()).unwrap();
+    let error = images.resolve(&format!("tar:{}", file.display()), PATIENCE).unwrap_err();
+    assert!(matches!(error, ImageError::TooLarge { limit: 4096, .. }), "{error}");
+}

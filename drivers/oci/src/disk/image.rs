@@ -6,18 +6,19 @@
 //! an image that was ever used outlives a power loss.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
 use super::geometry::{BLOCK, Geometry, INODE, JOURNAL_MIB};
+use crate::program;
 
 /// How long mkfs may take; 8 TiB take some seconds.
 const MKFS_DEADLINE: Duration = Duration::from_secs(30);
@@ -77,7 +78,8 @@ fn make(work: &Path, mkfs: &Path, geometry: Geometry) -> io::Result<()> {
     drop(file);
     let features = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,\
                     huge_file,dir_nlink,extra_isize,metadata_csum";
-    let child = Command::new(mkfs)
+    let mut command = Command::new(mkfs);
+    command
         // The machine's own defaults must not decide what an image is.
         .env_clear()
         .env("MKE2FS_CONFIG", "/dev/null")
@@ -89,40 +91,12 @@ fn make(work: &Path, mkfs: &Path, geometry: Geometry) -> io::Result<()> {
         .arg(&tree)
         .arg(&image)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .current_dir("/")
-        .spawn()?;
-    finish(child, mkfs)
-}
-
-/// Waits for mkfs with a deadline and takes its words into the error.
-fn finish(mut child: Child, mkfs: &Path) -> io::Result<()> {
-    let deadline = Instant::now() + MKFS_DEADLINE;
-    let mut words = String::new();
-    let pipe = child.stderr.take();
-    let descriptor = rustix::process::Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?)
-        .ok_or_else(|| io::Error::other("it has no process id"))
-        .and_then(|pid| Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?))?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = rustix::event::Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    };
-    let mut fds = [rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN)];
-    if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
-        child.kill()?;
-        child.wait()?;
-        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{} took too long", mkfs.display())));
-    }
-    let status = child.wait()?;
-    if status.success() {
+        .current_dir("/");
+    let ended = program::run(&mut command, MKFS_DEADLINE)?;
+    if ended.status.success() {
         return Ok(());
     }
-    if let Some(pipe) = pipe {
-        pipe.take(2000).read_to_string(&mut words)?;
-    }
-    Err(io::Error::other(format!("{}: {status}: {}", mkfs.display(), words.trim())))
+    Err(io::Error::other(format!("{}: {}: {}", mkfs.display(), ended.status, ended.complaint())))
 }
 
 /// Removes the oldest pristine images, so that there is room for one more.

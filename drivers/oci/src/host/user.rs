@@ -8,13 +8,14 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use chiton_oci_monitor::user::{ENTER, HOLD, REMOVE};
 
 use crate::means::{Ids, Means};
+use crate::program;
 
 /// How long making the namespace may take.
 const MAKE: Duration = Duration::from_secs(10);
@@ -97,11 +98,11 @@ impl UserSpace {
     pub(crate) fn remove(&self, folders: &[&Path], patience: Duration) -> io::Result<()> {
         let mut command = Command::new(&self.agent);
         command.args(["monitor", REMOVE, &self.path()]).args(folders).env_clear().current_dir("/");
-        let output = run(command, patience)?;
-        if output.status.success() {
+        let ended = program::run(command.stdin(Stdio::null()), patience)?;
+        if ended.status.success() {
             return Ok(());
         }
-        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        Err(io::Error::other(ended.complaint()))
     }
 }
 
@@ -117,8 +118,8 @@ fn map(pid: u32, means: &Means) -> io::Result<()> {
             return fs::write(format!("/proc/{pid}/gid_map"), format!("0 {gid} 1"));
         }
     };
-    for (program, own, granted) in [(&ranges.newuidmap, uid, &ranges.uids), (&ranges.newgidmap, gid, &ranges.gids)] {
-        let mut command = Command::new(program);
+    for (mapper, own, granted) in [(&ranges.newuidmap, uid, &ranges.uids), (&ranges.newgidmap, gid, &ranges.gids)] {
+        let mut command = Command::new(mapper);
         command.args([pid, 0, own, 1].map(|number| number.to_string()));
         let mut next = 1;
         for range in granted {
@@ -126,26 +127,12 @@ fn map(pid: u32, means: &Means) -> io::Result<()> {
             next += range.count;
         }
         command.env_clear().env("LC_ALL", "C").current_dir("/");
-        let output = run(command, MAKE)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("{}: {}", program.display(), said.trim())));
+        let ended = program::run(command.stdin(Stdio::null()), MAKE)?;
+        if !ended.status.success() {
+            return Err(io::Error::other(format!("{}: {}", mapper.display(), ended.complaint())));
         }
     }
     Ok(())
-}
-
-/// Runs a command to its end, or kills it when it takes too long.
-fn run(mut command: Command, patience: Duration) -> io::Result<Output> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let pid = rustix::process::Pid::from_child(&child);
-    let guard = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || drop(sender.send(child.wait_with_output())));
-    receiver.recv_timeout(patience).unwrap_or_else(|_| {
-        let _ = rustix::process::pidfd_send_signal(&guard, rustix::process::Signal::KILL);
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{command:?} took too long")))
-    })
 }
 
 /// Runs blocking work with a deadline; what it waits for is ended by the caller.

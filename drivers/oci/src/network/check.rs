@@ -68,7 +68,7 @@ pub(crate) fn address(text: &str, range: Ipv4Net) -> Result<Ipv4Addr, Error> {
 
 /// What the machine lacks for a bridge.
 pub(crate) fn machine(options: &NetworkOptions) -> Result<(), Error> {
-    if nft::program().is_none() {
+    if nft::find().is_none() {
         return Err(Error::unavailable(
             "network bridge",
             "the program nft is not installed, and without it nothing is filtered",

@@ -359,7 +359,7 @@ impl Network {
         let link = netlink.link(&self.names.bridge()).failed("look for the bridge")?;
         let Some(link) = link.filter(|link| self.is_ours(link)) else { return Ok(()) };
         *applied = None;
-        if nft::program().is_some() {
+        if nft::find().is_some() {
             nft::run(&self.script, &table::gone(&self.names)).failed("remove the packet filter's tables")?;
         }
         netlink.delete(link.index).failed("remove the bridge")

@@ -8,6 +8,7 @@
 pub(crate) mod check;
 pub(crate) mod dns;
 pub(crate) mod doctor;
+mod forward;
 pub(crate) mod join;
 mod manager;
 mod names;

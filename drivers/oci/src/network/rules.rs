@@ -16,8 +16,9 @@ use crate::options::NetworkOptions;
 /// and broadcast (RFC 1112).
 pub(crate) const NEVER: [Ipv4Net; 4] = [net(0, 0, 8), net(127, 0, 8), net(224, 0, 4), net(240, 0, 4)];
 /// Reached only where a request asks and the operator lets it: private (RFC 1918), carrier's (RFC 6598), link-local
-/// (RFC 3927, where clouds keep their metadata), protocol assignments (RFC 6890), benchmarks (RFC 2544).
-pub(crate) const CLOSED: [Ipv4Net; 7] = [
+/// (RFC 3927, where clouds keep their metadata), protocol assignments (RFC 6890), benchmarks (RFC 2544); and one public
+/// address, at which the host of a virtual machine in Azure hands out that machine's configuration.
+pub(crate) const CLOSED: [Ipv4Net; 8] = [
     net(10, 0, 8),
     net(172, 16, 12),
     net(192, 168, 16),
@@ -25,6 +26,7 @@ pub(crate) const CLOSED: [Ipv4Net; 7] = [
     net(169, 254, 16),
     net(192, 0, 24),
     net(198, 18, 15),
+    Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32),
 ];
 /// The port of name servers.
 const DNS: u16 = 53;

@@ -5,7 +5,7 @@ use chiton_model::{DriverId, GatewayId};
 use ipnet::Ipv4Net;
 
 use super::names::{Names, hardware};
-use super::{dns, subnet, watch};
+use super::{dns, forward, subnet, watch};
 
 fn names(gateway: &str) -> Names {
     Names::new(&GatewayId::new(gateway).unwrap(), &DriverId::new("oci").unwrap())
@@ -73,4 +73,28 @@ fn the_removal_of_a_table_is_found_among_other_messages_and_no_bytes_confuse() {
     }
     assert!(!watch::tells_of_removal(&[0; 64]));
     assert!(!watch::tells_of_removal(&[0xff; 64]));
+}
+
+#[test]
+fn chains_that_drop_what_is_forwarded_are_found_in_what_nft_prints() {
+    let text = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\
+                \tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n\
+                table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n\
+                table inet fw {\n\tchain f {\n\t\ttype filter hook forward priority 5; policy accept;\n\t}\n}\n";
+    let found = forward::barriers(text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (found[0].table.0.as_str(), found[0].table.1.as_str(), found[0].chain.as_str()),
+        ("ip", "filter", "FORWARD")
+    );
+    assert!(forward::barriers("chain x {\ntype filter hook forward priority 0; policy drop;\n").is_empty());
+    for (rules, names) in [
+        ("iifname \"ch0123abcd\" accept", true),
+        ("oifname \"ch*\" ct state established accept", true),
+        ("iifname \"chrome0\" accept", false),
+        ("iifname \"docker0\" accept", false),
+        ("", false),
+    ] {
+        assert_eq!(forward::names_a_bridge(rules), names, "{rules}");
+    }
 }

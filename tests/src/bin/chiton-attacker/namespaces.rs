@@ -11,7 +11,7 @@ use crate::{Attack, Tried, argument, failed};
 pub(crate) const ATTACKS: &[(&str, Attack)] =
     &[("unshare", unshare), ("clone", cloned), ("clone3", cloned3), ("setns", setns), ("setns-pidfd", setns_pidfd)];
 
-/// CLONE_NEWTIME of linux/sched.h, which shares its bit with an exit signal and works by `unshare` and `clone3` alone.
+/// `CLONE_NEWTIME` of linux/sched.h, which shares its bit with an exit signal and works by `unshare` and `clone3` alone.
 const CLONE_NEWTIME: i64 = 0x80;
 
 fn flag(arguments: &[String]) -> io::Result<i64> {

@@ -58,7 +58,7 @@ fn ptrace_seize(arguments: &[String]) -> Tried {
     Ok("seized".to_owned())
 }
 
-/// One word of a process's memory, by process_vm_readv: where its program begins, which says whether it may at all.
+/// One word of a process's memory, by `process_vm_readv`: where its program begins, which says whether it may at all.
 fn read_memory(arguments: &[String]) -> Tried {
     memory(libc::SYS_process_vm_readv, arguments)
 }

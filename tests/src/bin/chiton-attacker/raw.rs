@@ -31,11 +31,10 @@ pub(crate) fn call<const N: usize>(number: c_long, arguments: [Argument<'_>; N])
             Argument::Bytes(bytes) => bytes.as_mut_ptr() as i64,
         };
     }
-    let [a, b, c, d, e, f] = words;
     // SAFETY: every address among the words is of a buffer that the caller lends for longer than the call, and that is as
     // long as the kernel reads or writes there by the contract of `Argument`; the callers make no call that changes
     // memory otherwise (mmap, brk, clone with shared memory, ...).
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let result = unsafe { libc::syscall(number, words[0], words[1], words[2], words[3], words[4], words[5]) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

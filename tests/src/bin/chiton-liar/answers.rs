@@ -94,13 +94,11 @@ async fn answer(kind: String, request: Request<Incoming>) -> Result<Response<Bod
             let piece = output(Output::Stdout(vec![b'x'; 64 * 1024].into()));
             body(stream::repeat_with(move || Frame::data(piece.clone())))
         }
-        "endless-chunks" => match call.as_str() {
-            "Stat" => well(vec![stat(2)]),
-            _ => {
-                let piece = chunk(vec![0; 64 * 1024], 1);
-                body(stream::repeat_with(move || Frame::data(piece.clone())))
-            }
-        },
+        "endless-chunks" if call == "Stat" => well(vec![stat(2)]),
+        "endless-chunks" => {
+            let piece = chunk(vec![0; 64 * 1024], 1);
+            body(stream::repeat_with(move || Frame::data(piece.clone())))
+        }
         // A message that is longer than its length says anybody takes: 200 MiB announced, and sent.
         "huge" => {
             let head = Bytes::from_static(&[0, 0x0c, 0x80, 0, 0]);
@@ -128,10 +126,8 @@ async fn answer(kind: String, request: Request<Incoming>) -> Result<Response<Bod
             }))
         }
         // Says that a file is short and sends much, or long and sends nothing.
-        "sizes" => match call.as_str() {
-            "Stat" => well(vec![stat(1)]),
-            _ => well(vec![chunk(b"short".to_vec(), u64::MAX)]),
-        },
+        "sizes" if call == "Stat" => well(vec![stat(1)]),
+        "sizes" => well(vec![chunk(b"short".to_vec(), u64::MAX)]),
         "status" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("999999999999"));

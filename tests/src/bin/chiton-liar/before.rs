@@ -31,6 +31,16 @@ pub(super) async fn twice(door: &Door) -> io::Result<String> {
     ))
 }
 
+/// Until it is let in, as an agent dials.
+pub(super) async fn come_back(door: &Door) -> io::Result<String> {
+    let begin = Instant::now();
+    // The kernel's queue may be full of connections that were never looked at.
+    while door.enter().await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(format!("accepted after {:?}", begin.elapsed()))
+}
+
 /// So many MiB that are no handshake, over as many connections as are cut meanwhile.
 pub(super) async fn garbage(door: &Door, mebibytes: u64) -> io::Result<String> {
     let piece = vec![0xa5_u8; 64 * 1024];

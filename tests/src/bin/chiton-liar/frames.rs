@@ -38,11 +38,11 @@ fn round(kind: &str, first: bool) -> io::Result<Vec<u8>> {
         "empty-continuation" => many(frame(CONTINUATION, 0, 1, &[])),
         // Ends calls that were never made, and those that were.
         "reset" => (0..1000).flat_map(|n| frame(RST_STREAM, 0, 1 + 2 * (n % 50), &8_u32.to_be_bytes())).collect(),
-        "push" => (1..500).flat_map(|n| frame(PUSH_PROMISE, 4, 1, &(2 * n as u32).to_be_bytes())).collect(),
+        "push" => (1..500_u32).flat_map(|n| frame(PUSH_PROMISE, 4, 1, &(2 * n).to_be_bytes())).collect(),
         "window" => many(frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())),
         "window-small" => many(frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())),
         // A length that is never kept.
-        "huge" => [&[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1][..], &[0; 65536]].concat(),
+        "huge" => [vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1], vec![0; 65536]].concat(),
         "data" => frame(0, 0, 1, &[0; 16000]).repeat(20),
         "noise" => vec![0xa5; 65536],
         other => return Err(io::Error::other(format!("there are no frames {other}"))),

@@ -4,6 +4,7 @@
 //! knows: its token and attempt. `chiton-liar SOCKET TOKEN ATTEMPT WHAT [ARGUMENT]` then does one of:
 //!
 //! - `hello`: only the handshake; prints `accepted`, or what the gateway answered
+//! - `return`: handshakes until one is accepted, as an agent does whose connection ended
 //! - `twice`: two handshakes; prints for each whether its connection lasts
 //! - `garbage MEBIBYTES`, `silence COUNT`, `storm SECONDS`, `long`: in the place of a handshake (`before`)
 //! - `frames KIND`: a handshake, and then HTTP/2 frames that nobody asked for (`frames`)
@@ -77,6 +78,7 @@ async fn act(door: &Door, what: &str, argument: &str) -> io::Result<String> {
     let number = || argument.parse::<u64>().map_err(io::Error::other);
     match what {
         "hello" => door.enter().await.map(|_| "accepted".to_owned()),
+        "return" => before::come_back(door).await,
         "twice" => before::twice(door).await,
         "garbage" => before::garbage(door, number()?).await,
         "silence" => before::silence(door, number()?).await,

@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Scene;
@@ -16,7 +16,7 @@ use super::Scene;
 /// The program, on the host.
 const LIAR: &str = env!("CARGO_BIN_EXE_chiton-liar");
 /// No step of it takes longer on a machine that works.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// How long a token is: 32 bytes in hexadecimal digits.
 const TOKEN: usize = 64;
 
@@ -46,6 +46,14 @@ pub(super) fn secrets(scene: &Scene, name: &str) -> (String, String) {
     (found.pop_first().expect("one"), attempt)
 }
 
+/// Waits for something to be written, or a moment: that a program was executed makes no news.
+fn next(news: &OwnedFd) {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    poll(&mut [PollFd::new(news, PollFlags::IN)], Some(&moment)).expect("a wait");
+    // All of it at once; that there is none is no error here.
+    _ = rustix::io::read(news, &mut [0_u8; 4096][..]);
+}
+
 /// A sandbox in which the agent is held still and a liar takes its place, as often as wanted.
 pub(super) struct Liar<'a> {
     scene: &'a Scene,
@@ -64,12 +72,12 @@ impl<'a> Liar<'a> {
         gateway.chiton(&["sandbox", "cp", LIAR, "box:/workspace/liar"]).ok();
         let (token, attempt) = secrets(scene, "box");
         let agent = scene.agent("box");
-        // Takes orders from a pipe with a name, because there will be no agent to give them to. What it runs is in nobody's
-        // session.
-        let script = "while :; do set -- $(cat /workspace/order); said=$1; shift; \
-                      /workspace/liar /run/chiton/agent.sock \"$@\" > $said 2>&1; echo ended >> $said; done";
+        // Takes orders from a file, because there will be no agent to give them to. What it runs is in nobody's session.
+        let script = "while :; do until [ -s /workspace/order ]; do sleep 0.02; done; \
+                      set -- $(cat /workspace/order); : > /workspace/order; \
+                      said=$1; shift; /workspace/liar /run/chiton/agent.sock \"$@\" > $said 2>&1; echo ended >> $said; done";
         let begin = format!(
-            "mkfifo /workspace/order; echo '{script}' > /workspace/loop; setsid sh /workspace/loop </dev/null >/dev/null 2>&1 &"
+            "echo '{script}' > /workspace/loop; : > /workspace/order; setsid sh /workspace/loop </dev/null >/dev/null 2>&1 &"
         );
         gateway.shell("box", &begin).ok();
         kill_process(Pid::from_raw(agent).expect("a process id"), Signal::STOP).expect("a signal");
@@ -91,47 +99,39 @@ impl<'a> Liar<'a> {
     pub(super) fn order_as(&self, token: &str, attempt: &str, what: &str, until: &str) -> String {
         self.orders.set(self.orders.get() + 1);
         let order = format!("/workspace/said-{} {token} {attempt} {what}", self.orders.get());
+        // Into a file that is there: the host's root has no id in an ordinary user's sandbox, so it can make none.
+        let news = self.news();
+        fs::write(self.path("order"), order).expect("an order");
         let begin = Instant::now();
-        // Written to and not made: in the sandbox of an ordinary user's gateway the host's root has no id, and can make
-        // nothing. It cannot be opened before the loop reads, which it does when the order before has ended.
-        let mut pipe = loop {
-            let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag");
-            match File::options().write(true).custom_flags(nonblocking).open(self.path("order")) {
-                Ok(pipe) => break pipe,
-                Err(error) => {
-                    let nobody = error.raw_os_error() == Some(Errno::NXIO.raw_os_error());
-                    assert!(nobody && begin.elapsed() < DEADLINE, "{what}: the order is not taken: {error}");
-                }
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        pipe.write_all(order.as_bytes()).expect("an order");
-        drop(pipe);
         loop {
             let said = self.said();
             if said.contains(until) {
                 return said;
             }
             let late = begin.elapsed() > DEADLINE;
-            assert!(
-                !late && !said.contains("ended"),
-                "{what}: it did not say {until:?}: {said:?}\n{}",
-                self.scene.gateway.said()
-            );
-            std::thread::sleep(Duration::from_millis(5));
+            let over = late || said.contains("ended");
+            assert!(!over, "{what}: it did not say {until:?}: {said:?}\n{}", self.scene.gateway.said());
+            next(&news);
         }
+    }
+
+    /// Tells when something is written in the sandbox's folder.
+    fn news(&self) -> OwnedFd {
+        let news = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).expect("a watch");
+        inotify::add_watch(&news, self.path(""), inotify::WatchFlags::MODIFY).expect("a watch");
+        news
     }
 
     /// Ends what the liar does.
     #[track_caller]
     pub(super) fn end(&self) {
-        let begin = Instant::now();
+        let (news, begin) = (self.news(), Instant::now());
         while !self.said().contains("ended") {
             for pid in self.pids() {
                 _ = kill_process(Pid::from_raw(pid).expect("a process id"), Signal::KILL);
             }
             assert!(begin.elapsed() < DEADLINE, "the liar does not end");
-            std::thread::sleep(Duration::from_millis(5));
+            next(&news);
         }
     }
 

@@ -4,6 +4,9 @@ use std::io::Write as _;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::Scene;
 use super::liar::{Liar, secrets};
 use crate::harness::user::By;
@@ -56,9 +59,9 @@ fn ask(scene: &Scene) -> Vec<Child> {
 fn part(calls: Vec<Child>) {
     let end = Instant::now() + CALL;
     for mut call in calls {
-        while call.try_wait().expect("a status").is_none() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let process = pidfd_open(Pid::from_child(&call), PidfdFlags::empty()).expect("its handle");
+        let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).expect("a time");
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)).expect("a wait");
         _ = call.kill();
         call.wait().expect("a status");
     }
@@ -125,16 +128,19 @@ fn of_two_agents_the_later_one_has_the_session_and_the_earlier_one_ends(by: By) 
 fn floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory(by: By) {
     let scene = Scene::alone(by, &[]);
     let liar = Liar::new(&scene);
+    // Before the floods, after which a connection waits for its turn.
+    assert!(liar.order("long", "ended").contains("closed"), "a frame of four gigabytes is refused by its length");
     let before = (scene.latency(), scene.gateway.memory());
     for (what, until) in [("silence 3000", "holding"), ("garbage 64", ""), ("storm 4", "")] {
-        liar.order(what, until);
+        let said = liar.order(what, until);
+        drop(writeln!(std::io::stderr(), "{what}: {}", said.trim()));
         bounded(&scene, what, before);
         liar.end();
     }
-    assert!(liar.order("long", "ended").contains("closed"), "a frame of four gigabytes is refused by its length");
     scene.unharmed();
     // Afterwards the door opens again for whoever may come in.
-    liar.order("hello", "accepted");
+    let said = liar.order("return", "accepted");
+    drop(writeln!(std::io::stderr(), "the next agent after the floods: {}", said.trim()));
 }
 
 fn frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory(by: By) {

@@ -72,8 +72,8 @@ fn no_namespace_can_be_made(by: By) {
         }
     }
     attacks.push("unshare=time".to_owned());
-    let named: Vec<(&str, &str)> = attacks.iter().map(|attack| (attack.as_str(), NO)).collect();
-    scene.refused(&named);
+    let expected: Vec<(&str, &str)> = attacks.iter().map(|attack| (attack.as_str(), NO)).collect();
+    scene.refused(&expected);
     let names: Vec<&str> = attacks.iter().map(String::as_str).collect();
     control::succeed(&names);
 }

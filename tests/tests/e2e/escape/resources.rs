@@ -42,6 +42,24 @@ fn the_kernels_own_file_systems_fill_up_at_their_sizes() {
     std::fs::remove_file("/dev/shm/chiton-e2e-control").expect("the control's file");
 }
 
+#[test]
+fn a_full_disk_is_the_sandboxs_own() {
+    if !root() {
+        return;
+    }
+    let scene = Scene::with(By::Root, &["--disk", "128Mi", "--inodes", "2000"]);
+    scene.refused(&[("fill=/workspace/fill,400", "ENOSPC|EDQUOT")]);
+    scene.gateway.shell("box", "rm /workspace/fill").ok();
+    scene.refused(&[("fill-files=/workspace/many,5000", "ENOSPC|EDQUOT")]);
+    // It goes on, and can be used again with room.
+    assert_eq!(
+        scene.gateway.shell("box", "rm -r /workspace/many; echo words > /tmp/file; cat /tmp/file").ok(),
+        "words\n"
+    );
+    control::succeed(&["fill=/var/tmp/chiton-e2e-control,160"]);
+    std::fs::remove_file("/var/tmp/chiton-e2e-control").expect("the control's file");
+}
+
 fn a_process_cannot_open_files_without_end(by: By) {
     let scene = Scene::new(by);
     scene.refused(&[("open-files=200000", "EMFILE")]);

@@ -88,6 +88,16 @@ pub(crate) fn share(share: Share) -> File {
     lock
 }
 
+/// A process that keeps a namespace, and ends with the test.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// A gateway of a test's own.
 pub(crate) struct Gateway {
     folder: TempDir,
@@ -106,6 +116,8 @@ pub(crate) struct Gateway {
     runtime: Runtime,
     /// As whom it runs, when not as root.
     _user: Option<user::User>,
+    /// Who keeps its network, when that is not the machine's.
+    _network: Option<Holder>,
     _share: File,
 }
 
@@ -119,15 +131,38 @@ impl Gateway {
         Self::run_by(config, share, user::By::Root)
     }
 
+    /// The same, in a network namespace of its own for all its lives, with a loopback interface and nothing else.
+    pub(crate) fn on_a_network_of_its_own(config: &str, share: Share) -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo made && exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a network namespace");
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "made\n");
+        let network = format!("--net=/proc/{}/ns/net", holder.id());
+        let program = ["nsenter", &network, "--", PROGRAM].into_iter().map(PathBuf::from).collect();
+        Self::of(config, share, user::By::Root, Some((program, Holder(holder))))
+    }
+
     /// The same, run by this kind of user.
     pub(crate) fn run_by(config: &str, share: Share, by: user::By) -> Self {
+        Self::of(config, share, by, None)
+    }
+
+    fn of(config: &str, share: Share, by: user::By, network: Option<(Vec<PathBuf>, Holder)>) -> Self {
         let lock = self::share(share);
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (said, news, surroundings) = (Arc::default(), Arc::default(), Vec::new());
         let user = (by == user::By::User).then(|| user::User::new(folder.path()));
-        let program = user.as_ref().map_or_else(|| vec![PROGRAM.into()], |user| user.program(folder.path()));
+        let (program, network) = match network {
+            Some((program, holder)) => (program, Some(holder)),
+            None => (user.as_ref().map_or_else(|| vec![PROGRAM.into()], |user| user.program(folder.path())), None),
+        };
         let mut gateway = Self {
             folder,
             child: None,
@@ -139,6 +174,7 @@ impl Gateway {
             id: String::new(),
             runtime,
             _user: user,
+            _network: network,
             _share: lock,
         };
         gateway.configure(config);

@@ -170,3 +170,13 @@ fn a_private_name_server_is_open_at_its_port_alone_and_only_when_the_operator_sa
         assert!(check_server("network.dns", never.parse().unwrap(), &named, &[]).is_err(), "{never}");
     }
 }
+
+#[test]
+fn addresses_at_which_clouds_tell_machines_their_secrets_are_closed() {
+    for address in
+        [[169, 254, 169, 254], [169, 254, 170, 2], [100, 100, 100, 200], [192, 0, 0, 192], [168, 63, 129, 16]]
+    {
+        assert!(!public(Ipv4Addr::from(address)), "{address:?}");
+    }
+    assert!(public(Ipv4Addr::new(168, 63, 129, 17)));
+}
