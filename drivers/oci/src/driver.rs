@@ -63,7 +63,8 @@ impl OciDriver {
                 Limit::Inodes,
                 Limit::OpenFiles,
             ]),
-            networks: networks(),
+            // Only root makes bridges; anybody else is told so when the plan is checked, with what to do.
+            networks: BTreeSet::from([NetworkKind::Host, NetworkKind::Bridge]),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: true,
@@ -114,15 +115,6 @@ impl OciDriver {
             self.board.tell(DriverEvent::Changed(observed));
         }
     }
-}
-
-/// Only root makes bridges.
-fn networks() -> BTreeSet<NetworkKind> {
-    let mut kinds = BTreeSet::from([NetworkKind::Host]);
-    if rustix::process::geteuid().is_root() {
-        kinds.insert(NetworkKind::Bridge);
-    }
-    kinds
 }
 
 #[async_trait]

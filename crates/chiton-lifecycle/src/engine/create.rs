@@ -150,7 +150,9 @@ fn checks(sandbox: &SandboxRecord) -> Vec<Check> {
 
 /// A driver's failure as the cause of a failed create or start.
 pub(super) fn driver_failure(step: DriverCall, error: &Error) -> CreateFailure {
-    CreateFailure { step: format!("driver {}", step.as_str()), extension: None, cause: error.to_string() }
+    // What to do about it goes along: the failure is all that its reader ever sees of the error.
+    let cause = error.cure.as_ref().map_or_else(|| error.to_string(), |cure| format!("{error}; {cure}"));
+    CreateFailure { step: format!("driver {}", step.as_str()), extension: None, cause }
 }
 
 impl Run {

@@ -53,7 +53,11 @@ impl Host {
                 // What fails here is tried again by delete, which the record tells of it.
                 let _ = self.network.release(id, None);
             }
-            spawned?
+            // The folder is there once it was made: who is told that nothing ran would not come to delete it.
+            spawned.map_err(|error| match error {
+                CallError::NotRun(error) if paths.dir.exists() => CallError::Failed(error),
+                other => other,
+            })?
         };
         let mut spawned = spawned;
         if plan.network.mode == NetworkMode::Bridge {
