@@ -11,11 +11,10 @@ mod passage;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chiton_driver::{ComputeDriver, PortableWrite};
-use chiton_model::{ErrorKind, NetworkMode, NetworkSpec, SandboxId};
+use chiton_model::{ErrorKind, NetworkMode, NetworkSpec};
 use common::*;
 use net::*;
 use serde_json::json;
