@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{KEPT, run};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
