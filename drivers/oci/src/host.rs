@@ -114,7 +114,7 @@ impl Host {
 
     /// By what a writable layer can be limited on this machine; looked at once.
     pub(crate) fn disk_means(&self) -> &disk::Means {
-        self.disk.get_or_init(|| disk::Means::detect(&self.options))
+        self.disk.get_or_init(disk::Means::detect)
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use chiton_model::{Error, printable};
 
-use crate::options::OciOptions;
 use crate::plan::{DiskMeans, ResourcesPlan};
 
 use super::Geometry;
@@ -24,7 +23,7 @@ pub(crate) struct Means {
 
 impl Means {
     /// Looks at the machine. Changes nothing.
-    pub(crate) fn detect(_options: &OciOptions) -> Self {
+    pub(crate) fn detect() -> Self {
         Self { image: image() }
     }
 

@@ -19,12 +19,14 @@ async fn a_firewall_that_drops_what_is_forwarded_is_found_and_the_cure_opens_it_
     }
     let outside = build();
     let mut world = world();
+    // An operator who said nothing about a bridge.
+    let settings = std::mem::take(&mut world.options.network);
     assert!(passage(&world).ok, "there are no other rules: {:?}", passage(&world));
     // As Docker has it.
     sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
     let found = passage(&world);
     assert!(found.ok && found.detail.contains("FORWARD"), "nobody asked for a bridge: {found:?}");
-    world.options.network.enable_forwarding = true;
+    world.options.network = settings;
     let found = passage(&world);
     assert!(!found.ok && found.detail.contains("chain FORWARD of table ip filter"), "{found:?}");
 

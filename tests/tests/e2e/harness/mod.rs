@@ -2,6 +2,7 @@
 //! started again at will. When it is dropped everything of it is deleted, and the machine is looked at: what is left of
 //! it is a failure of the test.
 
+mod alone;
 pub(crate) mod terminal;
 pub(crate) mod user;
 
@@ -23,6 +24,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Runtime;
+
+use alone::Holder;
 
 /// No command and no wait of these tests takes longer on a machine that works.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -88,16 +91,6 @@ pub(crate) fn share(share: Share) -> File {
     lock
 }
 
-/// A process that keeps a namespace, and ends with the test.
-struct Holder(Child);
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 /// A gateway of a test's own.
 pub(crate) struct Gateway {
     folder: TempDir,
@@ -133,18 +126,7 @@ impl Gateway {
 
     /// The same, in a network namespace of its own for all its lives, with a loopback interface and nothing else.
     pub(crate) fn on_a_network_of_its_own(config: &str, share: Share) -> Self {
-        let mut holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && echo made && exec cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a network namespace");
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-        assert_eq!(line, "made\n");
-        let network = format!("--net=/proc/{}/ns/net", holder.id());
-        let program = ["nsenter", &network, "--", PROGRAM].into_iter().map(PathBuf::from).collect();
-        Self::of(config, share, user::By::Root, Some((program, Holder(holder))))
+        Self::of(config, share, user::By::Root, Some(Holder::new()))
     }
 
     /// The same, run by this kind of user.
@@ -152,16 +134,17 @@ impl Gateway {
         Self::of(config, share, by, None)
     }
 
-    fn of(config: &str, share: Share, by: user::By, network: Option<(Vec<PathBuf>, Holder)>) -> Self {
+    fn of(config: &str, share: Share, by: user::By, network: Option<Holder>) -> Self {
         let lock = self::share(share);
         let folder = tempfile::Builder::new().prefix("chiton-e2e-").tempdir().expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (said, news, surroundings) = (Arc::default(), Arc::default(), Vec::new());
         let user = (by == user::By::User).then(|| user::User::new(folder.path()));
-        let (program, network) = match network {
-            Some((program, holder)) => (program, Some(holder)),
-            None => (user.as_ref().map_or_else(|| vec![PROGRAM.into()], |user| user.program(folder.path())), None),
+        let program = match (&network, &user) {
+            (Some(holder), _) => holder.program(),
+            (None, Some(user)) => user.program(folder.path()),
+            (None, None) => vec![PROGRAM.into()],
         };
         let mut gateway = Self {
             folder,
