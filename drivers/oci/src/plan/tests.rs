@@ -210,11 +210,12 @@ fn the_means_of_a_disk_limit_stands_in_the_plan_and_a_loss_at_stop_is_said_there
     let resources = Resources { disk: Some("64Mi".parse().unwrap()), ..Resources::default() };
     let asked = PlanRequest { resources, ..request() };
     let kept = plan_of(&asked, &options()).unwrap();
-    assert_eq!(kept.plan["resources"], json!({ "disk": "64Mi", "disk_by": "image" }));
+    assert_eq!(kept.plan["resources"], json!({ "pids": 4096, "disk": "64Mi", "disk_by": "image" }));
     assert!(kept.from_request.contains(&"/resources/disk".to_owned()));
     let asked = PlanRequest { driver_config: json!({ "disk": "memory" }), ..asked };
     let lost = plan_of(&asked, &options()).unwrap();
-    assert_eq!(lost.plan["resources"], json!({ "disk": "64Mi", "disk_by": "memory", "disk_lost_at_stop": true }));
+    let memory = json!({ "pids": 4096, "disk": "64Mi", "disk_by": "memory", "disk_lost_at_stop": true });
+    assert_eq!(lost.plan["resources"], memory);
     assert!(lost.from_request.contains(&"/resources/disk_by".to_owned()));
 }
 
