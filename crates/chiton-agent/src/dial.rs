@@ -38,6 +38,9 @@ const GOOD: Duration = Duration::from_secs(1);
 const ADDRESS: usize = 108;
 /// How many calls one connection carries at a time.
 const STREAMS: u32 = 256;
+/// What may be under way to us: per call, and in all. The second is the first times all calls: less, and one program that
+/// does not read its input would stop every other call.
+const WINDOWS: (u32, u32) = (512 * 1024, STREAMS * 512 * 1024);
 /// Pieces of data on the wire: one read of a pipe or file should not be cut in four.
 const FRAME: u32 = 64 * 1024;
 
@@ -146,6 +149,8 @@ async fn serve(stream: UnixStream, service: &Service, stop: &mut watch::Receiver
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(STREAMS)
         .max_frame_size(FRAME)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.server()));
     let mut connection = pin!(connection);
     // How a connection ends makes no difference: the next is dialled.

@@ -290,12 +290,18 @@ fn an_exec_whose_reader_does_not_read_stalls_nothing_but_itself() {
     let gateway = Gateway::start("");
     gateway.chiton(&["sandbox", "create", "box"]).ok();
     let before = memory(&gateway);
-    let stalled: Vec<Child> =
-        (0..4).map(|_| begin(&gateway, &["sandbox", "exec", "box", "--", "sh", "-c", "exec yes"])).collect();
+    let yes = ["sandbox", "exec", "box", "--", "sh", "-c", "exec yes"];
+    let mut stalled: Vec<Child> = (0..8).map(|_| begin(&gateway, &yes)).collect();
+    // And programs that do not read what they are given.
+    for _ in 0..4 {
+        let zeros = std::fs::File::open("/dev/zero").expect("zeros");
+        let mut command = gateway.plain_command(&["sandbox", "exec", "-i", "box", "--", "sleep", "600"]);
+        stalled.push(command.stdin(zeros).stdout(Stdio::null()).spawn().expect("the program"));
+    }
     // Each has written all that fits anywhere when it is not given processor time any more.
     let script = "for pid in $(pgrep -x yes); do before=-1; now=0; while [ $before != $now ]; do before=$now; sleep 0.3; \
                   now=$(cut -d' ' -f14,15 /proc/$pid/stat | tr -d ' '); done; done; pgrep -cx yes";
-    assert_eq!(gateway.shell("box", script).ok(), "4\n", "they wait, and none was ended");
+    assert_eq!(gateway.shell("box", script).ok(), "8\n", "they wait, and none was ended");
     for number in 0..50 {
         assert_eq!(gateway.shell("box", &format!("echo {number}")).ok(), format!("{number}\n"));
     }

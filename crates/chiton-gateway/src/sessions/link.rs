@@ -23,8 +23,9 @@ use super::AgentClient;
 /// How often a quiet connection in use is asked for a sign of life, and how long that may take. The end of a Unix socket
 /// is seen without this; it finds an agent that hangs.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// What may be under way to us: per call, so that one slow reader stops only itself, and in all.
-const WINDOWS: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
+/// What may be under way to us: per call, so that one slow reader stops only itself, and in all. The second is the first
+/// times all calls that an agent takes at a time: less, and a few callers that do not read would stop every other.
+const WINDOWS: (u32, u32) = (1024 * 1024, 256 * 1024 * 1024);
 /// The largest frame that the agent may send: one of its reads should not be cut in four.
 const FRAME: u32 = 64 * 1024;
 

@@ -143,8 +143,8 @@ fn creates_that_make_no_sense_are_refused_and_store_nothing() {
         error: path "/tmp/../../etc" is not an absolute path without ".." [invalid]
           cure: write the path from "/" without detours
         # unknown image: 1
-        error: image "nope" is not one that the oci driver can use [invalid]
-          cure: use "host", or "dir:" and the absolute path of a root folder
+        error: image "nope": it names no registry, and this gateway has no default one [invalid]
+          cure: write the registry too, for example "docker.io/library/debian:12", or use "host", "dir:PATH", "oci:PATH" or "tar:PATH"
         # missing image folder: 1
         error: image "dir:[folder]/images/none" is not there: [folder]/images/none: No such file or directory (os error 2) [not_found]
           cure: unpack a root file system into that folder, or name another folder
@@ -168,7 +168,7 @@ fn creates_that_make_no_sense_are_refused_and_store_nothing() {
           cure: write {"option": value}
         # driver config with an unknown key: 1
         error: the oci driver has no option "netwrok" [invalid]
-          cure: the options are hostname, read_only, stop_grace_seconds
+          cure: the options are disk, hostname, image_command, read_only, security, stop_grace_seconds
         # extension of no such name: 1
         error: extension "fleet-label" is not one that this gateway offers [refused]
           cure: did you mean "fleet-labels"?
