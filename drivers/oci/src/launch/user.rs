@@ -34,5 +34,7 @@ fn own(folder: &Path, id: u32) -> io::Result<()> {
 /// user: it leaves the process in the cgroup where it is, which is the sandbox's where there is one.
 pub(super) fn hide_cgroups() -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    // The kernel refuses to mount a file system over itself, which is what is there where no other version is.
+    mount(Some("tmpfs"), "/sys/fs/cgroup", Some("tmpfs"), flags, Some("mode=0755,size=4k"))?;
     Ok(mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), flags, None::<&str>)?)
 }
