@@ -14,7 +14,7 @@ use crate::output::{self, one_line};
 
 /// What every driver finds, by kind.
 pub(super) fn look(plugins: &Plugins) -> Vec<(&'static str, Vec<Finding>)> {
-    plugins.drivers.values().map(|kind| (kind.kind, (kind.doctor)(&json!({})))).collect()
+    plugins.drivers().iter().map(|kind| (kind.kind, (kind.doctor)(&json!({})))).collect()
 }
 
 /// What is missing, as lines.
