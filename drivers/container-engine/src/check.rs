@@ -72,10 +72,8 @@ pub(crate) fn able(plan: &EnginePlan, abilities: Abilities, options: &EngineOpti
     if let Some((limit, ..)) = limits.iter().find(|(_, asked, able)| *asked && !able) {
         let text =
             format!("this {} cannot limit {limit}: it is rootless or its kernel lacks it", options.dialect.kind());
-        return Err(Error::unsupported(id, format!("resources.{limit}"), text).cure(
-            "run the engine as root, or on a machine with the unified cgroup hierarchy; or leave the limit out (for a \
-             default of the driver, set it to 0 in its table)",
-        ));
+        return Err(Error::unsupported(id, format!("resources.{limit}"), text)
+            .cure("leave the limit out, or run the engine as root or on a machine with the unified cgroup hierarchy"));
     }
     let images = plan.mounts.iter().any(|mount| matches!(mount, MountPlan::Image { .. }));
     if images && !abilities.image_mounts {

@@ -77,7 +77,8 @@ impl ComputeDriver for EngineDriver {
         let options = &self.engine.options;
         plan::check_config(request, options)?;
         let found = self.engine.resolve(&request.image).await?;
-        plan::default_plan(request, PlanContext { options, found })
+        let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
+        plan::default_plan(request, PlanContext { options, abilities, found })
     }
 
     fn field_rules(&self) -> &[FieldRule] {
@@ -97,6 +98,10 @@ impl ComputeDriver for EngineDriver {
         check::plan(&plan, &self.engine.options)?;
         let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
         check::able(&plan, abilities, &self.engine.options)
+    }
+
+    fn shortfall(&self) -> Option<String> {
+        self.engine.shortfall()
     }
 
     async fn prepare(&self, id: &SandboxId, plan: &Value) -> CallResult<()> {

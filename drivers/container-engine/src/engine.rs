@@ -40,6 +40,17 @@ pub(crate) struct Abilities {
     pub(crate) cdi: bool,
 }
 
+impl Abilities {
+    /// Which limits the engine would ignore, as a sentence.
+    pub(crate) fn not_limited(self) -> Option<String> {
+        let limits = [("cpu", self.cpu), ("memory", self.memory), ("pids", self.pids)];
+        let missing: Vec<&str> = limits.iter().filter(|(_, able)| !able).map(|(name, _)| *name).collect();
+        let missing = missing.join(", ");
+        (!missing.is_empty())
+            .then(|| format!("the engine cannot limit {missing}: it is rootless or its kernel lacks it"))
+    }
+}
+
 /// The engine.
 pub(crate) struct Engine {
     pub(crate) options: EngineOptions,
@@ -133,6 +144,11 @@ impl Engine {
             })
         });
         Ok(*found.await?)
+    }
+
+    /// What is not enforced for any sandbox, as far as the engine was asked already.
+    pub(crate) fn shortfall(&self) -> Option<String> {
+        self.abilities.get().and_then(|found| found.not_limited())
     }
 
     /// One container of this gateway; none when there is none, whoever else has that name.

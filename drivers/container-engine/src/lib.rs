@@ -11,6 +11,7 @@ mod body;
 mod check;
 mod client;
 mod dialect;
+mod doctor;
 mod driver;
 mod engine;
 mod images;
@@ -26,6 +27,7 @@ mod volumes;
 mod watch;
 
 pub use dialect::{Dialect, LaterAbilities};
+pub use doctor::{Finding, doctor, probe};
 pub use driver::EngineDriver;
 pub use options::{Allowed, BridgeOptions, EngineOptions, PullPolicy, Ulimit};
 pub use plan::{

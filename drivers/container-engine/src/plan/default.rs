@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::config::DriverConfig;
 use super::{EnginePlan, ImagePlan, ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan, network};
+use crate::engine::Abilities;
 use crate::options::EngineOptions;
 
 /// The search path of programs when neither image nor request sets one.
@@ -25,6 +26,7 @@ pub(crate) struct Found {
 /// What a plan is made from besides the request.
 pub(crate) struct PlanContext<'a> {
     pub(crate) options: &'a EngineOptions,
+    pub(crate) abilities: Abilities,
     pub(crate) found: Found,
 }
 
@@ -69,7 +71,7 @@ pub(crate) fn check_config(request: &PlanRequest, options: &EngineOptions) -> Re
 /// Makes the plan. It depends on the request, the options, where links lead and what the image's name means now, and on
 /// nothing else.
 pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> Result<DefaultPlan, Error> {
-    let PlanContext { options, found: Found { image, config: from } } = context;
+    let PlanContext { options, abilities, found: Found { image, config: from } } = context;
     let config = DriverConfig::decode(&request.driver_config, options)?;
     let network = network::network(&request.network, options)?;
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
@@ -140,7 +142,7 @@ pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> R
         user,
         workdir,
         hostname,
-        resources: ResourcesPlan::of(&request.resources, options),
+        resources: ResourcesPlan::of(&request.resources, options, abilities),
         network,
         security: SecurityPlan {
             capabilities: config.capabilities,

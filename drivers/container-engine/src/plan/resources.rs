@@ -6,6 +6,7 @@ use chiton_model::{CpuQuantity, Error, MemoryQuantity, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Abilities;
 use crate::options::EngineOptions;
 
 /// The least memory that engines accept, in bytes.
@@ -30,12 +31,13 @@ pub struct ResourcesPlan {
 }
 
 impl ResourcesPlan {
-    /// The limits of a request over the operator's defaults.
-    pub(super) fn of(asked: &Resources, options: &EngineOptions) -> Self {
+    /// The limits of a request over the operator's defaults, which are for engines that enforce them.
+    pub(super) fn of(asked: &Resources, options: &EngineOptions, abilities: Abilities) -> Self {
+        let memory = options.default_memory.clone().filter(|_| abilities.memory);
         Self {
             cpu: asked.cpu.clone(),
-            memory: asked.memory.clone().or_else(|| options.default_memory.clone()),
-            pids: asked.pids.or(options.default_pids),
+            memory: asked.memory.clone().or(memory),
+            pids: asked.pids.or(options.default_pids.filter(|_| abilities.pids)),
             open_files: asked.open_files,
         }
     }
