@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use zeroize::Zeroizing;
@@ -19,6 +19,9 @@ pub const LIMIT: usize = 1024 * 1024;
 
 /// Names that begin so are the agent's own.
 const RESERVED: &str = "CHITON_";
+/// The keys of the document, and those that it cannot be without.
+const KEYS: [&str; 4] = ["token", "attempt", "env", "confinement"];
+const NEEDED: [&str; 2] = ["token", "attempt"];
 
 /// No confinement: the driver, or the platform's engine, confines the sandbox itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,16 +58,14 @@ pub enum DocumentError {
     #[error("the launch document is not one JSON object (column {0}); send one, whole, in one line")]
     NotJson(usize),
     /// JSON with a key that has no meaning.
+    #[error("the launch document has an unknown key; the keys are token, attempt, env and confinement")]
+    UnknownKey,
+    /// A key without which there is no launch is missing.
+    #[error("the launch document has no {0:?}; token and attempt are needed")]
+    Missing(&'static str),
+    /// A value is of another type than its key wants, or a key stands there twice.
     #[error(
-        "the launch document has an unknown key (it ends at column {0}); the keys are token, attempt, env and confinement"
-    )]
-    UnknownKey(usize),
-    /// A key is missing or stands there twice. Holds the whole sentence of it.
-    #[error("the launch document has a {0}; token and attempt are needed, and every key stands there once")]
-    Key(String),
-    /// A value is of another type than its key wants.
-    #[error(
-        "the launch document has a value of the wrong type (it ends at column {0}); token and attempt are strings, env an object of strings, confinement as the driver compiled it"
+        "the launch document has a value of the wrong type, or a key twice (column {0}); token and attempt are strings, env an object of strings, confinement as the driver compiled it"
     )]
     WrongType(usize),
     /// A string that may not be empty is.
@@ -143,27 +144,27 @@ impl<C: DeserializeOwned> LaunchDocument<C> {
         if line.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
             return Err(DocumentError::NotJson(1));
         }
-        let document: Self = serde_json::from_slice(line).map_err(|error| explain(&error))?;
+        let document: Self = serde_json::from_slice(line).map_err(|error| explain(line, &error))?;
         document.check()?;
         Ok(document)
     }
 }
 
-/// The library's own sentences quote the document, so only those are kept that can name nothing but a key of our types.
-fn explain(error: &serde_json::Error) -> DocumentError {
+/// The library's own sentences quote the document, so only its kind of error is kept, and a look at the keys says more.
+fn explain(line: &[u8], error: &serde_json::Error) -> DocumentError {
     if error.classify() != Category::Data {
         return DocumentError::NotJson(error.column());
     }
-    let text = error.to_string();
-    if text.starts_with("unknown field `") {
-        return DocumentError::UnknownKey(error.column());
+    // What is no object was refused before.
+    #[expect(clippy::zero_sized_map_values, reason = "an object is read as a map, and its values do not matter")]
+    let keys: BTreeMap<String, IgnoredAny> = serde_json::from_slice(line).unwrap_or_default();
+    if keys.keys().any(|key| !KEYS.contains(&key.as_str())) {
+        return DocumentError::UnknownKey;
     }
-    for sentence in ["missing field `", "duplicate field `"] {
-        if let Some((name, _)) = text.strip_prefix(sentence).and_then(|rest| rest.split_once('`')) {
-            return DocumentError::Key(format!("{sentence}{name}`"));
-        }
+    match NEEDED.into_iter().find(|key| !keys.contains_key(*key)) {
+        Some(key) => DocumentError::Missing(key),
+        None => DocumentError::WrongType(error.column()),
     }
-    DocumentError::WrongType(error.column())
 }
 
 /// Counts what is written.

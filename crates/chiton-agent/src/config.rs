@@ -1,5 +1,17 @@
 //! What the driver hands the agent: by the environment alone, or (`CHITON_AGENT_LAUNCH=stdin`) all that is secret by
 //! standard input.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `CHITON_AGENT_SOCKET` | the gateway's socket, an absolute path; needed |
+//! | `CHITON_AGENT_WORKDIR` | where programs start, an absolute path; else the agent's own folder |
+//! | `CHITON_AGENT_LAUNCH` | `stdin`: a [`LaunchDocument`] comes as one line on standard input within 30 s, and the three below must not be set |
+//! | `CHITON_AGENT_TOKEN`, `CHITON_AGENT_ATTEMPT` | the sandbox's token and which start of it this is; needed without the former |
+//! | `CHITON_AGENT_CONFINEMENT` | a [`Confinement`] as JSON |
+//!
+//! A driver that launches by standard input gives the container no terminal of its own: it would repeat the token into the
+//! container's log, so the agent refuses one. The container's user must be able to execute the program (a file system
+//! mounted `noexec` does not do) and need not be able to read it, nor to list or write the socket's folder.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
