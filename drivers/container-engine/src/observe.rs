@@ -74,6 +74,3 @@ fn exit(state: &ContainerState) -> ExitStatus {
 fn moment(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>().ok().filter(|at| at.as_second() > 0)
 }
-
-#[cfg(test)]
-mod tests;

@@ -166,6 +166,3 @@ pub(crate) fn write_portable(driver: &str, plan: &mut Value, write: &PortableWri
     *plan = json!(typed);
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;
