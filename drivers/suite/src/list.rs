@@ -52,7 +52,7 @@ macro_rules! __driver_cases {
             watch {
                 begins_with_a_snapshot: "A watch begins with everything that exists, then the mark, then changes.",
                 tells_every_change: "Create, start, exit and delete arrive in order and in time.",
-                has_many_watchers: "Several watchers of one driver value, and of another, each get all of it.",
+                has_many_watchers: "Several watchers of one driver value, and of the next on the same state, each get all of it.",
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chiton_driver::{ComputeDriver, DriverEvent, LogOptions, Observed, ObservedStatus, PlanRequest};
+use chiton_driver::{ComputeDriver, CreateCall, DriverEvent, LogOptions, Observed, ObservedStatus, PlanRequest};
 use chiton_model::{ExitStatus, SandboxId};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -101,6 +101,21 @@ impl Watcher {
     pub(crate) async fn exit(&mut self, id: &SandboxId) -> Verdict<ExitStatus> {
         self.until("the exit", |event| match event {
             DriverEvent::Changed(Observed { id: of, status: ObservedStatus::Exited(exit), .. }) if of == id => {
+                Some(exit.clone())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// The end of one start. News of an earlier one may come late; the attempt tells them apart, where a driver knows it.
+    pub(crate) async fn exit_of(&mut self, call: &CreateCall) -> Verdict<ExitStatus> {
+        let id = &call.identity.sandbox;
+        let awaited = call.agent.as_ref().map(|agent| agent.attempt.as_str());
+        self.until("the exit of this start", |event| match event {
+            DriverEvent::Changed(Observed { id: of, status: ObservedStatus::Exited(exit), attempt, .. })
+                if of == id && (attempt.is_none() || attempt.as_deref() == awaited) =>
+            {
                 Some(exit.clone())
             }
             _ => None,
