@@ -47,6 +47,16 @@ pub(crate) async fn ten_at_once_run_once(stage: Arc<Stage>) -> Verdict {
     life.stop(&id).await?;
     let output = life.read(&id, LogOptions::default()).await?;
     equal("what ten starts wrote", &output.text(), &"started\n".to_owned())?;
+    // The same of a start that builds anew around what was kept.
+    let call = again(&call);
+    for started in join_all((0..10).map(|_| life.start(&call))).await {
+        started?;
+    }
+    equal("the status", &life.status(&id).await?, &Some(ObservedStatus::Running))?;
+    life.stop(&id).await?;
+    let output = life.read(&id, LogOptions::default()).await?;
+    let times = output.text().matches("started").count();
+    ensure((1..=2).contains(&times), "how often it says so after ten more starts", "once for each start", times)?;
     life.delete(&id).await?;
     stage.nothing_left().await
 }
