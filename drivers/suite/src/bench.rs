@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chiton_driver::ComputeDriver;
 use chiton_model::{GatewayId, SandboxId};
 
+use crate::proxy::Proxy;
 use crate::verdict::{Failure, Stop, Verdict};
 
 /// One life of a gateway as far as a driver is concerned: a driver value, and where its sandboxes' agents dial.
@@ -37,6 +38,31 @@ pub trait Named: Send + Sync {
 
     /// Lets the name mean another image from now on: one in which the file `/retagged` exists. The first has no such file.
     async fn retag(&self) -> Verdict;
+}
+
+/// A driver whose connection to its engine goes through a proxy.
+pub struct FaultyBench {
+    /// The driver.
+    pub subject: Subject,
+    /// What stands between it and the engine.
+    pub proxy: Proxy,
+    /// Requests of the driver's by what they do, as the engine's API has them: method and path pattern.
+    pub routes: Routes,
+}
+
+/// How the engine's API spells what the late-effect cases interfere with. A pattern's `*` stands for any text.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// The request that makes the object.
+    pub create: (http::Method, String),
+    /// The request that starts it.
+    pub start: (http::Method, String),
+    /// The request that stops it.
+    pub stop: (http::Method, String),
+    /// The request that removes it.
+    pub delete: (http::Method, String),
+    /// The stream of the engine's events.
+    pub events: (http::Method, String),
 }
 
 /// Makes drivers on a real platform, and looks at that platform from outside.
@@ -92,11 +118,28 @@ pub trait Bench: Send + Sync + 'static {
     async fn network(&self) -> Verdict<String> {
         absent("name a network")
     }
+
+    /// A driver of the gateway, on the same state as [`Bench::driver`], whose connection misbehaves on demand.
+    async fn faulty(&self, _gateway: &GatewayId) -> Verdict<FaultyBench> {
+        absent("put a proxy between driver and engine")
+    }
 }
 
 /// What a bench answers that does not offer something.
 pub fn absent<T>(what: &str) -> Verdict<T> {
     Err(Stop::Skipped(format!("this bench cannot {what}")))
+}
+
+/// The socket of a real engine, whose path the environment variable holds. Without the variable there is no engine and
+/// what needs one is skipped; where engines are required (`ENGINES_REQUIRED=1`), that is a failure.
+pub fn engine(variable: &str) -> Verdict<PathBuf> {
+    match std::env::var_os(variable) {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ if std::env::var_os("ENGINES_REQUIRED").is_some_and(|required| required == "1") => {
+            Err(Failure::bench("find an engine", format!("ENGINES_REQUIRED is 1 and {variable} is not set")).into())
+        }
+        _ => Err(Stop::Skipped(format!("{variable} is not set; cargo xtask engines starts engines and says it"))),
+    }
 }
 
 impl Failure {

@@ -8,6 +8,7 @@
 //! - [`Case`], [`CASES`]: the cases; [`run`] runs one of them, [`Report`] is what became of it, as data.
 //! - [`driver_suite!`]: one test for each case.
 //! - [`Table`]: drivers × cases, for people.
+//! - [`proxy`]: stands between a driver and an engine's socket and loses, delays, cuts and holds up as it is told.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -23,7 +24,9 @@ mod stage;
 mod table;
 mod verdict;
 
-pub use bench::{Bench, Foreign, Named, Subject, absent};
+pub mod proxy;
+
+pub use bench::{Bench, FaultyBench, Foreign, Named, Routes, Subject, absent, engine};
 pub use case::{CASES, Case, run};
 #[doc(hidden)]
 pub use macros::assert_case;

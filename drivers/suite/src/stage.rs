@@ -58,6 +58,15 @@ impl Stage {
         life
     }
 
+    /// A life whose connection to the engine misbehaves on demand. Cleaning up goes past the proxy.
+    pub(crate) async fn faulty(&self) -> Verdict<(Arc<Life>, crate::FaultyBench)> {
+        let faulty = self.bench.faulty(&self.gateway).await?;
+        self.life().await?;
+        let subject = faulty.subject.clone();
+        let life = Life::new(self.gateway.clone(), subject, Arc::clone(&self.doors), self.bench.image());
+        Ok((Arc::new(life), faulty))
+    }
+
     /// What is on the platform of the case's gateway.
     pub(crate) async fn traces(&self) -> Verdict<Vec<String>> {
         self.bench.traces(&self.gateway).await
