@@ -71,10 +71,12 @@ impl Api {
             .method(method)
             .uri(path)
             .header("host", "engine")
+            .header("connection", "close")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(std::io::Error::other)?;
-        let asking = async {
+        // The sender goes with the answer, and the connection with the sender.
+        let asking = async move {
             let response = sender.send_request(request).await?;
             let status = response.status();
             let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();
