@@ -136,3 +136,27 @@ fn where_no_driver_can_run_a_start_says_why_of_each_and_a_check_of_the_file_is_n
     let named = powerless(folder.path(), &["config", "check", "--config", "chiton.toml", "--driver", "oci"]);
     assert_eq!((named.code, named.stderr.as_str()), (0, ""));
 }
+
+#[test]
+fn the_doctor_looks_for_each_driver_that_is_configured_by_its_name() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start("");
+    let config = "[compute]\ndrivers = [\"oci\", \"second\"]\ndefault_driver = \"oci\"\n[compute.driver.second]\n\
+                  kind = \"oci\"\nhost_image = false\ndir_roots = []\n";
+    std::fs::write(gateway.path("two.toml"), config).expect("a config");
+    let doctor = ["doctor", "--config", "two.toml"];
+    let report = gateway.chiton(&[&["--json"], &doctor[..]].concat());
+    let report: Value = serde_json::from_str(&report.stdout).expect("JSON");
+    assert_eq!((&report["used"], &report["detected"]), (&json!(["oci", "second"]), &Value::Null));
+    let images = |id: &str| {
+        let findings = report["drivers"][id].as_array().expect("findings");
+        findings.iter().find(|finding| finding["check"] == "images").expect("it looks at images")["ok"].clone()
+    };
+    assert_eq!((images("oci"), images("second")), (json!(true), json!(false)), "each is looked at with its own table");
+    let told = gateway.chiton(&doctor);
+    assert_eq!(told.code, 1, "one allows no image: {told:?}");
+    assert!(told.stdout.contains("\ndriver second, kind oci\n"), "{}", told.stdout);
+    assert!(!told.stdout.contains("driver links"), "{}", told.stdout);
+}
