@@ -38,7 +38,7 @@ const GUEST: [(&str, &[&str]); 3] = [
 ];
 
 /// The same for container engines.
-const ENGINES: [(&str, &[&str]); 7] = [
+const ENGINES: [(&str, &[&str]); 8] = [
     ("docker.io", &["/usr/sbin/dockerd", "/usr/bin/dockerd"]),
     ("podman", &["/usr/bin/podman"]),
     // Podman's other runtime does not know several cgroup hierarchies beside one another.
@@ -47,6 +47,8 @@ const ENGINES: [(&str, &[&str]); 7] = [
     ("netavark", &["/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"]),
     ("aardvark-dns", &["/usr/lib/podman/aardvark-dns", "/usr/libexec/podman/aardvark-dns"]),
     ("iptables", &["/usr/sbin/iptables"]),
+    // Podman's init.
+    ("catatonit", &["/usr/bin/catatonit"]),
     // The network of an ordinary user's containers.
     ("slirp4netns", &["/usr/bin/slirp4netns"]),
 ];

@@ -108,13 +108,14 @@ fn rootless(layout: &Layout, state: &State, folder: &Path) -> Result<Command, St
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     configure(layout, state, Engine::Rootless, folder)?;
     make(&folder.join("home"), 0o700)?;
-    make(&folder.join("xdg"), 0o700)?;
-    for path in std::iter::once(folder.to_owned()).chain(entries(folder)) {
+    let runtime = layout.runtime();
+    make(&runtime, 0o700)?;
+    for path in [folder.to_owned(), runtime.clone()].into_iter().chain(entries(folder)) {
         chown(&path, Some(uid), Some(gid)).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     // `setpriv` also clears the groups, which only unsafe code can do between fork and exec.
     let mut command = Command::new("setpriv");
-    command.env_clear().env("HOME", folder.join("home")).env("XDG_RUNTIME_DIR", folder.join("xdg"));
+    command.env_clear().env("HOME", folder.join("home")).env("XDG_RUNTIME_DIR", &runtime);
     command.env("USER", &user.name);
     command.args([
         format!("--reuid={uid}"),

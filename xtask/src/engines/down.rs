@@ -1,6 +1,8 @@
 //! Ends a set and takes away all that it left, whatever state it is in. It goes on after a failure, and names them all.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::thread;
 
 use super::layout::{Engine, Layout};
@@ -31,6 +33,7 @@ pub(crate) fn down(layout: &Layout) -> Result<(), String> {
     });
     note(processes::end_all(layout, PATIENCE));
     sweep::mounts(layout);
+    note(remove(&layout.runtime()));
     if let Some(state) = &state {
         note(filter::clean(layout, state));
         sweep::remove_interfaces(sweep::interfaces(state));
@@ -42,8 +45,15 @@ pub(crate) fn down(layout: &Layout) -> Result<(), String> {
         state.restore_forwarding();
     }
     note(user::remove(layout));
-    note(fs::remove_dir_all(&layout.home).map_err(|error| format!("{}: {error}", layout.home.display())));
+    note(remove(&layout.home));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", folder.display())),
+        _ => Ok(()),
+    }
 }
 
 fn empty_and_end(layout: &Layout, engine: Engine) -> Result<(), String> {

@@ -1,16 +1,20 @@
 //! Where a set of engines keeps what it has, and the names of what it makes outside of its folder.
 //!
-//! Everything is below one folder, `/var/lib/chiton-engines` unless told otherwise, because
+//! Everything is below one folder, `/var/cache/chiton-engines` unless told otherwise, because
 //! - a Unix socket's path has at most 107 bytes, and a cargo target folder may be deep;
 //! - an ordinary user must reach its part, and a target folder may be below root's home;
-//! - layers need a file system with room that takes overlays and extended attributes, which `/run` and `/tmp` need not be.
+//! - layers need a file system with room that takes overlays and extended attributes, which `/run` and `/tmp` need not be;
+//! - podman covers `/run` and, where there is no `/var/lib/cni`, `/var/lib` while it makes an ordinary user's network, and
+//!   would not find what it needs below either.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub(crate) const DEFAULT: &str = "/var/lib/chiton-engines";
+pub(crate) const DEFAULT: &str = "/var/cache/chiton-engines";
+/// What podman mounts over when it makes a network without root.
+const COVERED: [&str; 2] = ["/run", "/var/lib"];
 /// `sun_path` of unix(7) without its final zero.
 const LONGEST_SOCKET: usize = 107;
 
@@ -33,6 +37,12 @@ impl Layout {
         let Some(text) = text else {
             return Err(format!("{}: the folder of engines needs a plain name without blanks", layout.home.display()));
         };
+        if COVERED.iter().any(|covered| layout.home.starts_with(covered)) {
+            return Err(format!(
+                "{text}: podman of an ordinary user hides {} from itself while it makes a network; choose another --dir",
+                COVERED.join(" and ")
+            ));
+        }
         let longest = layout.socket(Engine::Rootless).as_os_str().len();
         if longest > LONGEST_SOCKET {
             return Err(format!(
@@ -87,6 +97,12 @@ impl Layout {
         format!("chiton-eng-{}", self.tag)
     }
 
+    /// That user's `XDG_RUNTIME_DIR`. Below `/run`, for podman makes networks of ordinary users in a mount namespace with a
+    /// `/run` of their own, and expects to find the folder again in there.
+    pub(crate) fn runtime(&self) -> PathBuf {
+        Path::new("/run").join(self.user())
+    }
+
     /// The marker in the environment of everything that this starts.
     pub(crate) fn marker(&self) -> String {
         format!("{MARKER}={}", self.home.display())
@@ -96,10 +112,6 @@ impl Layout {
     pub(crate) fn is_named_in(&self, text: &str) -> bool {
         let home = self.home.to_string_lossy();
         text.match_indices(&*home).any(|(at, _)| text[at + home.len()..].starts_with('/'))
-    }
-
-    pub(crate) fn is_below(&self, path: &Path) -> bool {
-        path.starts_with(&self.home)
     }
 }
 

@@ -9,20 +9,18 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
+use super::{filter, processes, sweep};
 
 /// Places outside of the set's folder that engines make for all sets in common and cannot be told to make elsewhere.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 9] = [
     "/etc/docker/key.json",
     "/run/docker",
     "/run/containerd",
     "/opt/containerd",
     "/run/containers",
     "/run/libpod",
-    "/run/netns",
     "/var/lib/containers",
-    "/var/lib/cni",
     "/run/runc",
-    "/run/user-crun",
     "/dev/shm/libpod_lock",
 ];
 
@@ -37,6 +35,8 @@ pub(crate) struct State {
     pub(crate) packet_filter: bool,
     /// Of `SHARED`, what was not there.
     pub(crate) absent: Vec<String>,
+    /// Whether there was a folder of named network namespaces, and whether it was mounted.
+    pub(crate) netns: (bool, bool),
     /// Tables of nftables that were there.
     pub(crate) tables: BTreeSet<String>,
     /// Chains and rules of iptables that were there.
@@ -78,16 +78,17 @@ impl State {
     /// The machine as it is now.
     pub(crate) fn now(layout: &Layout) -> Result<Self, String> {
         let network = free_network()?;
-        let packet_filter = !super::processes::another_dockerd(layout);
+        let packet_filter = !processes::another_dockerd(layout);
         Ok(Self {
             owner: None,
             network,
             packet_filter,
             absent: SHARED.into_iter().filter(|path| !Path::new(path).exists()).map(ToOwned::to_owned).collect(),
-            tables: super::filter::tables(),
-            rules: super::filter::rules(),
+            netns: (Path::new(sweep::NETNS).is_dir(), sweep::is_mount(sweep::NETNS)),
+            tables: filter::tables(),
+            rules: filter::rules(),
             forwarding: fs::read_to_string(FORWARDING).unwrap_or_default(),
-            libpod_cgroup: super::sweep::cgroups("libpod_parent").next().is_some(),
+            libpod_cgroup: sweep::cgroups("libpod_parent").next().is_some(),
         })
     }
 

@@ -14,7 +14,11 @@ use super::state::State;
 pub(crate) fn mounts(layout: &Layout) {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points: Vec<&str> = text.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-    for point in points.into_iter().rev().filter(|point| layout.is_below(Path::new(point))) {
+    for point in points
+        .into_iter()
+        .rev()
+        .filter(|point| [&layout.home, &layout.runtime()].iter().any(|folder| Path::new(point).starts_with(folder)))
+    {
         // What stays shows when the folder cannot be removed.
         let _ = umount2(point, MntFlags::MNT_DETACH);
     }
@@ -66,11 +70,33 @@ pub(crate) fn remove_cgroups(name: &str) {
     cgroups(name).for_each(|folder| remove(&folder));
 }
 
+/// Where podman and `ip netns` keep network namespaces by name.
+pub(crate) const NETNS: &str = "/run/netns";
+
+pub(crate) fn is_mount(place: &str) -> bool {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().any(|line| line.split(' ').nth(4) == Some(place))
+}
+
+/// Takes away the folder of network namespaces where podman made it, unless somebody has one in there.
+fn netns(state: &State) {
+    let (was_there, was_mount) = state.netns;
+    let is_empty = fs::read_dir(NETNS).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty && !was_mount {
+        let _ = umount2(NETNS, MntFlags::empty());
+    }
+    if is_empty && !was_there {
+        // It fails for a folder that has got something in it meanwhile, as it should.
+        drop(fs::remove_dir(NETNS));
+    }
+}
+
 /// Removes the places that all engines share, unless another engine has them now.
 pub(crate) fn shared(layout: &Layout, state: &State) {
     if processes::another_dockerd(layout) || processes::another_podman(layout) {
         return;
     }
+    netns(state);
     for place in state.absent.iter().map(Path::new) {
         if place.is_dir() {
             drop(fs::remove_dir_all(place));
