@@ -26,6 +26,9 @@ pub(crate) fn start(layout: &Layout, state: &State, engine: Engine) -> Result<()
     drop(fs::remove_file(&socket));
     let folder = layout.of(engine);
     make(&folder, 0o755)?;
+    for name in ["pid", "exec/containerd/containerd.pid"] {
+        forget_dead(&folder.join(name));
+    }
     let mut command = match engine {
         Engine::Docker => docker(layout, state, &folder)?,
         Engine::Podman => podman(layout, state, &folder)?,
@@ -41,6 +44,15 @@ pub(crate) fn start(layout: &Layout, state: &State, engine: Engine) -> Result<()
     let mut child = command.spawn().map_err(|error| format!("{command:?} cannot be run: {error}"))?;
     wait(&mut child, &socket)
         .map_err(|why| format!("{} {why}; its log {}:\n{}", engine.name(), log.display(), end(&log)))
+}
+
+/// Removes the file of a process that is no more. Docker takes one that nobody has waited for yet for alive, and either
+/// refuses to start or waits for it in vain.
+fn forget_dead(file: &Path) {
+    let pid = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    if pid.is_some_and(|pid| !processes::lives(pid)) {
+        drop(fs::remove_file(file));
+    }
 }
 
 fn wait(child: &mut Child, socket: &Path) -> Result<(), String> {
@@ -68,7 +80,8 @@ fn end(log: &Path) -> String {
 fn docker(layout: &Layout, state: &State, folder: &Path) -> Result<Command, String> {
     let bridge = layout.bridge(Engine::Docker);
     let address = format!("10.{}.0.1/24", state.network);
-    if !Path::new("/sys/class/net").join(&bridge).exists() {
+    // Not by `/sys`, which may show another network namespace's.
+    if ip(&["link", "show", &bridge]).is_err() {
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         ip(&["addr", "add", &address, "dev", &bridge])?;
         ip(&["link", "set", &bridge, "up"])?;

@@ -18,9 +18,7 @@ const EPOCH: &str = "1970-01-01T00:00:00Z";
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
 /// Folders of the image: path, mode, owner. Parents come first.
-const FOLDERS: [(&str, u32, u64); 20] = [
-    // Without it podman gives the root a mode that nobody may write.
-    (".", 0o755, 0),
+const FOLDERS: [(&str, u32, u64); 19] = [
     ("bin", 0o755, 0),
     ("cache", 0o777, 0),
     ("dev", 0o755, 0),

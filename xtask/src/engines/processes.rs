@@ -41,6 +41,7 @@ pub(crate) struct Process {
     command: String,
     environment: String,
     zombie: bool,
+    stopped: bool,
 }
 
 impl Process {
@@ -60,6 +61,7 @@ impl Process {
             command: text("cmdline"),
             environment: text("environ"),
             zombie: line("State:").starts_with('Z'),
+            stopped: line("State:").starts_with('T'),
         })
     }
 
@@ -77,6 +79,11 @@ impl Process {
 fn all() -> impl Iterator<Item = Process> {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
     names.filter_map(|entry| Process::read(entry.file_name().to_str()?.parse().ok()?)).filter(|process| !process.zombie)
+}
+
+/// Whether a process is there, and more than a record of how it ended.
+pub(crate) fn lives(pid: i32) -> bool {
+    Process::read(pid).is_some_and(|process| !process.zombie)
 }
 
 /// Everything that runs for the set: engines, their keepers and helpers, containers, and all of its user.
@@ -181,17 +188,31 @@ pub(crate) fn wait(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Tells a process and all that it started to end.
+/// Tells a process and all that it started to end. They are stopped first: one that starts another while the list is made
+/// and then ends would leave a process that is nobody's.
 pub(crate) fn end_family(pid: u32) {
-    let mut family = vec![pid];
-    let processes: Vec<Process> = all().collect();
-    let mut at = 0;
-    while let Some(parent) = family.get(at).copied() {
-        let children = processes.iter().filter(|process| process.parent == parent);
-        family.extend(children.filter_map(|process| u32::try_from(process.pid).ok()));
-        at += 1;
-    }
-    for pid in family.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    let mut family: Vec<u32> = vec![pid];
+    wait(Duration::from_secs(2), || {
+        let processes: Vec<Process> = all().collect();
+        let mut at = 0;
+        while let Some(parent) = family.get(at).copied() {
+            let children = processes.iter().filter(|process| process.parent == parent).map(|process| process.pid);
+            let new: Vec<u32> =
+                children.filter_map(|pid| pid.try_into().ok()).filter(|pid| !family.contains(pid)).collect();
+            family.extend(new);
+            at += 1;
+        }
+        let awake =
+            |process: &&Process| !process.stopped && family.iter().any(|pid| i32::try_from(*pid) == Ok(process.pid));
+        let awake: Vec<&Process> = processes.iter().filter(awake).collect();
+        for process in &awake {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGSTOP);
+        }
+        awake.is_empty()
+    });
+    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+        for pid in family.iter().filter_map(|pid| i32::try_from(*pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
     }
 }

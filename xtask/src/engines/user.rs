@@ -55,7 +55,7 @@ fn find(name: &str) -> Option<User> {
 }
 
 /// The range that a line of subuid(5) grants to a user.
-fn granted(text: &str, name: &str) -> Option<RangeInclusive<u32>> {
+pub(super) fn granted(text: &str, name: &str) -> Option<RangeInclusive<u32>> {
     text.lines().map(fields).find_map(|(user, range)| if user == name { range } else { None })
 }
 
@@ -69,7 +69,7 @@ fn fields(line: &str) -> (&str, Option<RangeInclusive<u32>>) {
 }
 
 /// The first of ids that no line has.
-fn free(text: &str) -> Option<u32> {
+pub(super) fn free(text: &str) -> Option<u32> {
     let taken: Vec<_> = text.lines().filter_map(|line| fields(line).1).collect();
     let mut candidates = (FIRST..u32::MAX - GRANT).step_by(GRANT as usize);
     candidates.find(|first| !taken.iter().any(|range| *range.start() < first + GRANT && *range.end() >= *first))
