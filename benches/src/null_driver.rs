@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 pub(crate) fn kind() -> DriverKind {
-    DriverKind { kind: "null", early: |_| None, check: |_| Vec::new(), build, doctor: |_| Vec::new() }
+    // It makes no sandboxes: of use to whoever names it only.
+    let probe = |_: &Value| Err(Error::unavailable("null", "it is chosen by name only").cure("name it: --driver null"));
+    DriverKind { kind: "null", early: |_| None, check: |_| Vec::new(), build, doctor: |_| Vec::new(), probe }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of every driver's constructor")]

@@ -35,7 +35,10 @@ struct Config {
 /// The driver, as a distribution registers it.
 #[must_use]
 pub fn kind() -> DriverKind {
-    DriverKind { kind: "links", early: |_| None, check, build, doctor: |_| Vec::new() }
+    // It makes no sandboxes: of use to whoever names it only.
+    let probe =
+        |_: &Value| Err(Error::unavailable("links", "it is chosen by name only").cure("name it: --driver links"));
+    DriverKind { kind: "links", early: |_| None, check, build, doctor: |_| Vec::new(), probe }
 }
 
 fn check(options: &Value) -> Vec<ConfigIssue> {

@@ -11,6 +11,8 @@ fn main() -> ExitCode {
     let distribution = chiton::Distribution::new()
         .crash_points(chiton_tests::points::from_environment())
         .driver(chiton::oci())
+        .driver(chiton::docker())
+        .driver(chiton::podman())
         .driver(chiton_tests::links::kind())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())

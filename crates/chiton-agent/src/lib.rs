@@ -8,7 +8,7 @@
 //! One thread does everything but file work; a sandbox that was just created waits for this program, so it does nothing
 //! at its start that it does not need.
 //!
-//! - [`config`]: what the driver hands over by the environment
+//! - [`config`]: what the driver hands over, and [`launch`]: the part of it that may come by standard input
 //! - [`run`]: the life of the agent from start to exit
 //! - [`dial`]: connecting, again and again, and the handshake
 //! - [`service`]: the gRPC service, [`exec`] and [`files`] behind it
@@ -25,6 +25,7 @@ pub mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod launch;
 mod output;
 pub mod processes;
 mod pty;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chiton_agent_proto::v1::Hello;
-use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
+use rustix::process::{getpid, set_child_subreaper};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::dial::{self, Door};
 use crate::environment;
 use crate::exec::Execs;
+use crate::launch;
 use crate::output::told;
 use crate::processes::{Exit, Processes, Running};
 use crate::service::Service;
@@ -58,14 +59,15 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<i32, RunError> {
-    let config = Config::read(args, std::env::vars_os())?;
+    let config = Config::read(args, std::env::vars_os(), launch::receive)?;
     // First of all, while there is nobody else in the sandbox. The token leaves what the kernel shows of the environment:
     // files are read in this process, also /proc/self/environ when a link in the sandbox leads there. It comes before the
-    // next step, after which only the sandbox's root may open /proc/self/mem.
-    environment::forget(config.token.as_bytes()).map_err(|error| RunError::System("forget its token", error))?;
-    // From here on programs of the same user cannot read memory and descriptors.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| RunError::System("protect its token", error.into()))?;
+    // next step, after which only the sandbox's root may open /proc/self/mem. A token that never stood there is left
+    // alone: a program that its user may not read is born protected, and its user may not open that file at all.
+    if config.exposed {
+        environment::forget(config.token.as_bytes()).map_err(|error| RunError::System("forget its token", error))?;
+    }
+    launch::protect().map_err(|error| RunError::System("protect its token", error))?;
     // Before there is a second thread: it holds for all threads then, and for every program.
     if let Some(confinement) = &config.confinement {
         chiton_confine::apply(confinement)?;
@@ -85,7 +87,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<i32, RunError> {
 }
 
 async fn live(config: Config) -> Result<i32, RunError> {
-    let Config { socket, token, attempt, confinement: _, workdir, env, command } = config;
+    let Config { socket, token, exposed: _, attempt, confinement: _, workdir, env, command } = config;
     let processes = Processes::default();
     let notices = Processes::notices().map_err(|error| RunError::System("watch its children", error))?;
     tokio::spawn(processes.clone().reap(notices));

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::api::Api;
 use crate::audit::AuditFile;
-use crate::config::Config;
+use crate::config::{Chosen, Config, DriverConfig};
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, Plugins, context};
 use crate::sessions::Sessions;
@@ -47,6 +47,7 @@ impl Gateway {
 /// Everything that is wrong, each with its cure.
 pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoch>) -> Result<Gateway, Vec<Error>> {
     let one = |error: Error| vec![error];
+    let chosen = choose(config, plugins).await.map_err(one)?;
     folder(&config.gateway.data_dir).map_err(one)?;
     folder(&config.gateway.run_dir).map_err(one)?;
     let options = StoreOptions::new(store_folder(&config.gateway.data_dir))
@@ -55,7 +56,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(config, plugins, &*journal)?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal)?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -72,7 +73,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         audience: Arc::new(hub.clone()),
         points: plugins.points.clone(),
     };
-    let mut behaviour = config.engine();
+    let mut behaviour = config.engine(chosen.default_driver.clone());
     behaviour.adopt_epoch = adopt;
     let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
@@ -82,7 +83,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     audit.open().await.map_err(one)?;
     tokio::spawn(audit.clone().follow(events));
 
-    let shown = config.origins().iter().map(|shown| (shown.key.clone(), shown.value.clone(), shown.origin.to_string()));
+    let shown = chosen.origins(config).into_iter().map(|shown| (shown.key, shown.value, shown.origin.to_string()));
     let api = Api {
         engine: engine.clone(),
         store,
@@ -102,11 +103,27 @@ pub fn store_folder(data_dir: &Path) -> PathBuf {
 
 type Drivers = (Vec<Arc<dyn ComputeDriver>>, BTreeMap<DriverId, Arc<AgentFolder>>);
 
-fn drivers(config: &Config, plugins: &Plugins, journal: &dyn Journal) -> Result<Drivers, Vec<Error>> {
+/// The drivers of this start; a look at the machine happens beside the runtime.
+async fn choose(config: &Config, plugins: &Plugins) -> Result<Chosen, Error> {
+    let (config, plugins) = (config.clone(), plugins.clone());
+    let chosen = tokio::task::spawn_blocking(move || config.choose(&plugins)).await;
+    let chosen = chosen.map_err(|_| Error::internal("the look for a driver ended early"))??;
+    if let Some(found) = &chosen.detected {
+        tracing::info!(driver = %chosen.default_driver, found, "no driver is configured: one was detected");
+    }
+    Ok(chosen)
+}
+
+fn drivers(
+    chosen: &[DriverConfig],
+    config: &Config,
+    plugins: &Plugins,
+    journal: &dyn Journal,
+) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
     let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for wanted in &config.compute.drivers {
-        let Some(kind) = plugins.drivers.get(wanted.kind.as_str()) else {
+    for wanted in chosen {
+        let Some(kind) = plugins.driver_kind(&wanted.kind) else {
             errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
             continue;
         };

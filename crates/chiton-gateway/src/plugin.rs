@@ -1,6 +1,5 @@
 //! What a distribution plugs into a gateway: kinds of driver and kinds of extension. Nothing here knows any of them.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,13 +65,16 @@ pub struct DriverKind {
     pub build: fn(DriverContext) -> Result<BuiltDriver, Error>,
     /// Looks at what the machine offers.
     pub doctor: fn(&Value) -> Vec<Finding>,
+    /// Whether this kind could run here with that config block: a quick look without side effects, with a deadline of
+    /// its own of at most two seconds, on a thread that may block. What was found, for people (`dockerd 28.1 at
+    /// /var/run/docker.sock`), or why not and the cure.
+    pub probe: fn(&Value) -> Result<String, Error>,
 }
 
 /// Everything that is compiled in.
 #[derive(Clone, Default)]
 pub struct Plugins {
-    /// Kinds of driver by name.
-    pub drivers: BTreeMap<&'static str, DriverKind>,
+    drivers: Vec<DriverKind>,
     /// Kinds of extension.
     pub extensions: Registry,
     /// Who watches where a crash may come; nobody but a test.
@@ -80,12 +82,28 @@ pub struct Plugins {
 }
 
 impl Plugins {
-    /// Adds a kind of driver; a second one of the same name is an error.
+    /// Adds a kind of driver. Its name must be one that can be a driver's id, and a second one of the same name is an
+    /// error; the first stays.
     pub fn driver(&mut self, kind: DriverKind) -> Result<(), Error> {
-        if self.drivers.insert(kind.kind, kind).is_some() {
+        DriverId::new(kind.kind)?;
+        if self.driver_kind(kind.kind).is_some() {
             return Err(Error::already_exists(format!("two drivers are registered as {:?}", kind.kind)));
         }
+        self.drivers.push(kind);
         Ok(())
+    }
+
+    /// The kinds of driver, in the order in which they were registered: the order in which one is looked for.
+    #[must_use]
+    pub fn drivers(&self) -> &[DriverKind] {
+        &self.drivers
+    }
+
+    /// A kind of driver by name.
+    #[must_use]
+    pub fn driver_kind(&self, name: &str) -> Option<&DriverKind> {
+        // There are a handful.
+        self.drivers.iter().find(|kind| kind.kind == name)
     }
 
     /// Adds a kind of extension; a second one of the same name is an error.
@@ -110,3 +128,6 @@ pub(crate) fn context(
         config,
     }
 }
+
+#[cfg(test)]
+mod tests;

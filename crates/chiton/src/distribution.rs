@@ -56,7 +56,7 @@ impl Distribution {
     pub fn main(self) -> ExitCode {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         // Helper processes of drivers must be single-threaded: they come before everything else.
-        for kind in self.plugins.drivers.values() {
+        for kind in self.plugins.drivers() {
             if let Some(code) = (kind.early)(arguments.get(1..).unwrap_or_default()) {
                 return code;
             }

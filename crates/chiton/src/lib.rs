@@ -29,5 +29,5 @@ mod terminal;
 mod usage;
 mod wait;
 
-pub use builtin::oci;
+pub use builtin::{docker, oci, podman};
 pub use distribution::Distribution;

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     chiton::Distribution::new()
         .driver(chiton::oci())
+        .driver(chiton::docker())
+        .driver(chiton::podman())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .main()

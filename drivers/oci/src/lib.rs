@@ -36,7 +36,7 @@ mod sys;
 mod volumes;
 mod watch;
 
-pub use doctor::{Finding, doctor};
+pub use doctor::{Finding, doctor, probe};
 pub use driver::OciDriver;
 pub use options::{Launcher, NetworkOptions, OciOptions};
 pub use plan::{

@@ -2,7 +2,7 @@
 
 mod common;
 
-use chiton_driver_oci::{OciOptions, doctor};
+use chiton_driver_oci::{OciOptions, doctor, probe};
 use chiton_model::{DriverId, GatewayId};
 use common::*;
 
@@ -26,4 +26,14 @@ fn on_this_machine_the_doctor_finds_all_that_root_needs() {
     for finding in doctor(&options()) {
         assert!(finding.cure.is_empty() && !finding.detail.is_empty(), "{finding:?}");
     }
+}
+
+#[test]
+fn on_this_machine_root_can_make_sandboxes() {
+    if !root("on_this_machine_root_can_make_sandboxes") {
+        return;
+    }
+    let found = probe().expect("the tests of this driver run here");
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(found, format!("containers of this kernel, Linux {}, as root", release.trim()));
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use chiton_driver::{CallError, ComputeDriver};
-use chiton_driver_oci::doctor;
+use chiton_driver_oci::{doctor, probe};
 use chiton_model::{CpuQuantity, ErrorKind, MemoryQuantity};
 use common::*;
 use serde_json::json;
@@ -183,6 +183,7 @@ async fn the_doctor_says_by_which_means_each_limit_is_enforced() {
     let missing: Vec<_> = findings.iter().filter(|finding| !finding.ok).collect();
     assert!(missing.is_empty(), "{missing:#?}");
     assert_eq!(json!(findings).as_array().unwrap().len(), findings.len());
+    assert!(probe().unwrap().ends_with(", without root"));
 }
 
 /// The cgroup of version 2 that this user owns and this process is in, with `controllers`; says by name that there is

@@ -10,6 +10,8 @@ use chiton_model::printable;
 pub enum Origin {
     /// Nobody set it.
     Default,
+    /// Nobody set it, and a look at the machine decided: what was found.
+    Detected(String),
     /// The config file.
     File {
         /// The file as the operator named it.
@@ -27,7 +29,7 @@ impl Origin {
     /// The precedence alone: two places of one file are equal.
     pub(super) fn rank(&self) -> u8 {
         match self {
-            Self::Default => 0,
+            Self::Default | Self::Detected(_) => 0,
             Self::File { .. } => 1,
             Self::Env(_) => 2,
             Self::Flag(_) => 3,
@@ -39,6 +41,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Detected(found) => write!(f, "detected ({})", printable(found)),
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Env(name) => write!(f, "env {}", printable(name)),

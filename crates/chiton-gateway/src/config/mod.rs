@@ -5,10 +5,15 @@
 //! know where they were set, the tree is held against the one table of known keys, and each section is
 //! decoded. Tables that belong to drivers and extensions are checked by them, through [`Catalog`], before any of them
 //! is constructed; what they find is reported at the line it is about.
+//!
+//! Which driver runs when the operator named none is a question to the machine and no part of loading: [`Config::choose`]
+//! asks it, once for each start.
 
 mod catalog;
 mod compute;
 mod defaults;
+mod detect;
+mod drivers;
 mod duration;
 mod error;
 mod gateway;
@@ -25,13 +30,14 @@ mod types;
 mod tests;
 
 pub use defaults::default_config_text;
+pub use detect::{Chosen, NoDriver};
 pub use error::{ConfigError, Origin};
 pub use gateway::default_socket;
 pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
 pub use types::{
-    Catalog, ComputeConfig, Config, DriverConfig, GatewayConfig, Listener, LogConfig, LogFormat, MetricsListen,
-    SecretRef, SecretSource,
+    Catalog, ComputeConfig, Config, DriverConfig, Drivers, GatewayConfig, Listener, LogConfig, LogFormat,
+    MetricsListen, SecretRef, SecretSource,
 };
 
 use std::time::Duration;

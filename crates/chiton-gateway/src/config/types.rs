@@ -9,7 +9,7 @@ use std::time::Duration;
 use chiton_lifecycle::extension::ConfigIssue;
 use chiton_lifecycle::policy::{Match, Policy};
 use chiton_lifecycle::{EngineConfig, ExtensionConfig, Missing};
-use chiton_model::{DriverId, ExtensionName, Principal, WorkspaceName};
+use chiton_model::{DriverId, Error, ExtensionName, Principal, WorkspaceName};
 use serde_json::Value;
 
 use super::reader::Shown;
@@ -20,10 +20,13 @@ pub trait Catalog {
     fn extensions(&self) -> Vec<String>;
     /// Everything that is wrong with an extension's own table. Constructs nothing.
     fn check_extension(&self, name: &str, document: &Value) -> Vec<ConfigIssue>;
-    /// Kinds of the compiled-in drivers.
+    /// Kinds of the compiled-in drivers, in the order in which one is looked for.
     fn driver_kinds(&self) -> Vec<String>;
     /// Everything that is wrong with a driver's table (without `kind`). Constructs nothing.
     fn check_driver(&self, kind: &str, id: &str, options: &Value) -> Vec<ConfigIssue>;
+    /// Whether this kind could run here with that table: what was found, or why not. It looks at the machine and may take
+    /// a few seconds; [`super::load`] never calls it, only [`Config::choose`] does.
+    fn probe_driver(&self, kind: &str, options: &Value) -> Result<String, Error>;
 }
 
 /// A whole configuration.
@@ -49,14 +52,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Every setting with its value and origin, by key path. Secrets appear as references, never as values.
+    /// Every setting with its value and origin, by key path. Secrets appear as references, never as values. What a look
+    /// at the machine decides is in [`super::Chosen::origins`].
     pub fn origins(&self) -> &[Shown] {
         &self.shown
     }
 
-    /// The part that the engine takes; what no setting is about has the engine's defaults.
-    pub fn engine(&self) -> EngineConfig {
-        let mut engine = EngineConfig::new(self.compute.default_driver.clone());
+    /// The part that the engine takes, with the driver of requests that name none; what no setting is about has the
+    /// engine's defaults.
+    pub fn engine(&self, default_driver: DriverId) -> EngineConfig {
+        let mut engine = EngineConfig::new(default_driver);
         engine.extensions.clone_from(&self.compute.extensions);
         engine.other_policies.clone_from(&self.compute.other_policies);
         engine.missing = self.compute.missing;
@@ -108,10 +113,8 @@ pub enum MetricsListen {
 /// `[compute]`.
 #[derive(Clone, Debug)]
 pub struct ComputeConfig {
-    /// The drivers to run; never empty, no id twice.
-    pub drivers: Vec<DriverConfig>,
-    /// The driver of requests that name none; one of `drivers`.
-    pub default_driver: DriverId,
+    /// The drivers to run, or among which one is looked for.
+    pub drivers: Drivers,
     /// The chain of new sandboxes, in order; each document passed the extension's own check.
     pub extensions: Vec<ExtensionConfig>,
     /// Rules about extensions that are not listed: draining or abandoned.
@@ -120,6 +123,21 @@ pub struct ComputeConfig {
     pub missing: Missing,
     /// How long a shutdown waits for running operations.
     pub drain: Duration,
+}
+
+/// Which drivers run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Drivers {
+    /// Those that the operator named.
+    Listed {
+        /// Never empty, no id twice.
+        drivers: Vec<DriverConfig>,
+        /// The driver of requests that name none; one of them.
+        default: DriverId,
+    },
+    /// The operator named none: the first of these that can run. One for each compiled-in kind, in the order of their
+    /// registration, with its own table where there is one.
+    Detect(Vec<DriverConfig>),
 }
 
 /// A driver to run.

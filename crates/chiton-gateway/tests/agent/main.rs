@@ -4,5 +4,6 @@ mod confine;
 mod exec;
 mod files;
 mod init;
+mod launch;
 mod sandbox;
 mod session;

@@ -101,7 +101,7 @@ fn no_driver() {
     let text = r"[compute]
 drivers = []
 ";
-    assert_snapshot!(bad(&file(text)), @r#"chiton.toml:2: compute.drivers: the list is empty; name a driver, for example drivers = ["oci"]"#);
+    assert_snapshot!(bad(&file(text)), @r#"chiton.toml:2: compute.drivers: the list is empty; name a driver, for example drivers = ["oci"]; without the key the first that can run is used"#);
 }
 
 #[test]

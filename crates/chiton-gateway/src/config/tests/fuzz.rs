@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{Catalog, load};
+use super::super::{Catalog, Drivers, load};
 use super::good::FULL;
 use super::{compiled, file};
 
@@ -9,7 +9,10 @@ fn answered(text: &str) -> Result<(), TestCaseError> {
     let sources = file(text);
     match load(&sources, &compiled()) {
         Ok(config) => {
-            prop_assert!(!config.compute.drivers.is_empty() && !config.gateway.listen.is_empty());
+            let drivers = match &config.compute.drivers {
+                Drivers::Listed { drivers, .. } | Drivers::Detect(drivers) => drivers,
+            };
+            prop_assert!(!drivers.is_empty() && !config.gateway.listen.is_empty());
             let known = Catalog::extensions(&compiled());
             prop_assert!(config.compute.extensions.iter().all(|extension| known.contains(&extension.name.to_string())));
         }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use chiton_lifecycle::Missing;
 use chiton_lifecycle::policy::{Activation, FailurePolicy, Match, Policy};
-use chiton_model::{Principal, WorkspaceName};
+use chiton_model::{DriverId, Principal, WorkspaceName};
 use serde_json::json;
 
-use super::super::{Listener, LogFormat, MetricsListen, SecretSource, Sources, default_config_text, default_socket};
-use super::{env, file, good};
+use super::super::{
+    Drivers, Listener, LogFormat, MetricsListen, SecretSource, Sources, default_config_text, default_socket,
+};
+use super::{env, file, good, listed};
 
 pub(super) const FULL: &str = r#"
 [gateway]
@@ -76,9 +78,9 @@ fn a_full_config_is_taken_as_written() {
     assert_eq!(config.gateway.run_dir, Path::new("/srv/run"));
     assert_eq!(config.gateway.listen, [Listener::Unix("/srv/a.sock".into()), Listener::Unix("/srv/b.sock".into())]);
     assert_eq!(config.gateway.allow_uids, BTreeSet::from([1000, 1001]));
-    let drivers: Vec<_> = config.compute.drivers.iter().map(|d| (d.id.as_str(), &*d.kind, d.options.clone())).collect();
+    let drivers: Vec<_> = listed(&config).0.iter().map(|d| (d.id.as_str(), &*d.kind, d.options.clone())).collect();
     assert_eq!(drivers, [("oci", "oci", json!({})), ("second", "oci", json!({"rootless": true}))]);
-    assert_eq!(config.compute.default_driver.as_str(), "second");
+    assert_eq!(listed(&config).1, "second");
     assert_eq!((config.compute.missing, config.compute.drain), (Missing::Hold, Duration::from_secs(90)));
     assert_eq!(config.log.level, "info,chiton_gateway::api=debug");
     assert_eq!(config.log.format, LogFormat::Json);
@@ -118,7 +120,7 @@ fn rules_about_a_listed_extension_go_with_it_and_others_are_kept_apart() {
 
 #[test]
 fn the_engine_gets_what_the_operator_wrote() {
-    let engine = good(&file(FULL)).engine();
+    let engine = good(&file(FULL)).engine(DriverId::new("second").expect("an id"));
     assert_eq!(engine.extensions.len(), 1);
     assert_eq!(engine.other_policies.len(), 2);
     assert_eq!(engine.default_driver.as_str(), "second");
@@ -157,7 +159,8 @@ fn the_default_text_with_its_settings_uncommented_loads_to_the_defaults() {
         .collect();
     let text = lines.join("\n");
     assert!(text.contains("\ndata_dir = "), "settings are uncommented");
-    let (config, default) = (good(&file(&text)), good(&file("")));
+    // The driver is an example there: by default it is looked for.
+    let (config, default) = (good(&file(&text)), good(&env(file(""), "CHITON_COMPUTE_DRIVERS", "oci")));
     let but_metrics = |config: &super::Config| {
         format!(
             "{:?} {:?} {:?} {:?} {:?} {:?}",
@@ -223,8 +226,8 @@ fn a_data_dir_in_the_file_leaves_the_socket_where_clients_look() {
 #[test]
 fn a_driver_that_is_not_listed_may_keep_its_table() {
     let config = good(&file("[compute.driver.second]\nkind = \"oci\"\n"));
-    assert_eq!(config.compute.drivers.len(), 1);
-    assert_eq!(config.compute.drivers[0].id.as_str(), "oci");
+    let Drivers::Detect(candidates) = config.compute.drivers else { panic!("its table lists no driver") };
+    assert_eq!(candidates.iter().map(|candidate| candidate.id.as_str()).collect::<Vec<_>>(), ["oci"]);
 }
 
 #[test]

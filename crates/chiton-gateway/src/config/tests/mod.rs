@@ -3,6 +3,7 @@
 mod bad_compute;
 mod bad_policy;
 mod bad_rest;
+mod detection;
 mod durations;
 mod files;
 mod fuzz;
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use crate::plugin::{DriverKind, Plugins};
 
-use super::{Config, ConfigError, Flags, Sources, load};
+use super::{Config, ConfigError, DriverConfig, Drivers, Flags, Sources, load};
 
 /// Two real extensions, and a driver kind `oci` whose table has the one key `rootless`.
 fn compiled() -> Plugins {
@@ -32,6 +33,7 @@ fn compiled() -> Plugins {
         check: check_driver,
         build: |_| Err(Error::internal("loading a config must not build a driver")),
         doctor: |_| Vec::new(),
+        probe: |_| panic!("loading a config must not look at the machine"),
     };
     plugins.driver(oci).expect("names differ");
     plugins
@@ -70,6 +72,14 @@ fn env(mut sources: Sources, name: &str, value: &str) -> Sources {
 
 fn good(sources: &Sources) -> Config {
     load(sources, &compiled()).unwrap_or_else(|errors| panic!("{}", lines(&errors)))
+}
+
+/// The drivers that the config lists, and the default of them.
+fn listed(config: &Config) -> (&[DriverConfig], &str) {
+    match &config.compute.drivers {
+        Drivers::Listed { drivers, default } => (drivers, default.as_str()),
+        Drivers::Detect(_) => panic!("no driver is listed"),
+    }
 }
 
 fn lines(errors: &[ConfigError]) -> String {

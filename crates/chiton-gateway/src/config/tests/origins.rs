@@ -1,6 +1,6 @@
 use super::super::{Config, Origin, Sources};
 use super::good::FULL;
-use super::{env, file, good};
+use super::{env, file, good, listed};
 
 fn origin(config: &Config, key: &str) -> (String, String) {
     let mut found = config.origins().iter().filter(|shown| shown.key == key);
@@ -43,8 +43,8 @@ fn a_driver_on_the_command_line_replaces_the_list_and_the_files_default() {
     let mut sources = file(FULL);
     sources.flags.drivers = vec!["oci".to_owned()];
     let config = good(&sources);
-    assert_eq!(config.compute.drivers.len(), 1);
-    assert_eq!(config.compute.default_driver.as_str(), "oci");
+    assert_eq!(listed(&config).0.len(), 1);
+    assert_eq!(listed(&config).1, "oci");
     assert_eq!(origin(&config, "compute.drivers"), pair("[\"oci\"]", "flag --driver"));
 }
 

@@ -1,0 +1,184 @@
+//! create, start, stop and delete.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+};
+use chiton_driver::{CallError, CallResult, CreateCall, ObservedStatus, StartCall};
+use chiton_model::{Error, SandboxId};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::body::{self, AgentFiles};
+use crate::client::{ACT, Failure};
+use crate::engine::Engine;
+use crate::plan::EnginePlan;
+use crate::{check, launch, names};
+
+/// The first pause before a look is repeated, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+
+impl Engine {
+    pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
+        let deadline = Instant::now() + ACT;
+        let id = &call.identity.sandbox;
+        let plan = self.decode(call)?;
+        let busy = self.busy(id);
+        let _busy = self.alone(&busy, deadline).await?;
+        self.tombstones.refuse(id)?;
+        let abilities = self.abilities().await?;
+        let program = match &call.agent {
+            Some(_) => Some((self.agent_program().await?, self.make_agent_folder(id)?)),
+            None => None,
+        };
+        let agent = program.as_ref().map(|(program, folder)| AgentFiles { program, folder });
+        let _on_bridge = self.bridge.read().await;
+        self.ensure_network(&plan.network, &call.identity, deadline).await?;
+        self.ensure_volumes(&plan, &call.identity, deadline).await?;
+        let body = body::container(&plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
+        let name = names::container(id);
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let made = self
+            .client
+            .act("create the sandbox", deadline, |api| async move { api.create_container(Some(options), body).await });
+        match made.await {
+            Ok(made) => {
+                for warning in made.warnings {
+                    tracing::warn!(sandbox = %id, warning, "the engine warns about a sandbox");
+                }
+                Ok(())
+            }
+            // Engines differ in how they say that the name is taken.
+            Err(failure @ (Failure::Conflict(_) | Failure::Failed(_))) => self.made_before(id, failure).await,
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The name may be taken: by the same sandbox, which is as good as made, or by somebody else.
+    async fn made_before(&self, id: &SandboxId, failure: Failure) -> CallResult<()> {
+        let mut pause = PAUSES.0;
+        loop {
+            match self.observe(id).await? {
+                Some(observed) if !matches!(observed.status, ObservedStatus::Broken(_)) => return Ok(()),
+                // Being made or being removed by a request that is still under way, or not ours.
+                _ if matches!(failure, Failure::Conflict(_)) && pause < PAUSES.1 => {
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                _ => return Err(failure.into()),
+            }
+        }
+    }
+
+    pub(crate) async fn start(&self, call: &StartCall) -> CallResult<()> {
+        let deadline = Instant::now() + ACT;
+        let id = &call.identity.sandbox;
+        let plan = self.decode(call)?;
+        let busy = self.busy(id);
+        let _busy = self.alone(&busy, deadline).await?;
+        self.tombstones.refuse(id)?;
+        let name = names::container(id);
+        let mut input = None;
+        if let Some(agent) = &call.agent {
+            self.agent_program().await?;
+            self.make_agent_folder(id)?;
+            let line = launch::line(&plan, agent)?;
+            input = Some((launch::attach(&self.client, &name, deadline).await?, line));
+        }
+        let (of, options) = (name.as_str(), None::<StartContainerOptions>);
+        let started =
+            self.client.act("start the sandbox", deadline, |api| async move { api.start_container(of, options).await });
+        match started.await {
+            Ok(()) => {}
+            // The engine tried: what is left is found by its name.
+            Err(Failure::Refused(error) | Failure::Conflict(error)) => return Err(CallError::Failed(error)),
+            Err(failure) => return Err(failure.into()),
+        }
+        match input {
+            Some((input, line)) => launch::hand_over(input, &line, deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn stop(&self, id: &SandboxId) -> CallResult<()> {
+        let deadline = Instant::now() + ACT;
+        let Some(found) = self.inspect(id).await? else { return Ok(()) };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let grace = labels.get(body::STOP_GRACE).and_then(|grace| grace.parse().ok()).unwrap_or(10);
+        let name = names::container(id);
+        let options = StopContainerOptionsBuilder::new().t(grace).build();
+        let stopped = self
+            .client
+            .act("stop the sandbox", deadline, |api| async move { api.stop_container(&name, Some(options)).await });
+        match stopped.await {
+            Ok(()) | Err(Failure::Absent(_)) => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    pub(crate) async fn delete(&self, id: &SandboxId) -> CallResult<()> {
+        let deadline = Instant::now() + ACT;
+        self.tombstones.add(id)?;
+        let busy = self.busy(id);
+        let _busy = self.alone(&busy, deadline).await?;
+        let mut pause = PAUSES.0;
+        // What a crash after the removal left is looked for too.
+        let mut on_bridge = true;
+        // Absence is looked for, not concluded: a removal that another asked for may be under way.
+        while let Some(found) = self.inspect(id).await? {
+            let name = names::container(id);
+            let network = found.host_config.and_then(|host| host.network_mode);
+            on_bridge = network == Some(names::network(&self.options, id));
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            let removed = self.client.act("delete the sandbox", deadline, |api| async move {
+                api.remove_container(&name, Some(options)).await
+            });
+            match removed.await {
+                Ok(()) | Err(Failure::Absent(_)) => {}
+                Err(Failure::Conflict(error)) if Instant::now() + pause < deadline => {
+                    tracing::debug!(sandbox = %id, %error, "the engine is removing it already");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        match std::fs::remove_dir_all(self.agent_folder(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let text = format!("the agent's folder of {id} cannot be removed: {error}");
+                return Err(CallError::Failed(Error::unavailable("driver", text)));
+            }
+            _ => {}
+        }
+        if on_bridge {
+            self.release_network(id, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn alone<'a>(
+        &self,
+        busy: &'a tokio::sync::Mutex<()>,
+        deadline: Instant,
+    ) -> CallResult<tokio::sync::MutexGuard<'a, ()>> {
+        timeout_at(deadline, busy.lock())
+            .await
+            .map_err(|_| CallError::NotRun(Error::deadline("another call about this sandbox did not end in time")))
+    }
+
+    fn decode(&self, call: &CreateCall) -> CallResult<EnginePlan> {
+        let plan = EnginePlan::decode(&call.plan).map_err(CallError::NotRun)?;
+        check::plan(&plan, &self.options).map_err(CallError::NotRun)?;
+        if call.agent.is_none() {
+            if plan.command.is_empty() {
+                let error = Error::invalid("command", "there is neither a command nor an agent to run");
+                return Err(CallError::NotRun(error));
+            }
+            if !plan.secrets.is_empty() {
+                let error = Error::invalid("secrets", "secrets are handed to the agent, and this sandbox has none");
+                return Err(CallError::NotRun(error.cure("run it with the agent")));
+            }
+        }
+        Ok(plan)
+    }
+}

@@ -1,0 +1,254 @@
+//! From a filled plan to the request that makes the container.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointIpamConfig, EndpointSettings, HostConfig, Mount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, NetworkingConfig,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
+use chiton_driver::Identity;
+use chiton_model::NetworkMode;
+
+use crate::names;
+use crate::options::EngineOptions;
+use crate::plan::{EnginePlan, MountPlan, SelinuxLabel};
+
+/// Where the agent's folder is in the sandbox.
+pub(crate) const AGENT_FOLDER: &str = "/run/chiton";
+/// Where the agent's program is in the sandbox; beside the folder, which belongs to the gateway.
+pub(crate) const AGENT_PROGRAM: &str = "/run/chiton-agent";
+/// The label that carries a leased address.
+const ADDRESS: &str = "chiton.dev/address";
+
+/// The label that says how many seconds a stop leaves the main process to end by itself. Not every engine keeps it.
+pub(crate) const STOP_GRACE: &str = "chiton.dev/stop-grace-seconds";
+
+/// The agent of a sandbox, as the host sees it.
+pub(crate) struct AgentFiles<'a> {
+    /// Its program.
+    pub(crate) program: &'a Path,
+    /// The folder in which the gateway's socket is.
+    pub(crate) folder: &'a Path,
+}
+
+/// The body of a create. It holds no secret.
+pub(crate) fn container(
+    plan: &EnginePlan,
+    identity: &Identity,
+    agent: Option<&AgentFiles<'_>>,
+    options: &EngineOptions,
+    selinux: bool,
+) -> ContainerCreateBody {
+    let (entrypoint, command) = process(plan, agent.is_some());
+    let mut env: Vec<String> = plan.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if agent.is_some() {
+        env.push(format!("CHITON_AGENT_SOCKET={AGENT_FOLDER}/agent.sock"));
+        env.push("CHITON_AGENT_LAUNCH=stdin".to_owned());
+    }
+    ContainerCreateBody {
+        image: Some(plan.image.pin.clone()),
+        entrypoint: Some(entrypoint),
+        cmd: Some(command),
+        env: Some(env),
+        labels: Some(labels(plan, identity)),
+        user: (!plan.user.is_empty()).then(|| plan.user.clone()),
+        working_dir: Some(plan.workdir.clone()),
+        hostname: (plan.network.mode != NetworkMode::Host).then(|| plan.hostname.clone()),
+        // The agent is told how to start by the first who attaches, and reads nothing after.
+        open_stdin: Some(agent.is_some()),
+        stdin_once: Some(agent.is_some()),
+        attach_stdin: Some(agent.is_some()),
+        attach_stdout: Some(false),
+        attach_stderr: Some(false),
+        stop_signal: Some("SIGTERM".to_owned()),
+        host_config: Some(host(plan, identity, agent, options, selinux)),
+        networking_config: networking(plan, identity, options),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn process(plan: &EnginePlan, agent: bool) -> (Vec<String>, Vec<String>) {
+    if agent {
+        let own = ["agent", "--"].map(str::to_owned);
+        return (vec![AGENT_PROGRAM.to_owned()], own.into_iter().chain(plan.command.clone()).collect());
+    }
+    let (program, rest) = plan.command.split_at(plan.command.len().min(1));
+    (program.to_vec(), rest.to_vec())
+}
+
+/// The plan's labels, and over them those that say whose it is.
+fn labels(plan: &EnginePlan, identity: &Identity) -> HashMap<String, String> {
+    let address = plan.network.address.iter().map(|address| (ADDRESS.to_owned(), address.clone()));
+    let managed = identity.labels().map(|(key, value)| (key.to_owned(), value));
+    let grace = (STOP_GRACE.to_owned(), plan.stop_grace_seconds.to_string());
+    plan.labels.clone().into_iter().chain(address).chain([grace]).chain(managed).collect()
+}
+
+fn host(
+    plan: &EnginePlan,
+    identity: &Identity,
+    agent: Option<&AgentFiles<'_>>,
+    options: &EngineOptions,
+    selinux: bool,
+) -> HostConfig {
+    let relabel = selinux && options.relabel;
+    let memory = plan.resources.memory.as_ref().map(|memory| i64::try_from(memory.bytes()).unwrap_or(i64::MAX));
+    let millis = |millis: u64| i64::try_from(millis.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    HostConfig {
+        network_mode: Some(network_mode(plan, identity, options)),
+        dns: (!plan.network.dns.is_empty()).then(|| plan.network.dns.iter().map(ToString::to_string).collect()),
+        memory,
+        // The same number: no swap besides.
+        memory_swap: memory,
+        nano_cpus: plan.resources.cpu.as_ref().map(|cpu| millis(cpu.millicores())),
+        pids_limit: plan.resources.pids.map(i64::from),
+        ulimits: Some(ulimits(plan, options)),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: (!plan.security.capabilities.is_empty()).then(|| plan.security.capabilities.clone()),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        privileged: Some(false),
+        readonly_rootfs: Some(plan.security.read_only_root),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        auto_remove: Some(false),
+        log_config: Some(options.dialect.log_config(options.log_bytes)),
+        binds: binds(plan, agent, relabel),
+        mounts: Some(mounts(plan, identity, agent, relabel)),
+        devices: (!plan.devices.is_empty()).then(|| plan.devices.iter().map(|device| mapped(&device.path)).collect()),
+        device_requests: (!plan.cdi_devices.is_empty()).then(|| {
+            let devices = Some(plan.cdi_devices.clone());
+            vec![DeviceRequest { driver: Some("cdi".to_owned()), device_ids: devices, ..DeviceRequest::default() }]
+        }),
+        runtime: options.runtime.clone(),
+        ..HostConfig::default()
+    }
+}
+
+fn mapped(path: &str) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(path.to_owned()),
+        path_in_container: Some(path.to_owned()),
+        cgroup_permissions: Some("rwm".to_owned()),
+    }
+}
+
+fn ulimits(plan: &EnginePlan, options: &EngineOptions) -> Vec<ResourcesUlimits> {
+    let mut limits = options.ulimits.clone();
+    if let Some(files) = plan.resources.open_files {
+        let files = i64::from(files);
+        limits.insert("nofile".to_owned(), crate::options::Ulimit { soft: files, hard: files });
+    }
+    let named = |(name, limit): (String, crate::options::Ulimit)| ResourcesUlimits {
+        name: Some(name),
+        soft: Some(limit.soft),
+        hard: Some(limit.hard),
+    };
+    limits.into_iter().map(named).collect()
+}
+
+fn network_mode(plan: &EnginePlan, identity: &Identity, options: &EngineOptions) -> String {
+    match &plan.network.mode {
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::Bridge => names::network(options, &identity.sandbox),
+        NetworkMode::Named(name) => name.clone(),
+    }
+}
+
+fn networking(plan: &EnginePlan, identity: &Identity, options: &EngineOptions) -> Option<NetworkingConfig> {
+    let address = plan.network.address.clone()?;
+    let name = match &plan.network.mode {
+        NetworkMode::Bridge => names::network(options, &identity.sandbox),
+        NetworkMode::Named(name) => name.clone(),
+        NetworkMode::None | NetworkMode::Host => return None,
+    };
+    let ipam = EndpointIpamConfig { ipv4_address: Some(address), ..EndpointIpamConfig::default() };
+    let endpoint = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
+    Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(name, endpoint)])) })
+}
+
+/// Binds that are to be relabelled: only the older form of a bind can say so.
+fn binds(plan: &EnginePlan, agent: Option<&AgentFiles<'_>>, relabel: bool) -> Option<Vec<String>> {
+    if !relabel {
+        return None;
+    }
+    let mut binds = Vec::new();
+    if let Some(agent) = agent {
+        binds.push(format!("{}:{AGENT_PROGRAM}:ro,z", agent.program.display()));
+        binds.push(format!("{}:{AGENT_FOLDER}:ro,Z", agent.folder.display()));
+    }
+    for mount in &plan.mounts {
+        if let MountPlan::Bind { source, target, read_only, selinux_label: Some(label) } = mount {
+            let mode = if *read_only { "ro" } else { "rw" };
+            let label = match label {
+                SelinuxLabel::Shared => "z",
+                SelinuxLabel::Private => "Z",
+            };
+            binds.push(format!("{source}:{target}:{mode},{label}"));
+        }
+    }
+    (!binds.is_empty()).then_some(binds)
+}
+
+fn bind(source: &str, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+fn mounts(plan: &EnginePlan, identity: &Identity, agent: Option<&AgentFiles<'_>>, relabel: bool) -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    if let Some(agent) = agent.filter(|_| !relabel) {
+        mounts.push(bind(&agent.program.to_string_lossy(), AGENT_PROGRAM, true));
+        mounts.push(bind(&agent.folder.to_string_lossy(), AGENT_FOLDER, true));
+    }
+    for volume in &plan.volumes {
+        mounts.push(Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(names::volume(&identity.gateway, &identity.workspace, &volume.name)),
+            target: Some(volume.target.clone()),
+            read_only: Some(volume.read_only),
+            ..Mount::default()
+        });
+    }
+    for mount in &plan.mounts {
+        mounts.push(match mount {
+            MountPlan::Bind { selinux_label: Some(_), .. } if relabel => continue,
+            MountPlan::Bind { source, target, read_only, .. } => bind(source, target, *read_only),
+            MountPlan::Volume { source, target, read_only } => Mount {
+                typ: Some(MountType::VOLUME),
+                source: Some(source.clone()),
+                target: Some(target.clone()),
+                read_only: Some(*read_only),
+                ..Mount::default()
+            },
+            MountPlan::Tmpfs { target, size_bytes, mode } => Mount {
+                typ: Some(MountType::TMPFS),
+                target: Some(target.clone()),
+                tmpfs_options: Some(MountTmpfsOptions {
+                    size_bytes: size_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+                    mode: mode.map(i64::from),
+                    ..MountTmpfsOptions::default()
+                }),
+                ..Mount::default()
+            },
+            MountPlan::Image { source, target } => Mount {
+                typ: Some(MountType::IMAGE),
+                source: Some(source.clone()),
+                target: Some(target.clone()),
+                read_only: Some(true),
+                ..Mount::default()
+            },
+        });
+    }
+    mounts
+}

@@ -1,0 +1,153 @@
+//! What can be said of a plan before the engine is asked for anything.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::{Component, Path};
+
+use chiton_model::{Error, NetworkMode, label};
+
+use crate::engine::Abilities;
+use crate::options::EngineOptions;
+use crate::plan::{EnginePlan, MountPlan, allowed_network, check_hostname};
+
+/// Where the driver itself puts things.
+const OWN_PATHS: [&str; 5] = ["/dev", "/proc", "/sys", crate::body::AGENT_FOLDER, crate::body::AGENT_PROGRAM];
+
+/// Whether a text still has a slot in it, so that it cannot be checked yet.
+pub(crate) fn open(text: &str) -> bool {
+    text.contains("<known after apply: ")
+}
+
+/// Checks a plan, its slots filled or not.
+pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
+    plan.resources.check()?;
+    allowed_network(&plan.network, options)?;
+    address(plan, options)?;
+    if !plan.security.no_new_privileges {
+        return Err(loose("programs could gain privileges"));
+    }
+    if let Some(name) = plan.security.capabilities.iter().find(|name| !options.allowed.capabilities.contains(*name)) {
+        return Err(loose(&format!("it has the capability {name:?}, which the operator does not allow")));
+    }
+    if !open(&plan.hostname) {
+        check_hostname("hostname", &plan.hostname)?;
+    }
+    if !open(&plan.workdir) {
+        path("workdir", &plan.workdir)?;
+    }
+    for (name, value) in plan.env.iter().chain(&plan.secrets) {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Error::invalid("env", format!("environment variable {name:?} cannot be passed"))
+                .cure("use a name without \"=\" and a value without NUL bytes"));
+        }
+        if label::is_reserved_env(name) {
+            return Err(Error::refused("driver", format!("environment variable {name:?} is the agent's own"))
+                .cure("choose another name"));
+        }
+    }
+    if let Some(name) = plan.env.keys().find(|name| plan.secrets.contains_key(*name)) {
+        return Err(Error::conflict(format!("environment variable {name:?} is set by a secret and in the open"))
+            .cure("set it once"));
+    }
+    targets(plan)?;
+    for (index, device) in plan.devices.iter().enumerate().filter(|(_, device)| !open(&device.path)) {
+        let field = format!("devices[{index}].path");
+        path(&field, &device.path)?;
+        if !device.path.starts_with("/dev/") {
+            return Err(Error::invalid(field, format!("device {:?} is not below /dev", device.path))
+                .cure("name a device node below /dev"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what this engine cannot do, with limits that it would ignore among them.
+pub(crate) fn able(plan: &EnginePlan, abilities: Abilities, options: &EngineOptions) -> Result<(), Error> {
+    let limits = [
+        ("cpu", plan.resources.cpu.is_some(), abilities.cpu),
+        ("memory", plan.resources.memory.is_some(), abilities.memory),
+        ("pids", plan.resources.pids.is_some(), abilities.pids),
+    ];
+    let id = options.id.as_str();
+    if let Some((limit, ..)) = limits.iter().find(|(_, asked, able)| *asked && !able) {
+        let text =
+            format!("this {} cannot limit {limit}: it is rootless or its kernel lacks it", options.dialect.kind());
+        return Err(Error::unsupported(id, format!("resources.{limit}"), text)
+            .cure("leave the limit out, or run the engine as root or on a machine with the unified cgroup hierarchy"));
+    }
+    let images = plan.mounts.iter().any(|mount| matches!(mount, MountPlan::Image { .. }));
+    if images && !abilities.image_mounts {
+        let text = format!("this {} cannot mount images", options.dialect.kind());
+        return Err(Error::unsupported(id, "mounts", text).cure("update the engine, or use a volume"));
+    }
+    if !plan.cdi_devices.is_empty() && !abilities.cdi {
+        let text = format!("this {} does not know CDI devices", options.dialect.kind());
+        return Err(Error::unsupported(id, "cdi_devices", text).cure("update the engine, or leave them out"));
+    }
+    Ok(())
+}
+
+fn loose(what: &str) -> Error {
+    Error::refused("driver", format!("the plan's confinement is looser than the driver's own: {what}"))
+        .cure("leave /security as the driver made it")
+}
+
+fn targets(plan: &EnginePlan) -> Result<(), Error> {
+    let mounts = plan.mounts.iter().enumerate().map(|(index, mount)| (format!("mounts[{index}]"), mount.target()));
+    let volumes =
+        plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), volume.target.as_str()));
+    let mut seen = BTreeSet::new();
+    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !open(target)) {
+        let field = format!("{field}.target");
+        path(&field, target)?;
+        if let Some(own) = OWN_PATHS.into_iter().find(|own| Path::new(target).starts_with(own)) {
+            return Err(Error::invalid(&field, format!("{target:?} is at or below {own:?}, which the driver makes"))
+                .cure("choose another path in the sandbox"));
+        }
+        if target == "/" || !seen.insert(target.trim_end_matches('/')) {
+            return Err(Error::invalid(&field, format!("{target:?} is mounted already"))
+                .cure("choose another path in the sandbox"));
+        }
+    }
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        if let MountPlan::Bind { source, .. } = mount
+            && !open(source)
+        {
+            path(&format!("mounts[{index}].source"), source)?;
+        }
+    }
+    Ok(())
+}
+
+fn address(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
+    let Some(address) = plan.network.address.as_ref().filter(|address| !open(address)) else { return Ok(()) };
+    let wrong = |why: String, cure: &str| Err(Error::invalid("network.address", why).cure(cure));
+    let Ok(parsed) = address.parse::<Ipv4Addr>() else {
+        return wrong(format!("{address:?} is not an IPv4 address"), "write four numbers, for example 10.1.2.3");
+    };
+    match (&plan.network.mode, options.bridge.subnet) {
+        // Without a network nothing carries it; it stays visible as a label.
+        (NetworkMode::None | NetworkMode::Named(_), _) => Ok(()),
+        (NetworkMode::Host, _) => {
+            wrong("the host's own network takes no address".to_owned(), "ask for another network")
+        }
+        (NetworkMode::Bridge, Some(subnet)) if subnet.contains(&parsed) && subnet.network() != parsed => Ok(()),
+        (NetworkMode::Bridge, Some(subnet)) => {
+            wrong(format!("{address} is not an address of {subnet}"), "lease addresses of the bridge's range")
+        }
+        (NetworkMode::Bridge, None) => wrong(
+            "an address can be chosen only in a network whose range is known".to_owned(),
+            "let the operator set bridge.subnet in the driver's table",
+        ),
+    }
+}
+
+/// An absolute path without `..`, `.` or NUL.
+fn path(field: &str, path: &str) -> Result<(), Error> {
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.starts_with('/') && plain && !path.contains('\0') {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("path {path:?} is not an absolute path without \"..\""))
+        .cure("write the path from \"/\" without detours"))
+}

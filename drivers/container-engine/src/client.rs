@@ -1,0 +1,244 @@
+//! The engine's API with deadlines, and what an answer means for a call's outcome.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bollard::errors::Error as ApiError;
+use bollard::models::SystemInfo;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use chiton_driver::{CallError, CallResult};
+use chiton_model::{BackendId, Error, printable};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::dialect::Dialect;
+
+/// The longest look at the engine: within the engine's own deadline of ten seconds.
+pub(crate) const LOOK: Duration = Duration::from_secs(9);
+/// The longest change: within the engine's own deadline of a minute.
+pub(crate) const ACT: Duration = Duration::from_secs(57);
+/// What bollard waits for an answer at most; ours are shorter, but pulls are not.
+const TRANSPORT: u64 = 15 * 60;
+
+/// How a request to the engine ended, if not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// 404: what it is about is not there.
+    Absent(Error),
+    /// 409: it is in the way of itself or another.
+    Conflict(Error),
+    /// Another 4xx: refused as it is.
+    Refused(Error),
+    /// 5xx: the engine tried and failed.
+    Failed(Error),
+    /// Nothing was sent.
+    Unreachable(Error),
+    /// Sent, and nobody knows.
+    Lost(Error),
+}
+
+impl Failure {
+    pub(crate) fn error(self) -> Error {
+        match self {
+            Self::Absent(error)
+            | Self::Conflict(error)
+            | Self::Refused(error)
+            | Self::Failed(error)
+            | Self::Unreachable(error)
+            | Self::Lost(error) => error,
+        }
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Failed(error) => Self::Failed(error),
+            Failure::Lost(error) => Self::Unknown(error),
+            other => Self::NotRun(other.error()),
+        }
+    }
+}
+
+pub(crate) type Answer<T> = Result<T, Failure>;
+
+/// A connection to one engine. The API's version is agreed on at the first call, and again after the engine was away.
+pub(crate) struct Client {
+    dialect: &'static dyn Dialect,
+    socket: PathBuf,
+    agreed: Mutex<Option<Docker>>,
+    backend: Mutex<Option<BackendId>>,
+    /// How many streams of events are open: while one is, the engine is the one that was asked for its id.
+    witnesses: AtomicUsize,
+}
+
+impl Client {
+    pub(crate) fn new(dialect: &'static dyn Dialect, socket: PathBuf) -> Self {
+        Self { dialect, socket, agreed: Mutex::default(), backend: Mutex::default(), witnesses: AtomicUsize::new(0) }
+    }
+
+    /// A client that speaks the engine's version of the API.
+    pub(crate) async fn api(&self) -> Answer<Docker> {
+        if let Some(agreed) = self.agreed.lock().clone() {
+            return Ok(agreed);
+        }
+        let address = self.socket.to_string_lossy();
+        let fresh = Docker::connect_with_unix(&address, TRANSPORT, API_DEFAULT_VERSION)
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        let agreed = match timeout(LOOK, fresh.negotiate_version()).await {
+            Ok(Ok(agreed)) => agreed,
+            // Asking for the version changes nothing, however it ended.
+            Ok(Err(error)) => return Err(self.unreachable(&self.failure("agree on a version", error).error().message)),
+            Err(_) => return Err(self.unreachable("it does not answer")),
+        };
+        *self.agreed.lock() = Some(agreed.clone());
+        Ok(agreed)
+    }
+
+    /// Asks for something that changes nothing. What cannot be read is asked again: engines have words for passing
+    /// states that their API does not know.
+    pub(crate) async fn look<T, F: Future<Output = Result<T, ApiError>>>(
+        &self,
+        doing: &str,
+        ask: impl Fn(Docker) -> F,
+    ) -> Answer<T> {
+        let deadline = Instant::now() + LOOK;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let api = self.api().await?;
+            match tokio::time::timeout_at(deadline, ask(api)).await {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(ApiError::JsonDataError { .. })) if Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Ok(Err(error)) => return Err(self.failure(doing, error)),
+                Err(_) => return Err(self.late(doing, LOOK)),
+            }
+        }
+    }
+
+    /// Asks for a change, within the time that is left of a call.
+    pub(crate) async fn act<T, F: Future<Output = Result<T, ApiError>>>(
+        &self,
+        doing: &str,
+        deadline: Instant,
+        ask: impl FnOnce(Docker) -> F,
+    ) -> Answer<T> {
+        let api = self.api().await?;
+        match tokio::time::timeout_at(deadline, ask(api)).await {
+            Ok(result) => result.map_err(|error| self.failure(doing, error)),
+            Err(_) => Err(self.late(doing, ACT)),
+        }
+    }
+
+    fn late(&self, doing: &str, limit: Duration) -> Failure {
+        self.forget();
+        Failure::Lost(
+            Error::deadline(format!("{doing}: {} did not answer within {} s", self.name(), limit.as_secs()))
+                .cure("look at the engine's own log"),
+        )
+    }
+
+    fn name(&self) -> String {
+        format!("{} at {}", self.dialect.kind(), self.socket.display())
+    }
+
+    fn unreachable(&self, why: &str) -> Failure {
+        self.forget();
+        Failure::Unreachable(
+            Error::unavailable(self.dialect.kind(), format!("{} cannot be reached: {}", self.name(), printable(why)))
+                .cure(self.dialect.start_it()),
+        )
+    }
+
+    /// What was known of the engine may no longer hold.
+    pub(crate) fn forget(&self) {
+        *self.agreed.lock() = None;
+        *self.backend.lock() = None;
+    }
+
+    /// What an error of the library means.
+    pub(crate) fn failure(&self, doing: &str, error: ApiError) -> Failure {
+        let kind = self.dialect.kind();
+        match error {
+            ApiError::DockerResponseServerError { status_code, message } => {
+                let text = format!("{doing}: {kind} answered {status_code}: {}", printable(message.trim()));
+                match status_code {
+                    404 => Failure::Absent(Error::not_found(text)),
+                    409 => Failure::Conflict(
+                        Error::conflict(text)
+                            .cure("wait for what the engine does with it, or remove what is in the way"),
+                    ),
+                    400..500 => Failure::Refused(Error::refused("driver", text)),
+                    _ => Failure::Failed(
+                        Error::unavailable(kind, text).cure("look at what the engine says; its own log may say more"),
+                    ),
+                }
+            }
+            ApiError::HyperLegacyError { err } if err.is_connect() => self.unreachable(&chain(&err)),
+            ApiError::SocketNotFoundError(path) => self.unreachable(&format!("there is no socket {path}")),
+            other => {
+                self.forget();
+                let text = format!("{doing}: the answer of {} was lost: {}", self.name(), printable(&chain(&other)));
+                Failure::Lost(Error::unavailable(kind, text).cure(self.dialect.start_it()))
+            }
+        }
+    }
+
+    pub(crate) async fn info(&self) -> Answer<SystemInfo> {
+        self.look("look at the engine", |api| async move { api.info().await }).await
+    }
+
+    /// Which installation of the engine this is. Kept while a stream of events proves that it is still the same.
+    pub(crate) async fn backend_id(&self) -> CallResult<BackendId> {
+        if self.witnesses.load(Ordering::Acquire) > 0
+            && let Some(known) = self.backend.lock().clone()
+        {
+            return Ok(known);
+        }
+        let info = self.info().await?;
+        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let machine = if machine.trim().is_empty() { "unidentified" } else { machine.trim() };
+        let Some(installation) = self.dialect.installation(&info, machine) else {
+            let text = format!("{} does not say which installation it is", self.name());
+            return Err(CallError::NotRun(Error::unavailable(self.dialect.kind(), text).cure("update the engine")));
+        };
+        let id = BackendId(format!("{}:{installation}", self.dialect.kind()));
+        *self.backend.lock() = Some(id.clone());
+        Ok(id)
+    }
+
+    /// Says that a stream of events is open until the value is dropped.
+    pub(crate) fn witness(self: &std::sync::Arc<Self>) -> Witness {
+        // What was asked before the stream was open may have been another's word.
+        *self.backend.lock() = None;
+        self.witnesses.fetch_add(1, Ordering::AcqRel);
+        Witness(std::sync::Arc::clone(self))
+    }
+}
+
+/// An open stream of events.
+pub(crate) struct Witness(std::sync::Arc<Client>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.0.witnesses.fetch_sub(1, Ordering::AcqRel);
+        self.0.forget();
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

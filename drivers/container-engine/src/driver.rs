@@ -1,0 +1,157 @@
+//! The contract's calls.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chiton_driver::{
+    CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
+    Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite, StartCall,
+    Volume, VolumeRequest,
+};
+use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::engine::Engine;
+use crate::options::EngineOptions;
+use crate::plan::{self, EnginePlan, PLAN_SCHEMA, PlanContext};
+use crate::{check, watch};
+
+/// A driver of a container engine.
+pub struct EngineDriver {
+    capabilities: Capabilities,
+    rules: Vec<FieldRule>,
+    engine: Arc<Engine>,
+}
+
+impl EngineDriver {
+    /// A driver of the engine behind a socket. Touches nothing yet: the first call does, and says what is missing.
+    pub fn new(options: EngineOptions) -> Self {
+        let capabilities = Capabilities {
+            id: options.id.clone(),
+            kind: options.dialect.kind().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            default_image: options.default_image.clone(),
+            gateway_manages_lifecycle: false,
+            locality: Locality::Remote,
+            points: BTreeSet::from([
+                Point::Env,
+                Point::Label,
+                Point::Mount,
+                Point::Device,
+                Point::Network,
+                Point::Resource,
+            ]),
+            limits: BTreeSet::from([Limit::Cpu, Limit::Memory, Limit::Pids, Limit::OpenFiles]),
+            networks: BTreeSet::from([NetworkKind::Host, NetworkKind::Bridge, NetworkKind::Named]),
+            features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
+            plan_schema: PLAN_SCHEMA,
+            agent: true,
+        };
+        Self { capabilities, rules: plan::field_rules(), engine: Arc::new(Engine::new(options)) }
+    }
+
+    /// The folder that the sandbox sees at `/run/chiton`, in which the gateway binds `agent.sock` with mode 0666. On the
+    /// host only the gateway's user can reach it.
+    pub fn agent_folder(&self, id: &SandboxId) -> PathBuf {
+        self.engine.agent_folder(id)
+    }
+}
+
+#[async_trait]
+impl ComputeDriver for EngineDriver {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn backend_id(&self) -> CallResult<BackendId> {
+        self.engine.client.backend_id().await
+    }
+
+    async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
+        let options = &self.engine.options;
+        plan::check_config(request, options)?;
+        let found = self.engine.resolve(&request.image).await?;
+        let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
+        plan::default_plan(request, PlanContext { options, abilities, found })
+    }
+
+    fn field_rules(&self) -> &[FieldRule] {
+        &self.rules
+    }
+
+    fn plan_schema(&self) -> Value {
+        schemars::schema_for!(EnginePlan).to_value()
+    }
+
+    fn write_portable(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error> {
+        plan::write_portable(self.capabilities.id.as_str(), plan, write)
+    }
+
+    async fn validate(&self, plan: &Value) -> Result<(), Error> {
+        let plan = EnginePlan::decode(plan)?;
+        check::plan(&plan, &self.engine.options)?;
+        let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
+        check::able(&plan, abilities, &self.engine.options)
+    }
+
+    fn shortfall(&self) -> Option<String> {
+        self.engine.shortfall()
+    }
+
+    async fn prepare(&self, id: &SandboxId, plan: &Value) -> CallResult<()> {
+        let plan = EnginePlan::decode(plan).map_err(CallError::NotRun)?;
+        self.engine.ensure_image(id, &plan.image).await
+    }
+
+    async fn create(&self, call: &CreateCall) -> CallResult<()> {
+        self.engine.create(call).await
+    }
+
+    async fn start(&self, call: &StartCall) -> CallResult<()> {
+        self.engine.start(call).await
+    }
+
+    async fn stop(&self, id: &SandboxId) -> CallResult<()> {
+        self.engine.stop(id).await
+    }
+
+    async fn delete(&self, id: &SandboxId) -> CallResult<()> {
+        self.engine.delete(id).await
+    }
+
+    async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>> {
+        Ok(self.engine.observe(id).await?)
+    }
+
+    async fn list(&self) -> CallResult<Vec<Observed>> {
+        Ok(self.engine.list().await?)
+    }
+
+    fn watch(&self) -> BoxStream<'static, DriverEvent> {
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::spawn(watch::watch(Arc::clone(&self.engine), sender));
+        ReceiverStream::new(receiver).boxed()
+    }
+
+    async fn volumes(&self) -> CallResult<Vec<Volume>> {
+        self.engine.volumes().await
+    }
+
+    async fn create_volume(&self, request: &VolumeRequest) -> CallResult<Volume> {
+        self.engine.create_volume(request).await
+    }
+
+    async fn delete_volume(&self, workspace: &WorkspaceName, name: &VolumeName) -> CallResult<()> {
+        self.engine.delete_volume(workspace, name).await
+    }
+
+    async fn logs(&self, id: &SandboxId, options: LogOptions) -> CallResult<LogStream> {
+        self.engine.logs(id, options).await
+    }
+}

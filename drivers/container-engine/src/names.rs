@@ -1,0 +1,25 @@
+//! How what the driver makes is called on the engine. Gateways, workspaces and volumes have no dots in their names, so
+//! that none can pass for another.
+
+use crate::options::EngineOptions;
+use chiton_model::{GatewayId, SandboxId, VolumeName, WorkspaceName};
+
+/// The container of a sandbox.
+pub(crate) fn container(id: &SandboxId) -> String {
+    format!("chiton-{id}")
+}
+
+/// The network of sandboxes that ask for a bridge: the gateway's, or, where an engine cannot keep the members of a network
+/// apart, each sandbox's own.
+pub(crate) fn network(options: &EngineOptions, id: &SandboxId) -> String {
+    if options.dialect.keeps_members_apart() || options.bridge.subnet.is_some() {
+        format!("chiton.{}", options.gateway)
+    } else {
+        format!("chiton.{}.{id}", options.gateway)
+    }
+}
+
+/// A named volume.
+pub(crate) fn volume(gateway: &GatewayId, workspace: &WorkspaceName, name: &VolumeName) -> String {
+    format!("chiton.{gateway}.{workspace}.{name}")
+}

@@ -1,0 +1,107 @@
+//! The gateway's own network on the engine: there while a sandbox needs it.
+
+use std::collections::HashMap;
+
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
+use chiton_driver::{CallResult, Identity};
+use chiton_model::label::managed;
+use chiton_model::{NetworkMode, SandboxId};
+use tokio::time::Instant;
+
+use crate::client::{ACT, Answer, Failure};
+use crate::engine::Engine;
+use crate::names;
+use crate::plan::NetworkPlan;
+
+impl Engine {
+    /// Makes the gateway's network where a plan needs it. The caller keeps `bridge` locked until its container is made.
+    pub(crate) async fn ensure_network(
+        &self,
+        plan: &NetworkPlan,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> CallResult<()> {
+        let name = names::network(&self.options, &identity.sandbox);
+        if plan.mode != NetworkMode::Bridge || self.network_exists(&name).await? {
+            return Ok(());
+        }
+        let bridge = &self.options.bridge;
+        let labels = [managed::MANAGED_BY, managed::GATEWAY_ID, managed::STORE_EPOCH];
+        let labels = identity.labels().into_iter().filter(|(key, _)| labels.contains(key));
+        let subnet = bridge.subnet.map(|range| IpamConfig { subnet: Some(range.to_string()), ..IpamConfig::default() });
+        let request = NetworkCreateRequest {
+            name,
+            driver: Some("bridge".to_owned()),
+            internal: Some(bridge.internal),
+            attachable: Some(false),
+            // Sandboxes of one gateway do not reach each other.
+            options: Some(self.options.dialect.isolation()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).collect()),
+            ipam: subnet.map(|subnet| Ipam { config: Some(vec![subnet]), ..Ipam::default() }),
+            ..NetworkCreateRequest::default()
+        };
+        let made = self
+            .client
+            .act("make the gateway's network", deadline, |api| async move { api.create_network(request).await });
+        match made.await {
+            // Another create of ours was faster.
+            Ok(_) | Err(Failure::Conflict(_)) => Ok(()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn network_exists(&self, name: &str) -> Answer<bool> {
+        let found = self.client.look("look at the gateway's network", |api| {
+            let name = name.to_owned();
+            async move { api.inspect_network(&name, None::<InspectNetworkOptions>).await }
+        });
+        match found.await {
+            Ok(_) => Ok(true),
+            Err(Failure::Absent(_)) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Removes the network of a deleted sandbox when no other is made for it.
+    pub(crate) async fn release_network(&self, id: &SandboxId, deadline: Instant) -> Answer<()> {
+        let name = names::network(&self.options, id);
+        let _alone = self.bridge.write().await;
+        if self.network_exists(&name).await? { self.remove_unused(name, deadline).await } else { Ok(()) }
+    }
+
+    /// Removes all networks of this gateway that no sandbox is made for: what a crash between two requests left.
+    pub(crate) async fn sweep_networks(&self) -> Answer<()> {
+        let label = format!("{}={}", managed::GATEWAY_ID, self.options.gateway);
+        let filters = HashMap::from([("label", vec![label.as_str()])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let _alone = self.bridge.write().await;
+        let found = self.client.look("list the gateway's networks", |api| {
+            let options = options.clone();
+            async move { api.list_networks(Some(options)).await }
+        });
+        for name in found.await?.into_iter().filter_map(|network| network.name) {
+            self.remove_unused(name, Instant::now() + ACT).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_unused(&self, name: String, deadline: Instant) -> Answer<()> {
+        let filters = HashMap::from([("network", vec![name.as_str()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let users = self.client.look("look for sandboxes on a network", |api| {
+            let options = options.clone();
+            async move { api.list_containers(Some(options)).await }
+        });
+        if !users.await?.is_empty() {
+            return Ok(());
+        }
+        let removed =
+            self.client.act("remove the network", deadline, |api| async move { api.remove_network(&name).await });
+        match removed.await {
+            // In use after all (403 or 409), or gone.
+            Ok(()) | Err(Failure::Absent(_) | Failure::Conflict(_) | Failure::Refused(_)) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+}

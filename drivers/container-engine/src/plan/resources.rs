@@ -1,0 +1,91 @@
+//! Limits.
+
+use std::str::FromStr;
+
+use chiton_model::{CpuQuantity, Error, MemoryQuantity, Resources};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Abilities;
+use crate::options::EngineOptions;
+
+/// The least memory that engines accept, in bytes.
+const LEAST_MEMORY: u64 = 6 << 20;
+
+/// Limits of the sandbox. Each is enforced or refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResourcesPlan {
+    /// Processor time, in processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuQuantity>,
+    /// Memory without swap, in bytes; at least 6 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryQuantity>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// Open files of one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u32>,
+}
+
+impl ResourcesPlan {
+    /// The limits of a request over the operator's defaults, which are for engines that enforce them.
+    pub(super) fn of(asked: &Resources, options: &EngineOptions, abilities: Abilities) -> Self {
+        let memory = options.default_memory.clone().filter(|_| abilities.memory);
+        Self {
+            cpu: asked.cpu.clone(),
+            memory: asked.memory.clone().or(memory),
+            pids: asked.pids.or(options.default_pids.filter(|_| abilities.pids)),
+            open_files: asked.open_files,
+        }
+    }
+
+    /// The pointers of the limits that a request named.
+    pub(super) fn from_request(asked: &Resources) -> impl Iterator<Item = String> {
+        let named = [
+            ("cpu", asked.cpu.is_some()),
+            ("memory", asked.memory.is_some()),
+            ("pids", asked.pids.is_some()),
+            ("open_files", asked.open_files.is_some()),
+        ];
+        named.into_iter().filter(|(_, named)| *named).map(|(name, _)| format!("/resources/{name}"))
+    }
+
+    /// Sets one limit from its portable form.
+    pub(super) fn write(&mut self, name: &str, quantity: &str) -> Result<(), Error> {
+        let field = format!("resources.{name}");
+        match name {
+            "cpu" => self.cpu = Some(CpuQuantity::parse(&field, quantity)?),
+            "memory" => self.memory = Some(MemoryQuantity::parse(&field, quantity)?),
+            "pids" => self.pids = Some(count(&field, quantity)?),
+            "open_files" => self.open_files = Some(count(&field, quantity)?),
+            _ => {
+                return Err(Error::invalid(&field, format!("there is no limit called {name:?}"))
+                    .cure("the limits are \"cpu\", \"memory\", \"pids\" and \"open_files\""));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what no engine takes.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.memory.as_ref().is_some_and(|memory| memory.bytes() < LEAST_MEMORY) {
+            return Err(Error::invalid("resources.memory", "container engines give at least 6 MiB of memory")
+                .cure("ask for at least 6Mi"));
+        }
+        if self.cpu.as_ref().is_some_and(|cpu| cpu.millicores() < 10) {
+            return Err(Error::invalid("resources.cpu", "container engines give at least a hundredth of a processor")
+                .cure("ask for at least 10m"));
+        }
+        Ok(())
+    }
+}
+
+fn count<T: FromStr + Default + PartialOrd>(field: &str, quantity: &str) -> Result<T, Error> {
+    quantity.parse().ok().filter(|count| *count > T::default()).ok_or_else(|| {
+        Error::invalid(field, format!("{quantity:?} is not a positive whole number"))
+            .cure("write a number, for example \"256\"")
+    })
+}

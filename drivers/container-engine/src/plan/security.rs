@@ -1,0 +1,34 @@
+//! Confinement, readable before anything runs.
+
+use chiton_confine::{Landlock, Seccomp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Confinement: the engine's own (namespaces, its seccomp profile, hidden paths) and, within it, what the agent applies
+/// to itself and all that it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecurityPlan {
+    /// Whether programs cannot gain privileges by execution.
+    pub no_new_privileges: bool,
+    /// Capabilities, without `CAP_`. Those that the operator allows and the request asks for.
+    pub capabilities: Vec<String>,
+    /// Whether the image's files cannot be written.
+    pub read_only_root: bool,
+    /// System calls; applied by the agent.
+    pub seccomp: Seccomp,
+    /// Paths; applied by the agent.
+    pub landlock: Landlock,
+}
+
+impl Default for SecurityPlan {
+    fn default() -> Self {
+        Self {
+            no_new_privileges: true,
+            capabilities: Vec::new(),
+            read_only_root: false,
+            seccomp: Seccomp::standard(),
+            landlock: Landlock::standard(),
+        }
+    }
+}
