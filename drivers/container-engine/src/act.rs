@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
-use chiton_driver::{CallError, CallResult, CreateCall, ObservedStatus, StartCall};
+use chiton_driver::{CallError, CallResult, CreateCall, Observed, ObservedStatus, StartCall};
 use chiton_model::{Error, SandboxId};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -18,6 +18,15 @@ use crate::{check, launch, names};
 /// The first pause before a look is repeated, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
+/// What a failure in the course of a start means: the engine tried, and what is left is found by its name. Podman makes
+/// the container's processes when somebody attaches to it.
+fn tried(failure: Failure) -> CallError {
+    match failure {
+        Failure::Refused(error) | Failure::Conflict(error) => CallError::Failed(error),
+        failure => failure.into(),
+    }
+}
+
 impl Engine {
     pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
         let deadline = Instant::now() + ACT;
@@ -26,6 +35,17 @@ impl Engine {
         let busy = self.busy(id);
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
+        let fresh = !self.agent_folder(id).exists();
+        let created = self.create_alone(call, &plan, deadline).await;
+        if fresh && matches!(created, Err(CallError::NotRun(_))) {
+            // Nothing was made, so nothing is left; a folder in which the gateway has its socket already is its own.
+            let _ = std::fs::remove_dir(self.agent_folder(id));
+        }
+        created
+    }
+
+    async fn create_alone(&self, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
+        let id = &call.identity.sandbox;
         let abilities = self.abilities().await?;
         let program = match &call.agent {
             Some(_) => Some((self.agent_program().await?, self.make_agent_folder(id)?)),
@@ -34,8 +54,8 @@ impl Engine {
         let agent = program.as_ref().map(|(program, folder)| AgentFiles { program, folder });
         let _on_bridge = self.bridge.read().await;
         self.ensure_network(&plan.network, &call.identity, deadline).await?;
-        self.ensure_volumes(&plan, &call.identity, deadline).await?;
-        let body = body::container(&plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
+        self.ensure_volumes(plan, &call.identity, deadline).await?;
+        let body = body::container(plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
         let name = names::container(id);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let made = self
@@ -83,20 +103,29 @@ impl Engine {
             self.agent_program().await?;
             self.make_agent_folder(id)?;
             let line = launch::line(&plan, agent)?;
-            input = Some((launch::attach(&self.client, &name, deadline).await?, line));
+            let attached = launch::attach(&self.client, &name, deadline).await;
+            input = Some((attached.map_err(tried)?, line));
         }
         let (of, options) = (name.as_str(), None::<StartContainerOptions>);
         let started =
             self.client.act("start the sandbox", deadline, |api| async move { api.start_container(of, options).await });
-        match started.await {
-            Ok(()) => {}
-            // The engine tried: what is left is found by its name.
-            Err(Failure::Refused(error) | Failure::Conflict(error)) => return Err(CallError::Failed(error)),
-            Err(failure) => return Err(failure.into()),
+        started.await.map_err(tried)?;
+        let Some((input, line)) = input else { return Ok(()) };
+        match launch::hand_over(input, &line, deadline).await {
+            Err(CallError::Unknown(error)) => Err(self.not_taken(id, error).await),
+            handed_over => handed_over,
         }
-        match input {
-            Some((input, line)) => launch::hand_over(input, &line, deadline).await,
-            None => Ok(()),
+    }
+
+    /// Nobody took the line: what could not be executed is over already, and nothing of the sandbox ran.
+    async fn not_taken(&self, id: &SandboxId, mut error: Error) -> CallError {
+        match self.observe(id).await {
+            Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
+                let code = exit.code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
+                error.message = format!("{}; it ended at once with {code}", error.message);
+                CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
+            }
+            _ => CallError::Unknown(error),
         }
     }
 
@@ -127,8 +156,11 @@ impl Engine {
         // Absence is looked for, not concluded: a removal that another asked for may be under way.
         while let Some(found) = self.inspect(id).await? {
             let name = names::container(id);
-            let network = found.host_config.and_then(|host| host.network_mode);
-            on_bridge = network == Some(names::network(&self.options, id));
+            // The mode is the network's name with docker, and "bridge" for all of them with podman.
+            let network = names::network(&self.options, id);
+            let joined = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            on_bridge =
+                joined.contains_key(&network) || found.host_config.and_then(|host| host.network_mode) == Some(network);
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             let removed = self.client.act("delete the sandbox", deadline, |api| async move {
                 api.remove_container(&name, Some(options)).await

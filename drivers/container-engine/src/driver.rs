@@ -63,6 +63,14 @@ impl EngineDriver {
     }
 }
 
+/// A registry's or an engine's error is about itself; the request named an image.
+fn about(image: &str, mut error: Error) -> Error {
+    if !error.message.contains(image) {
+        error.message = format!("image {image:?}: {}", error.message);
+    }
+    error
+}
+
 #[async_trait]
 impl ComputeDriver for EngineDriver {
     fn capabilities(&self) -> &Capabilities {
@@ -75,8 +83,9 @@ impl ComputeDriver for EngineDriver {
 
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let options = &self.engine.options;
+        self.capabilities.check_offers(&request.resources, &request.network, &request.volumes)?;
         plan::check_config(request, options)?;
-        let found = self.engine.resolve(&request.image).await?;
+        let found = self.engine.resolve(&request.image).await.map_err(|error| about(&request.image, error))?;
         let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
         plan::default_plan(request, PlanContext { options, abilities, found })
     }

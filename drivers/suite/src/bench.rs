@@ -87,6 +87,16 @@ pub trait Bench: Send + Sync + 'static {
         None
     }
 
+    /// Why the platform cannot say that a lack of memory was why a process was killed. It must be killed all the same.
+    fn silent_about_memory(&self) -> Option<String> {
+        None
+    }
+
+    /// The step in which the platform tells the times of output.
+    fn log_step(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     /// Everything on the platform that belongs to a gateway's sandboxes: objects, processes, mounts, folders, networks.
     /// Named volumes do not count: they outlive sandboxes.
     async fn traces(&self, gateway: &GatewayId) -> Verdict<Vec<String>>;
