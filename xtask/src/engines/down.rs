@@ -33,6 +33,7 @@ pub(crate) fn down(layout: &Layout) -> Result<(), String> {
     });
     note(processes::end_all(layout, PATIENCE));
     sweep::mounts(layout);
+    sweep::runc(layout);
     note(remove(&layout.runtime()));
     if let Some(state) = &state {
         note(filter::clean(layout, state));

@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::layout::Layout;
 use super::{filter, processes, sweep};
 
+/// Where runc keeps what it runs for whoever does not say where.
+pub(crate) const RUNC: &str = "/run/runc";
+
 /// Places outside of the set's folder that engines make for all sets in common and cannot be told to make elsewhere.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
     "/etc/docker/key.json",
     "/run/docker",
     "/run/containerd",
@@ -20,7 +23,8 @@ const SHARED: [&str; 9] = [
     "/run/containers",
     "/run/libpod",
     "/var/lib/containers",
-    "/run/runc",
+    "/var/cache/containers",
+    RUNC,
     "/dev/shm/libpod_lock",
 ];
 

@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::layout::Layout;
 use super::processes;
-use super::state::State;
+use super::state::{RUNC, State};
 
 /// Unmounts everything below the set's folder, the last first.
 pub(crate) fn mounts(layout: &Layout) {
@@ -91,6 +91,16 @@ fn netns(state: &State) {
     }
 }
 
+/// Removes runc's notes of containers that it could not be asked to remove.
+pub(crate) fn runc(layout: &Layout) {
+    for container in fs::read_dir(RUNC).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let notes = fs::read_to_string(container.join("state.json")).unwrap_or_default();
+        if layout.is_named_in(&notes) {
+            drop(fs::remove_dir_all(container));
+        }
+    }
+}
+
 /// Removes the places that all engines share, unless another engine has them now.
 pub(crate) fn shared(layout: &Layout, state: &State) {
     if processes::another_dockerd(layout) || processes::another_podman(layout) {
@@ -98,7 +108,10 @@ pub(crate) fn shared(layout: &Layout, state: &State) {
     }
     netns(state);
     for place in state.absent.iter().map(Path::new) {
-        if place.is_dir() {
+        if place == Path::new(RUNC) {
+            // Only when it is empty: it may also be used without an engine.
+            drop(fs::remove_dir(place));
+        } else if place.is_dir() {
             drop(fs::remove_dir_all(place));
         } else {
             drop(fs::remove_file(place));

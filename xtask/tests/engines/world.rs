@@ -32,9 +32,9 @@ impl World {
             eprintln!("SKIPPED {test}: it needs root and container engines (cargo xtask test installs them)");
             return None;
         }
-        // Who is process 1 waits for all that lose their parents. `/run` and `/opt` are this world's alone, because engines
+        // Who is process 1 waits for all that lose their parents. `/run`, `/opt` and `/var/cache` are this world's alone, because engines
         // share places there.
-        let script = "while umount /run/netns 2> /dev/null; do :; done; mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && ip link set lo up && echo ready && \
+        let script = "while umount /run/netns 2> /dev/null; do :; done; mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /var/cache && ip link set lo up && echo ready && \
                       exec catatonit -P";
         let mut holder = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", script])
@@ -204,7 +204,7 @@ impl Snapshot {
             interfaces: links.lines().filter_map(|line| line.split(": ").nth(1).map(ToOwned::to_owned)).collect(),
             packet_filter: world.run("nft", &["list", "ruleset"]),
             processes: world.processes().into_iter().map(|(_, name, command)| format!("{name} {command}")).collect(),
-            run: world.run("find", &["/run", "/opt"]).lines().map(ToOwned::to_owned).collect(),
+            run: world.run("find", &["/run", "/opt", "/var/cache"]).lines().map(ToOwned::to_owned).collect(),
         }
     }
 
