@@ -2,27 +2,30 @@
 //! kills a real gateway over and over; `limits` prints what happens when limits are exceeded; `guest` runs the driver's tests in a virtual machine; `ci` is what the gate runs.
 #![forbid(unsafe_code)]
 
+mod engines;
 mod guest;
 mod setup;
 
 use std::env;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str =
-    "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | limits | ci";
+const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | engines … | limits | ci";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let task = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let done = match task.as_str() {
-        "test" => setup::prepare().and_then(|()| test(&rest)),
+        "test" => setup::prepare().and_then(|()| engines::around(|variables| test(&rest, variables))),
+        "engines" => engines::main(&rest),
         "lint" => lint(),
         "bench" => setup::prepare().and_then(|()| bench(&rest)),
         "crash" => setup::prepare().and_then(|()| crash(&rest)),
         "limits" => setup::prepare().and_then(|()| limits()),
         "guest" => setup::prepare_guest().and_then(|()| guest::run(&rest)),
-        "ci" => setup::prepare().and_then(|()| lint()).and_then(|()| test(&rest)),
+        "ci" => {
+            setup::prepare().and_then(|()| lint()).and_then(|()| engines::around(|variables| test(&rest, variables)))
+        }
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -36,17 +39,20 @@ fn main() -> ExitCode {
 
 /// Runs cargo and shows what it says.
 fn cargo(arguments: &[&str]) -> Result<(), String> {
+    cargo_with(arguments, &engines::Variables::new())
+}
+
+fn cargo_with(arguments: &[&str], variables: &engines::Variables) -> Result<(), String> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     eprintln!("$ cargo {}", arguments.join(" "));
-    let status =
-        Command::new(program).args(arguments).status().map_err(|error| format!("cargo cannot be run: {error}"))?;
+    let status = engines::status_of(Command::new(program).args(arguments).envs(variables.iter().cloned()))?;
     if status.success() { Ok(()) } else { Err(format!("cargo {} failed", arguments.join(" "))) }
 }
 
-fn test(rest: &[String]) -> Result<(), String> {
+fn test(rest: &[String], variables: &engines::Variables) -> Result<(), String> {
     let mut arguments = vec!["test", "--workspace", "--locked"];
     arguments.extend(rest.iter().map(String::as_str));
-    cargo(&arguments)
+    cargo_with(&arguments, variables)
 }
 
 /// Exceeds every limit and prints what happened, for root and for an ordinary user.

@@ -37,6 +37,22 @@ const GUEST: [(&str, &[&str]); 3] = [
     ("linux-image-cloud-amd64", &["/usr/share/doc/linux-image-cloud-amd64"]),
 ];
 
+/// The same for container engines.
+const ENGINES: [(&str, &[&str]); 8] = [
+    ("docker.io", &["/usr/sbin/dockerd", "/usr/bin/dockerd"]),
+    ("podman", &["/usr/bin/podman"]),
+    // Podman's other runtime does not know several cgroup hierarchies beside one another.
+    ("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
+    // Networks of podman, and their names.
+    ("netavark", &["/usr/lib/podman/netavark", "/usr/libexec/podman/netavark"]),
+    ("aardvark-dns", &["/usr/lib/podman/aardvark-dns", "/usr/libexec/podman/aardvark-dns"]),
+    ("iptables", &["/usr/sbin/iptables"]),
+    // Podman's init.
+    ("catatonit", &["/usr/bin/catatonit"]),
+    // The network of an ordinary user's containers.
+    ("slirp4netns", &["/usr/bin/slirp4netns"]),
+];
+
 /// Installs what tests need, or says what it is.
 pub(crate) fn prepare() -> Result<(), String> {
     have(&PACKAGES)?;
@@ -52,6 +68,12 @@ pub(crate) fn prepare() -> Result<(), String> {
 pub(crate) fn prepare_guest() -> Result<(), String> {
     prepare()?;
     have(&GUEST)
+}
+
+/// Installs what engines need besides, or says what it is.
+pub(crate) fn prepare_engines() -> Result<(), String> {
+    have(&PACKAGES)?;
+    have(&ENGINES)
 }
 
 fn have(packages: &[(&'static str, &[&str])]) -> Result<(), String> {

@@ -99,7 +99,8 @@ pub(crate) struct GatewayArgs {
     /// Where to listen: unix:PATH. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<String>,
-    /// The drivers to run, instead of those in the file. May be given several times.
+    /// The drivers to run, instead of those in the file. May be given several times. When nothing names one, the first
+    /// kind that can run here is used.
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: Vec<String>,
     /// Take over the sandboxes of an earlier life of the store. Only when that store is gone for good.

@@ -127,7 +127,7 @@ fn address(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
     };
     match (&plan.network.mode, options.bridge.subnet) {
         // Without a network nothing carries it; it stays visible as a label.
-        (NetworkMode::None, _) | (NetworkMode::Named(_), _) => Ok(()),
+        (NetworkMode::None | NetworkMode::Named(_), _) => Ok(()),
         (NetworkMode::Host, _) => {
             wrong("the host's own network takes no address".to_owned(), "ask for another network")
         }

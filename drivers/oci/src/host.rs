@@ -51,7 +51,10 @@ pub(crate) struct Host {
     pub(crate) options: OciOptions,
     ready: Mutex<Option<Arc<Ready>>>,
     /// One lock an id, so that two calls for one sandbox never prepare its files at once.
-    busy: Mutex<BTreeMap<SandboxId, Arc<Mutex<()>>>>,
+    busy: Mutex<Locks>,
+    /// Another one an id, held by whoever makes its container until that stands. Stop and delete do not wait for it: they
+    /// end what is being made.
+    making: Mutex<Locks>,
     /// Profiles of system calls that were compiled lately.
     filters: Mutex<Filters>,
     ranges: Mutex<ranges::Used>,
@@ -65,6 +68,15 @@ pub(crate) struct Host {
     volumes: Mutex<()>,
     /// The bridge and who has which address on it.
     pub(crate) network: Arc<Network>,
+}
+
+type Locks = BTreeMap<SandboxId, Arc<Mutex<()>>>;
+
+/// The lock of an id; those that nobody has are forgotten.
+fn lock_of(locks: &Mutex<Locks>, id: &SandboxId) -> Arc<Mutex<()>> {
+    let mut locks = locks.lock();
+    locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+    Arc::clone(locks.entry(id.clone()).or_default())
 }
 
 /// What is set up once.
@@ -103,6 +115,7 @@ impl Host {
             options,
             ready: Mutex::default(),
             busy: Mutex::default(),
+            making: Mutex::default(),
             ranges: Mutex::default(),
             images: Mutex::default(),
             filters: Mutex::default(),
@@ -232,9 +245,11 @@ impl Host {
     }
 
     fn busy(&self, id: &SandboxId) -> Arc<Mutex<()>> {
-        let mut busy = self.busy.lock();
-        busy.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(busy.entry(id.clone()).or_default())
+        lock_of(&self.busy, id)
+    }
+
+    fn making(&self, id: &SandboxId) -> Arc<Mutex<()>> {
+        lock_of(&self.making, id)
     }
 
     /// One sandbox as it is now, or none.

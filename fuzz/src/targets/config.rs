@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chiton_gateway::Plugins;
-use chiton_gateway::config::{Config, ConfigError, Flags, Sources, default_config_text, load};
+use chiton_gateway::config::{Config, ConfigError, Drivers, Flags, Sources, default_config_text, load};
 
 use super::Target;
 use crate::behaviour::{note, note_text};
@@ -114,13 +114,18 @@ fn run(data: &[u8]) {
 }
 
 fn taken(config: &Config) {
-    note(("taken", config.compute.drivers.len().min(3), config.compute.extensions.len(), config.secrets.len().min(3)));
-    assert!(!config.compute.drivers.is_empty() && !config.gateway.listen.is_empty());
-    assert!(config.compute.drivers.iter().any(|driver| driver.id == config.compute.default_driver));
+    // Listed ones, or those among which a start would look for one: that look is not taken here.
+    let (drivers, default) = match &config.compute.drivers {
+        Drivers::Listed { drivers, default } => (drivers, default),
+        Drivers::Detect(candidates) => (candidates, &candidates.first().expect("a kind is built in").id),
+    };
+    note(("taken", drivers.len().min(3), config.compute.extensions.len(), config.secrets.len().min(3)));
+    assert!(!drivers.is_empty() && !config.gateway.listen.is_empty());
+    assert!(drivers.iter().any(|driver| driver.id == *default));
     assert!(config.gateway.data_dir.is_absolute() && config.gateway.run_dir.is_absolute());
     let origins = config.origins();
     assert!(origins.is_sorted_by(|a, b| a.key < b.key), "a setting is shown twice or out of order");
-    let engine = config.engine();
+    let engine = config.engine(default.clone());
     assert!(!engine.sweep_every.is_zero() && !engine.reconcile_every.is_zero());
 }
 

@@ -3,6 +3,7 @@
 //! - `accidents`: what dies, hangs or is replaced below and above a sandbox
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
+//! - `detection`: which driver runs when none is named
 //! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
 //! - `images`: from a name to a process, and what keeps and removes images
@@ -23,6 +24,7 @@
 mod accidents;
 mod chains;
 mod damage;
+mod detection;
 mod escape;
 mod faults;
 mod harness;

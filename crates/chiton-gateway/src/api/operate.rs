@@ -137,8 +137,8 @@ impl Api {
         _: Principal,
         _: wire::ListDriversRequest,
     ) -> Result<wire::ListDriversResponse, Error> {
-        let mut drivers = Vec::new();
-        for driver in self.engine.drivers() {
+        // All at once: one that does not answer delays no other.
+        let asked = self.engine.drivers().map(|driver| async move {
             let capabilities = driver.capabilities();
             let (backend, unavailable) = match tokio::time::timeout(driver.deadlines().look, driver.backend_id()).await
             {
@@ -156,7 +156,7 @@ impl Api {
                     Rule::Append { key: Some(key) } => format!("append by {key}"),
                 },
             });
-            drivers.push(wire::Driver {
+            wire::Driver {
                 id: capabilities.id.to_string(),
                 kind: capabilities.kind.clone(),
                 version: capabilities.version.clone(),
@@ -170,8 +170,9 @@ impl Api {
                 plan_schema: driver.plan_schema().to_string(),
                 backend,
                 unavailable,
-            });
-        }
+            }
+        });
+        let drivers = futures::future::join_all(asked).await;
         Ok(wire::ListDriversResponse { drivers })
     }
 

@@ -95,8 +95,7 @@ impl From<NoDriver> for Error {
         let lines: String = lines.collect();
         let message = format!("no driver is configured, and none that is built in can run here:{lines}");
         let first = none.tried.first().map_or("oci", |(kind, _)| kind);
-        Self::unavailable("driver", message).cure(format!(
-            "put one of them right, or name the driver: --driver {first}, or [compute] drivers = [\"{first}\"]"
-        ))
+        Self::unavailable("driver", message)
+            .cure(format!("put one of them right; one that is named is used without this look: --driver {first}"))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use chiton_driver::ComputeDriver;
-use chiton_model::{BackendId, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId};
+use chiton_model::{BackendId, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId, nearest};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 
@@ -143,11 +143,32 @@ impl Inner {
             .unwrap_or_default()
     }
 
-    /// A driver by id.
+    /// How a driver comes back that an earlier start had: by its name. What no list names may be another at each start.
+    fn list_also(&self, id: &DriverId) -> String {
+        let all: Vec<&str> = self.drivers.keys().map(DriverId::as_str).chain([id.as_str()]).collect();
+        let default = self.config.default_driver.as_str();
+        format!("list every driver that has sandboxes: [compute] drivers = {all:?} and default_driver = {default:?}")
+    }
+
+    /// A driver that a request names.
+    pub(super) fn named_driver(&self, id: &DriverId) -> Result<Arc<dyn ComputeDriver>, Error> {
+        self.drivers.get(id).cloned().ok_or_else(|| self.unknown_driver("driver", id.as_str()))
+    }
+
+    /// A request names a driver in this field, and there is none.
+    pub(super) fn unknown_driver(&self, field: &str, name: &str) -> Error {
+        let known = || self.drivers.keys().map(DriverId::as_str);
+        let list = known().collect::<Vec<_>>().join(", ");
+        let near = nearest(name, known()).map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
+        Error::invalid(field, format!("driver {name:?} is not configured on this gateway"))
+            .cure(format!("{near}configured: {list}"))
+    }
+
+    /// A driver that a record names.
     pub(super) fn driver(&self, id: &DriverId) -> Result<Arc<dyn ComputeDriver>, Error> {
         self.drivers.get(id).cloned().ok_or_else(|| {
             Error::unavailable(id.as_str(), format!("driver {:?} is not configured", id.as_str()))
-                .cure("configure it in [compute] drivers")
+                .cure(self.list_also(id))
         })
     }
 

@@ -45,7 +45,7 @@ impl Engine {
     pub async fn delete_orphan(&self, principal: Principal, driver: DriverId, id: SandboxId) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
         let work = async move {
-            let handle = inner.driver(&driver)?;
+            let handle = inner.named_driver(&driver)?;
             if inner.look(&handle, handle.get(&id)).await?.is_none() {
                 return Err(Error::not_found(format!("driver {driver} has no object {id}"))
                     .cure("list what is there: chiton orphans list"));

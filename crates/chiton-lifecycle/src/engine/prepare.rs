@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, PlanRequest};
-use chiton_model::{BackendId, Error, Phase, Principal, SandboxSpec, nearest};
+use chiton_model::{BackendId, Error, Phase, Principal, SandboxSpec};
 use serde_json::{Value, json};
 
 use super::chain::Link;
@@ -220,21 +220,13 @@ impl Inner {
     }
 
     fn choose_driver(&self, spec: &SandboxSpec) -> Result<Arc<dyn ComputeDriver>, Error> {
-        let known = || self.drivers.keys().map(chiton_model::DriverId::as_str);
-        let unknown = |field: &str, name: &str| {
-            let error = Error::invalid(field, format!("driver {name:?} is not configured on this gateway"));
-            match nearest(name, known()) {
-                Some(near) => error.cure(format!("did you mean {near:?}?")),
-                None => error.cure(format!("configured: {}", known().collect::<Vec<_>>().join(", "))),
-            }
-        };
         for key in spec.driver_config.keys() {
-            if !known().any(|id| id == key) {
-                return Err(unknown("driver_config", key));
+            if !self.drivers.keys().any(|id| id.as_str() == key) {
+                return Err(self.unknown_driver("driver_config", key));
             }
         }
         let id = spec.driver.as_ref().unwrap_or(&self.config.default_driver);
-        self.drivers.get(id).cloned().ok_or_else(|| unknown("driver", id.as_str()))
+        self.named_driver(id)
     }
 }
 

@@ -93,7 +93,7 @@ impl Engine {
 impl Inner {
     /// A driver that keeps volumes.
     fn keeper(&self, id: &DriverId) -> Result<Arc<dyn ComputeDriver>, Error> {
-        let driver = self.driver(id)?;
+        let driver = self.named_driver(id)?;
         if driver.capabilities().features.contains(&Feature::Volumes) {
             return Ok(driver);
         }

@@ -1,8 +1,9 @@
 //! Frozen chains and configs, missing pieces, epochs, backends.
 
+use chiton_lifecycle::CreateRequest;
 use chiton_lifecycle::engine::Missing;
 use chiton_lifecycle::journal::ObligationStatus;
-use chiton_model::{Phase, SandboxId, SandboxPhase};
+use chiton_model::{DriverId, Error, Phase, SandboxId, SandboxPhase, SandboxSpec, VolumeName, WorkspaceName};
 use chiton_testkit::{Act, AgentBehaviour, DriverSpec, Effect, ExtensionScript, Lab, What};
 use serde_json::json;
 
@@ -55,6 +56,59 @@ fn a_missing_extension_is_refused_at_start_by_name_with_a_cure() {
     let error = refused.0.first().expect("an error");
     assert!(error.message.contains("sandbox \"x\"") && error.message.contains("\"ext\" is not compiled"), "{error}");
     assert!(error.cure.as_ref().is_some_and(|cure| cure.contains("abandon = true")), "{error:?}");
+}
+
+#[test]
+fn a_driver_that_an_earlier_start_had_is_missed_by_name_with_the_list_that_brings_it_back() {
+    let mut lab = Lab::new(48).driver(DriverSpec::new("docker")).driver(DriverSpec::new("oci"));
+    lab.start();
+    lab.create("x");
+    lab.crash();
+    lab.remove_driver("docker");
+    let refused = lab.try_start().expect_err("its driver is needed");
+    let error = refused.0.first().expect("an error");
+    assert!(
+        error.message.starts_with("sandbox \"x\" (") && error.message.contains("driver \"docker\" is not"),
+        "{error}"
+    );
+    assert_eq!(
+        error.cure.as_deref(),
+        Some(
+            "list every driver that has sandboxes: [compute] drivers = [\"oci\", \"docker\"] and default_driver = \"oci\"; \
+             or serve the rest: [compute] missing = \"hold\""
+        )
+    );
+}
+
+#[test]
+fn a_request_for_a_driver_that_is_not_there_is_told_which_are() {
+    let mut lab = Lab::new(49).driver(DriverSpec::new("oci")).driver(DriverSpec::new("podman"));
+    lab.start();
+    let told = |error: Error| format!("{error} [{}]; {}", error.kind.code(), error.cure.as_deref().unwrap_or_default());
+    let id = |name: &str| DriverId::new(name).expect("an id");
+    let (engine, request) = (lab.engine(), lab.request());
+    let principal = request.principal.clone();
+    let create = |driver: DriverId| {
+        let (engine, request) = (engine.clone(), request.clone());
+        let spec = SandboxSpec { driver: Some(driver), ..SandboxSpec::default() };
+        let create = CreateRequest { spec, ..CreateRequest::default() };
+        lab.block_on(async move { engine.create(request, create).await }).map(drop)
+    };
+    let unknown = "driver \"vm\" is not configured on this gateway [invalid]; configured: oci, podman";
+    assert_eq!(told(create(id("vm")).expect_err("there is none")), unknown);
+    assert_eq!(
+        told(create(id("podmen")).expect_err("there is none")),
+        "driver \"podmen\" is not configured on this gateway [invalid]; did you mean \"podman\"? configured: oci, podman"
+    );
+    let (workspace, volume) = (WorkspaceName::default(), VolumeName::new("data").expect("a name"));
+    let made = lab.block_on({
+        let (engine, principal) = (engine.clone(), principal.clone());
+        async move { engine.create_volume(principal, Some(id("vm")), workspace, volume, None).await }
+    });
+    assert_eq!(told(made.map(drop).expect_err("there is none")), unknown);
+    let (object, vm) = (SandboxId::new("x").expect("an id"), id("vm"));
+    let deleted = lab.block_on(async move { engine.delete_orphan(principal, vm, object).await });
+    assert_eq!(told(deleted.expect_err("there is none")), unknown);
 }
 
 #[test]

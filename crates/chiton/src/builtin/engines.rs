@@ -141,9 +141,9 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
         issues.absolute(format!("/images/file_roots/{index}"), root);
     }
     let registries = Registries {
-        default_registry: config.images.default_registry.as_ref(),
-        registries: config.images.registries.as_ref(),
-        insecure_registries: &config.images.insecure_registries,
+        default: config.images.default_registry.as_ref(),
+        only: config.images.registries.as_ref(),
+        insecure: &config.images.insecure_registries,
         login: &config.images.login,
     };
     registries.check("/images", &mut issues);

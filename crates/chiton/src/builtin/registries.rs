@@ -29,11 +29,11 @@ impl From<LoginConfig> for chiton_image::Credential {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registries<'a> {
     /// The registry of names that have none.
-    pub(super) default_registry: Option<&'a String>,
+    pub(super) default: Option<&'a String>,
     /// The only registries that may be asked.
-    pub(super) registries: Option<&'a BTreeSet<String>>,
+    pub(super) only: Option<&'a BTreeSet<String>>,
     /// Registries that are asked over plain HTTP.
-    pub(super) insecure_registries: &'a BTreeSet<String>,
+    pub(super) insecure: &'a BTreeSet<String>,
     /// Who the gateway is to a registry.
     pub(super) login: &'a BTreeMap<String, LoginConfig>,
 }
@@ -45,11 +45,11 @@ impl Registries<'_> {
         let listed = |name: &str, hosts: Vec<String>| -> Vec<(String, String)> {
             hosts.into_iter().enumerate().map(|(index, host)| (format!("{at}/{name}/{index}"), host)).collect()
         };
-        let default = self.default_registry.map(|host| (place("default_registry"), host.clone()));
+        let default = self.default.map(|host| (place("default_registry"), host.clone()));
         let hosts = default
             .into_iter()
-            .chain(listed("registries", self.registries.into_iter().flatten().cloned().collect()))
-            .chain(listed("insecure_registries", self.insecure_registries.iter().cloned().collect()))
+            .chain(listed("registries", self.only.into_iter().flatten().cloned().collect()))
+            .chain(listed("insecure_registries", self.insecure.iter().cloned().collect()))
             .chain(self.login.keys().map(|host| (place("login"), host.clone())));
         for (pointer, host) in hosts.filter(|(_, host)| !chiton_image::is_registry(host)) {
             let message = format!("{host:?} is not HOST or HOST:PORT");

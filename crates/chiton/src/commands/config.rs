@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use chiton_gateway::Plugins;
-use chiton_gateway::config::default_config_text;
+use chiton_gateway::config::{Chosen, Config, Drivers, NoDriver, default_config_text};
+use chiton_model::Error;
 use chiton_proto::v1 as wire;
 use serde_json::json;
 
@@ -29,25 +30,63 @@ pub(super) fn run(plugins: &Plugins, cx: &Context, command: ConfigCommand) -> Ex
     }
 }
 
+/// What a look at the machine gave, in words.
+pub(super) fn detected(chosen: &Chosen) -> String {
+    let found = chosen.detected.as_deref().unwrap_or("as configured");
+    format!("no driver is configured: here and now {} would be used ({found})", chosen.default_driver)
+}
+
+/// The drivers of a start here and now; none when they are configured, and a start needs no look at the machine.
+fn looked(plugins: &Plugins, config: &Config) -> Option<Result<Chosen, NoDriver>> {
+    matches!(config.compute.drivers, Drivers::Detect(_)).then(|| config.choose(plugins))
+}
+
+/// A file is as sound on a machine without any driver: it may be meant for another, or for later. So that is said, and is
+/// no failure.
 fn check(plugins: &Plugins, cx: &Context, args: GatewayArgs) -> ExitCode {
-    match configuration(plugins, args) {
-        Ok(_) if cx.json => {
-            output::document(&json!({ "ok": true }));
-            ExitCode::SUCCESS
+    let config = match configuration(plugins, args) {
+        Ok(config) => config,
+        Err(found) => return output::fail_all(&errors(&found), cx.json),
+    };
+    let looked = looked(plugins, &config);
+    if cx.json {
+        let mut answer = json!({ "ok": true });
+        if let Some(looked) = looked {
+            answer["detected"] = match looked {
+                Ok(chosen) => json!({ "driver": chosen.default_driver.as_str(), "found": chosen.detected }),
+                Err(none) => {
+                    let tried = none
+                        .tried
+                        .iter()
+                        .map(|(kind, error)| json!({ "driver": kind, "message": error.message, "cure": error.cure }));
+                    json!({ "driver": null, "tried": tried.collect::<Vec<_>>() })
+                }
+            };
         }
-        Ok(_) => {
-            output::line("the configuration is sound");
-            ExitCode::SUCCESS
-        }
-        Err(found) => output::fail_all(&errors(&found), cx.json),
+        output::document(&answer);
+        return ExitCode::SUCCESS;
     }
+    output::line("the configuration is sound");
+    match looked {
+        None => {}
+        Some(Ok(chosen)) => output::line(&detected(&chosen)),
+        Some(Err(none)) => output::note(&Error::from(none).message),
+    }
+    ExitCode::SUCCESS
 }
 
 fn show_sources(plugins: &Plugins, cx: &Context, args: GatewayArgs, origin: bool) -> ExitCode {
     match configuration(plugins, args) {
         Ok(config) => {
-            let values =
-                config.origins().iter().map(|shown| (shown.key.clone(), shown.value.clone(), shown.origin.to_string()));
+            let shown = match looked(plugins, &config) {
+                None => config.origins().to_vec(),
+                Some(Ok(chosen)) => chosen.origins(&config),
+                Some(Err(none)) => {
+                    output::note(&Error::from(none).message);
+                    config.origins().to_vec()
+                }
+            };
+            let values = shown.into_iter().map(|shown| (shown.key, shown.value, shown.origin.to_string()));
             print(cx.json, origin, &values.collect::<Vec<_>>());
             ExitCode::SUCCESS
         }

@@ -386,7 +386,17 @@ fn orphans_workspaces_and_catalogs_are_tables() {
         unavailable: "no cgroups".into(),
         ..wire::Driver::default()
     };
-    server.answers("list_drivers", wire::ListDriversResponse { drivers: vec![driver] });
+    let second = wire::Driver {
+        id: "docker".into(),
+        kind: "docker".into(),
+        version: "0.1.0".into(),
+        limits: vec!["cpu".into(), "memory".into()],
+        networks: vec!["bridge".into(), "named".into()],
+        features: vec!["two_phase_start".into(), "logs".into()],
+        backend: "docker:abc".into(),
+        ..wire::Driver::default()
+    };
+    server.answers("list_drivers", wire::ListDriversResponse { drivers: vec![driver, second] });
     let all = [&["orphans", "list"][..], &["workspaces", "list"], &["extensions"], &["drivers"]];
     let tables: Vec<String> = all.iter().map(|arguments| server.run(arguments).out).collect();
     assert_snapshot!(tables.join("\n"));

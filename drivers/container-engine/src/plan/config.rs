@@ -50,7 +50,7 @@ impl DriverConfig {
             return Err(Error::invalid("driver_config", "the driver's block is not a table")
                 .cure(format!("the keys are {}", KEYS.join(", "))));
         };
-        for key in object.keys().filter(|key| !KEYS.contains(&key.as_str())) {
+        if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(unknown(&format!("driver_config.{key}"), &format!("the {kind} driver"), key, &KEYS));
         }
         if let Some(mounts) = object.get("mounts").and_then(Value::as_array) {
@@ -132,7 +132,7 @@ fn known_mount(field: &str, mount: &Value) -> Result<(), Error> {
     let Some(object) = mount.as_object() else {
         return Err(Error::invalid(field, "a mount is a table").cure("write { type = \"tmpfs\", target = \"/tmp\" }"));
     };
-    for key in object.keys().filter(|key| !MOUNT_KEYS.contains(&key.as_str())) {
+    if let Some(key) = object.keys().find(|key| !MOUNT_KEYS.contains(&key.as_str())) {
         return Err(unknown(&format!("{field}.{key}"), "a mount", key, &MOUNT_KEYS));
     }
     let named = object.get("type").and_then(Value::as_str);

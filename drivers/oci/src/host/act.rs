@@ -24,6 +24,8 @@ impl Host {
         let ready = self.ready()?;
         crate::check::limits(&plan, &ready.means, self.disk_means()).map_err(CallError::NotRun)?;
         self.network.check(&plan.network)?;
+        let making = self.making(id);
+        let _making = making.try_lock_until(deadline).ok_or_else(|| made_by_another(id))?;
         let spawned = {
             let busy = self.busy(id);
             let _busy = busy.lock();
@@ -82,6 +84,8 @@ impl Host {
         let plan = decode(call)?;
         let paths = Paths::new(&self.options, id);
         let attempt = call.agent.as_ref().map(|agent| agent.attempt.clone());
+        let making = self.making(id);
+        let _making = making.try_lock_until(deadline).ok_or_else(|| made_by_another(id))?;
         let busy = self.busy(id);
         let guard = busy.lock();
         refuse_deleted(&paths, id)?;
@@ -184,6 +188,11 @@ fn refuse_deleted(paths: &Paths, id: &SandboxId) -> CallResult<()> {
         return Ok(());
     }
     Err(CallError::NotRun(Error::refused("driver", format!("sandbox {id} was deleted and its id is never used again"))))
+}
+
+fn made_by_another(id: &SandboxId) -> CallError {
+    let error = Error::conflict(format!("another call is making sandbox {id} and did not end in time"));
+    CallError::NotRun(error.cure("try again when that call is over, or delete the sandbox, which ends it"))
 }
 
 fn gone(id: &SandboxId) -> CallError {

@@ -83,7 +83,7 @@ fn configs_that_make_no_sense_are_refused_with_every_error_at_its_line() {
           cure: choose a key without a reserved prefix; to ask for an extension use --extension
         # unknown driver
         error: bad.toml:2: compute.drivers: unknown driver "docker" [invalid]
-          cure: known: links, oci; a name of your own needs a table [compute.driver.docker] with its kind
+          cure: known: oci, links; a name of your own needs a table [compute.driver.docker] with its kind
         # unknown key of a driver
         error: bad.toml:2: compute.driver.oci.host_imgae: unknown field `host_imgae`, expected one of `host_image`, `dir_roots`, `images`, `first_id`, `stop_grace_seconds`, `log_bytes`, `pids`, `memory`, `disk`, `volume_size`, `host_network`, `bridge` [invalid]
           cure: did you mean "host_image"?

@@ -156,7 +156,7 @@ fn creates_that_make_no_sense_are_refused_and_store_nothing() {
           cure: begin it with "/", for example "dir:/srv/images/debian"
         # unknown driver: 1
         error: driver "occi" is not configured on this gateway [invalid]
-          cure: did you mean "oci"?
+          cure: did you mean "oci"? configured: oci
         # driver config without driver: 1
         error: options of a driver's own need to say which driver [invalid]
           cure: add --driver ID

@@ -42,9 +42,9 @@ pub(super) struct ImagesConfig {
 impl ImagesConfig {
     pub(super) fn check(&self, issues: &mut Issues) {
         let registries = Registries {
-            default_registry: self.default_registry.as_ref(),
-            registries: self.registries.as_ref(),
-            insecure_registries: &self.insecure_registries,
+            default: self.default_registry.as_ref(),
+            only: self.registries.as_ref(),
+            insecure: &self.insecure_registries,
             login: &self.login,
         };
         registries.check("/images", issues);

@@ -13,11 +13,13 @@ use std::time::Instant;
 
 use chiton_gateway::Plugins;
 use chiton_model::Error;
+use serde_json::json;
 
 use super::doctor;
 use crate::output;
 
 const NAME: &str = "demo";
+const EMBEDDED: &str = "oci";
 
 /// A gateway of the demo's own. Ended when dropped.
 struct DemoGateway {
@@ -39,7 +41,12 @@ impl Drop for DemoGateway {
 }
 
 pub(super) fn run(plugins: &Plugins, json: bool) -> ExitCode {
-    let found = doctor::look(plugins);
+    // It looks for leftovers where the embedded driver would have them.
+    let Some(kind) = plugins.driver_kind(EMBEDDED).or_else(|| plugins.drivers().first()) else {
+        let error = Error::unavailable("driver", "no kind of driver is built in").cure("run a build that has one");
+        return output::fail(&error, json);
+    };
+    let found = (kind.doctor)(&json!({}));
     let missing = doctor::missing(&found);
     if !missing.is_empty() {
         let message = format!("the demo cannot run on this machine yet:\n{}", missing.join("\n"));
@@ -48,9 +55,8 @@ pub(super) fn run(plugins: &Plugins, json: bool) -> ExitCode {
         return output::fail(&error, json);
     }
     // An ordinary user may have no means for it; asking all the same would be refused, and rightly.
-    let memory =
-        found.iter().flat_map(|(_, findings)| findings).any(|it| it.check == "limit memory" && it.cure.is_empty());
-    match show(memory) {
+    let memory = found.iter().any(|it| it.check == "limit memory" && it.cure.is_empty());
+    match show(kind.kind, memory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&error, json),
     }
@@ -61,11 +67,11 @@ fn io(what: &str) -> impl FnOnce(std::io::Error) -> Error + use<> {
     move |error| Error::internal(format!("{what}: {error}"))
 }
 
-fn show(memory: bool) -> Result<(), Error> {
+fn show(driver: &str, memory: bool) -> Result<(), Error> {
     let begun = Instant::now();
     let folder =
         tempfile::Builder::new().prefix("chiton-demo-").tempdir().map_err(io("a temporary folder cannot be made"))?;
-    let gateway = start(folder.path())?;
+    let gateway = start(driver, folder.path())?;
     let id = gateway.ask(&["config", "show"]).and_then(|_| gateway.gateway_id())?;
 
     say("A gateway runs, with two extensions around its driver: one labels every sandbox, one leases it an address.");
@@ -108,12 +114,12 @@ fn say(text: &str) {
 }
 
 /// Starts a gateway on folders of its own.
-fn start(folder: &Path) -> Result<DemoGateway, Error> {
+fn start(driver: &str, folder: &Path) -> Result<DemoGateway, Error> {
     let program = std::env::current_exe().map_err(io("this program cannot find itself"))?;
     let config = folder.join("chiton.toml");
     let leases = folder.join("leases");
     let text = format!(
-        "[compute]\nextensions = [\"fleet-labels\", \"address-lease\"]\n\n\
+        "[compute]\ndrivers = [{driver:?}]\nextensions = [\"fleet-labels\", \"address-lease\"]\n\n\
          [compute.extension.\"fleet-labels\"]\nlabels = {{ fleet = \"demo\" }}\n\n\
          [compute.extension.\"address-lease\"]\nrange = \"10.88.0.2-10.88.0.254\"\nfolder = {:?}\n\n[log]\nlevel = \"warn\"\n",
         leases.to_string_lossy()

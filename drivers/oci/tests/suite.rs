@@ -1,0 +1,99 @@
+//! The promises of every driver, kept by this one.
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chiton_driver_oci::OciDriver;
+use chiton_driver_suite::{Bench, Failure, Foreign, Stop, Subject, Verdict, driver_suite};
+use chiton_model::{GatewayId, SandboxId};
+use common::World;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+/// Folders for each gateway, all on this machine.
+#[derive(Default)]
+struct OciBench {
+    worlds: Mutex<HashMap<GatewayId, Arc<World>>>,
+}
+
+impl OciBench {
+    fn new() -> Verdict<Self> {
+        if common::able("the driver suite") {
+            return Ok(Self::default());
+        }
+        Err(Stop::Skipped("it makes real containers, which needs root or user namespaces".to_owned()))
+    }
+
+    fn world(&self, gateway: &GatewayId) -> Arc<World> {
+        let mut worlds = self.worlds.lock();
+        let made = || {
+            let mut world = World::new();
+            world.gateway = gateway.clone();
+            world.options.gateway = gateway.clone();
+            world.options.agent_binary = chiton_agent_binary::AGENT;
+            Arc::new(world)
+        };
+        Arc::clone(worlds.entry(gateway.clone()).or_insert_with(made))
+    }
+
+    fn record(&self, gateway: &GatewayId, id: &SandboxId) -> Verdict<Value> {
+        let path = self.world(gateway).sandbox(id).join("record.json");
+        let read = || serde_json::from_slice(&fs::read(&path)?).map_err(std::io::Error::from);
+        read().map_err(|error| Failure::bench(format!("read {}", path.display()), error).into())
+    }
+}
+
+#[async_trait]
+impl Bench for OciBench {
+    fn name(&self) -> String {
+        "oci".to_owned()
+    }
+
+    async fn driver(&self, gateway: &GatewayId) -> Verdict<Subject> {
+        let driver = Arc::new(OciDriver::new(self.world(gateway).options.clone()));
+        let of = Arc::clone(&driver);
+        Ok(Subject { driver, agent_folder: Some(Arc::new(move |id| of.agent_folder(id))) })
+    }
+
+    fn image(&self) -> String {
+        "host".to_owned()
+    }
+
+    async fn traces(&self, gateway: &GatewayId) -> Verdict<Vec<String>> {
+        Ok(self.world(gateway).traces())
+    }
+
+    async fn exposed(&self, gateway: &GatewayId, _id: &SandboxId) -> Verdict<String> {
+        let mut text = String::new();
+        files(self.world(gateway).folder.path(), &mut text);
+        Ok(text)
+    }
+
+    async fn labels(&self, gateway: &GatewayId, id: &SandboxId) -> Verdict<Vec<(String, String)>> {
+        let record = self.record(gateway, id)?;
+        let labels = record["labels"].as_object().cloned().unwrap_or_default();
+        Ok(labels.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect())
+    }
+}
+
+/// All that is in files, where it is text.
+fn files(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files(&path, text),
+            Ok(kind) if kind.is_file() => {
+                text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
+                text.push('\n');
+            }
+            _ => {}
+        }
+    }
+}
+
+driver_suite!(OciBench::new());
