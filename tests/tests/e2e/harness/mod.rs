@@ -1,6 +1,9 @@
 //! A gateway of a test's own: the real program in a folder of its own, asked by its own command line and API, killed and
 //! started again at will. When it is dropped everything of it is deleted, and the machine is looked at: what is left of
 //! it is a failure of the test.
+//!
+//! - `process`: its life; `ask`: asking it; `look`: what it said and did; `end`: its end
+//! - `alone`, `terminal`, `user`: a network of its own, the command line on a terminal, an ordinary user
 
 mod alone;
 mod ask;
@@ -10,23 +13,17 @@ mod process;
 pub(crate) mod terminal;
 pub(crate) mod user;
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Child;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use chiton_client::Client;
-use chiton_proto::v1 as wire;
-use chiton_tests::crash::leftovers;
 use rustix::fs::FlockOperation;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Runtime;
 
 use alone::Holder;
