@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use crate::bench::FaultyBench;
-use crate::life::{Life, failed};
+use crate::life::{Life, again, failed};
 use crate::look::PATIENCE;
 use crate::proxy::{Fault, Injected, Rule};
 use crate::stage::{Stage, sandbox_id};
@@ -270,20 +270,48 @@ async fn every_call_fails(
     check: impl Fn(&str, &CallError) -> Verdict,
 ) -> Verdict {
     let id = &call.identity.sandbox;
-    check("get", &failed("get", try_get(life, id).await?)?)?;
-    check("get of what is not there", &failed("get", try_get(life, &absent.identity.sandbox).await?)?)?;
-    check("list", &failed("list", life.look("list", life.driver.list()).await?)?)?;
-    check("backend_id", &failed("backend_id", life.look("backend_id", life.driver.backend_id()).await?)?)?;
-    check("create", &failed("create", life.try_create(absent).await?)?)?;
-    check("start", &failed("start", life.try_start(call).await?)?)?;
-    check("stop", &failed("stop", try_stop(life, id).await?)?)?;
-    check("delete", &failed("delete", try_delete(life, id).await?)?)?;
-    if life.has(Feature::Volumes) {
-        check("volumes", &failed("volumes", life.look("volumes", life.driver.volumes()).await?)?)?;
-    }
-    if life.has(Feature::Logs) {
+    let volumes = async {
+        if !life.has(Feature::Volumes) {
+            return Ok(None);
+        }
+        Ok(Some(failed("volumes", life.look("volumes", life.driver.volumes()).await?)?))
+    };
+    let logs = async {
+        if !life.has(Feature::Logs) {
+            return Ok(None);
+        }
         let logs = life.look("logs", life.driver.logs(id, LogOptions::default())).await?;
-        check("logs", &failed("logs", logs.map(drop))?)?;
+        Ok(Some(failed("logs", logs.map(drop))?))
+    };
+    // All at once: each waits for its own deadline.
+    let (get, other, list, backend, create, start, stop, delete, volumes, logs) = tokio::join!(
+        async { failed("get", try_get(life, id).await?) },
+        async { failed("get of what is not there", try_get(life, &absent.identity.sandbox).await?) },
+        async { failed("list", life.look("list", life.driver.list()).await?) },
+        async { failed("backend_id", life.look("backend_id", life.driver.backend_id()).await?) },
+        async { failed("create", life.try_create(absent).await?) },
+        async { failed("start", life.try_start(&again(call)).await?) },
+        async { failed("stop", try_stop(life, id).await?) },
+        async { failed("delete", try_delete(life, id).await?) },
+        volumes,
+        logs,
+    );
+    let ended = [
+        ("get", get.map(Some)),
+        ("get of what is not there", other.map(Some)),
+        ("list", list.map(Some)),
+        ("backend_id", backend.map(Some)),
+        ("create", create.map(Some)),
+        ("start", start.map(Some)),
+        ("stop", stop.map(Some)),
+        ("delete", delete.map(Some)),
+        ("volumes", volumes),
+        ("logs", logs),
+    ];
+    for (what, error) in ended {
+        if let Some(error) = error? {
+            check(what, &error)?;
+        }
     }
     Ok(())
 }
