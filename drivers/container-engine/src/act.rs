@@ -18,8 +18,7 @@ use crate::{check, launch, names};
 /// The first pause before a look is repeated, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
-/// What a failure in the course of a start means: the engine tried, and what is left is found by its name. Podman makes
-/// the container's processes when somebody attaches to it.
+/// What a failure of a start means: the engine tried, and what is left is found by its name.
 fn tried(failure: Failure) -> CallError {
     match failure {
         Failure::Refused(error) | Failure::Conflict(error) => CallError::Failed(error),
@@ -99,22 +98,28 @@ impl Engine {
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
         let name = names::container(id);
-        let mut input = None;
-        if let Some(agent) = &call.agent {
-            self.agent_program().await?;
-            self.make_agent_folder(id)?;
-            let line = launch::line(&plan, agent)?;
-            let attached = launch::attach(&self.client, &name, deadline).await;
-            input = Some((attached.map_err(tried)?, line));
-        }
+        let line = match &call.agent {
+            Some(agent) => {
+                self.agent_program().await?;
+                self.make_agent_folder(id)?;
+                Some(launch::line(&plan, agent)?)
+            }
+            None => None,
+        };
         let (of, options) = (name.as_str(), None::<StartContainerOptions>);
         let started =
             self.client.act("start the sandbox", deadline, |api| async move { api.start_container(of, options).await });
         started.await.map_err(tried)?;
-        let Some((input, line)) = input else { return Ok(()) };
-        match launch::hand_over(input, &line, deadline).await {
+        let Some(line) = line else { return Ok(()) };
+        // Not before the start: podman would make the container's processes for it in a step of their own, which takes
+        // longer. The agent waits for the line, and ends where none comes.
+        let told = match launch::attach(&self.client, &name, deadline).await {
+            Ok(input) => launch::hand_over(input, &line, deadline).await,
+            Err(failure) => Err(CallError::Unknown(failure.error())),
+        };
+        match told {
             Err(CallError::Unknown(error)) => Err(self.not_taken(id, error).await),
-            handed_over => handed_over,
+            told => told,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::plan::EnginePlan;
 /// The other end of a container's standard input.
 pub(crate) struct Input(Pin<Box<dyn AsyncWrite + Send>>);
 
-/// Attaches to a container that is about to be started.
+/// Attaches to a container that was started.
 pub(crate) async fn attach(client: &Client, name: &str, deadline: Instant) -> Answer<Input> {
     let options = AttachContainerOptionsBuilder::new().stdin(true).stream(true).build();
     let attached = client
