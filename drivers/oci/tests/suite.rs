@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use chiton_driver_oci::OciDriver;
 use chiton_driver_suite::{Bench, Case, Failure, Outcome, Stop, Subject, Verdict, driver_suite, run};
 use chiton_model::{GatewayId, SandboxId};
-use common::World;
+use common::{World, call, request, root, sandbox_id};
 use parking_lot::Mutex;
 use serde_json::Value;
 
