@@ -101,18 +101,6 @@ async fn a_limited_layer_is_kept_over_a_stop_and_another_gateway_and_removed_wit
     world.assert_no_traces();
 }
 
-/// Waits until a running sandbox has said a word.
-async fn said(driver: &chiton_driver_oci::OciDriver, id: &SandboxId, word: &str) {
-    let mut stream = driver.logs(id, LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
-    let mut text = String::new();
-    within(word, async {
-        while !text.contains(word) {
-            text += &String::from_utf8_lossy(&stream.next().await.expect("it goes on").unwrap().data);
-        }
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_in_memory_bites_and_is_empty_after_a_stop() {
     if !root("a_layer_in_memory_bites_and_is_empty_after_a_stop") {

@@ -48,25 +48,6 @@ fn world() -> World {
     world
 }
 
-async fn started(driver: &OciDriver, request: &PlanRequest) -> SandboxId {
-    let id = sandbox_id();
-    let call = call(driver, request, &id).await;
-    driver.create(&call).await.unwrap();
-    driver.start(&call).await.unwrap();
-    id
-}
-
-async fn said(driver: &OciDriver, id: &SandboxId, word: &str) {
-    let mut stream = driver.logs(id, LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
-    let mut text = String::new();
-    within(word, async {
-        while !text.contains(word) {
-            text += &String::from_utf8_lossy(&stream.next().await.expect("it goes on").unwrap().data);
-        }
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_outlives_its_sandbox_and_the_next_one_sees_the_same_owners_under_other_ids() {
     if !able("a_volume_outlives_its_sandbox_and_the_next_one_sees_the_same_owners_under_other_ids") {
