@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use chiton_driver::{ComputeDriver, LogOptions, ObservedStatus, PlanRequest};
-use chiton_model::{MemoryQuantity, SandboxId};
+use chiton_driver::{ComputeDriver, ObservedStatus, PlanRequest};
+use chiton_model::MemoryQuantity;
 use common::*;
-use futures::StreamExt;
 use serde_json::json;
 
 fn bytes(text: &str) -> MemoryQuantity {

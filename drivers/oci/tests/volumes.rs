@@ -5,11 +5,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use chiton_driver::{ComputeDriver, LogOptions, PlanRequest, VolumeRequest};
-use chiton_driver_oci::OciDriver;
-use chiton_model::{ErrorKind, SandboxId, StoreEpoch, VolumeMount, VolumeName, WorkspaceName};
+use chiton_driver::{ComputeDriver, PlanRequest, VolumeRequest};
+use chiton_model::{ErrorKind, StoreEpoch, VolumeMount, VolumeName, WorkspaceName};
 use common::*;
-use futures::StreamExt;
 use serde_json::json;
 
 fn name(text: &str) -> VolumeName {
