@@ -69,8 +69,8 @@ pub async fn lists_survive_passing_states(bench: EngineBench) -> Verdict {
     let gateway = Gateway::new(&bench).await?;
     let request = Gateway::request(&bench.image(), SLEEP, NetworkMode::None);
     let lives = async {
-        for _ in 0..3 {
-            let lives = (0..6).map(|_| async {
+        for _ in 0..4 {
+            let lives = (0..4).map(|_| async {
                 let id = gateway.launched(&request).await?;
                 gateway.delete(&id).await
             });
@@ -80,16 +80,13 @@ pub async fn lists_survive_passing_states(bench: EngineBench) -> Verdict {
         }
         Ok(())
     };
+    let mut watch = gateway.driver.watch();
     let looks = async {
-        let mut looks = 0_u32;
-        loop {
+        // At each change, which is when states pass.
+        while watch.next().await.is_some() {
             done("list", gateway.driver.list().await)?;
-            looks += 1;
-            tokio::task::yield_now().await;
-            if looks == u32::MAX {
-                return Ok(());
-            }
         }
+        holds(false, "the watch", "going on", "its end")
     };
     let ended: Verdict = tokio::select! {
         lived = lives => lived,
