@@ -18,7 +18,7 @@ use crate::{check, launch, names};
 /// The first pause before a look is repeated, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
-/// What a failure of a start means: the engine tried, and what is left is found by its name.
+/// What a failure in the course of a start means: the engine tried, and what is left is found by its name.
 fn tried(failure: Failure) -> CallError {
     match failure {
         Failure::Refused(error) | Failure::Conflict(error) => CallError::Failed(error),
@@ -98,28 +98,22 @@ impl Engine {
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
         let name = names::container(id);
-        let line = match &call.agent {
-            Some(agent) => {
-                self.agent_program().await?;
-                self.make_agent_folder(id)?;
-                Some(launch::line(&plan, agent)?)
-            }
-            None => None,
-        };
+        let mut line = None;
+        if let Some(agent) = &call.agent {
+            self.agent_program().await?;
+            self.make_agent_folder(id)?;
+            line = Some(launch::line(&plan, agent)?);
+        }
         let (of, options) = (name.as_str(), None::<StartContainerOptions>);
         let started =
             self.client.act("start the sandbox", deadline, |api| async move { api.start_container(of, options).await });
         started.await.map_err(tried)?;
         let Some(line) = line else { return Ok(()) };
-        // Not before the start: podman would make the container's processes for it in a step of their own, which takes
-        // longer. The agent waits for the line, and ends where none comes.
-        let told = match launch::attach(&self.client, &name, deadline).await {
-            Ok(input) => launch::hand_over(input, &line, deadline).await,
-            Err(failure) => Err(CallError::Unknown(failure.error())),
-        };
-        match told {
+        // The agent waits for it. Attaching before the start would be as good, but podman then makes the container's
+        // processes twice, and its cleaning after the last start can end the first of them.
+        match launch::hand_over(&self.client, &name, &line, deadline).await {
             Err(CallError::Unknown(error)) => Err(self.not_taken(id, error).await),
-            told => told,
+            handed_over => handed_over,
         }
     }
 

@@ -1,19 +1,10 @@
 //! The promises of every driver, kept by this one on a real dockerd.
 
-use std::time::Duration;
+mod common;
 
-use chiton_driver_docker::Docker;
 use chiton_driver_suite::driver_suite;
-use chiton_engine_bench::{EngineBench, Target};
-
-const DOCKER: Target = Target {
-    name: "docker",
-    dialect: &Docker,
-    socket: "ENGINES_DOCKER",
-    ulimits: &[],
-    waived: |_| None,
-    silent_about_memory: None,
-    log_step: Duration::ZERO,
-};
+use chiton_engine_bench::{EngineBench, engine_trials};
+use common::DOCKER;
 
 driver_suite!(EngineBench::new(DOCKER));
+engine_trials!(DOCKER);

@@ -1,20 +1,10 @@
 //! The promises of every driver, kept by this one on a real podman service.
 
-use std::time::Duration;
+mod common;
 
-use chiton_driver_podman::Podman;
 use chiton_driver_suite::driver_suite;
-use chiton_engine_bench::{EngineBench, Target};
-
-const PODMAN: Target = Target {
-    name: "podman",
-    dialect: &Podman,
-    socket: "ENGINES_PODMAN",
-    // A request with one limit puts aside the engine's own, and its built-in ones need CAP_SYS_RESOURCE.
-    ulimits: &[("nofile", 1024), ("nproc", 1024)],
-    waived: |_| None,
-    silent_about_memory: Some("before version 5, podman looks for its monitor's mark in a folder where it is not"),
-    log_step: Duration::from_secs(1),
-};
+use chiton_engine_bench::{EngineBench, engine_trials};
+use common::PODMAN;
 
 driver_suite!(EngineBench::new(PODMAN));
+engine_trials!(PODMAN);
