@@ -12,7 +12,7 @@ use rand::Rng as _;
 #[derive(Parser)]
 #[command(name = "chiton-crash")]
 struct Arguments {
-    /// The driver whose sandboxes are made: oci, links.
+    /// The driver whose sandboxes are made: oci, docker, podman, links.
     #[arg(long, default_value = "oci")]
     driver: String,
     /// How often the gateway is killed.

@@ -24,6 +24,9 @@ const LEASES: &str = "leases";
 const NETNS: &str = "netns";
 const EFFECTS: &str = "effects";
 
+/// How long an engine on this machine may work on a create whose caller was killed.
+const LATE: &str = "5s";
+
 /// What a run is to do.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -47,6 +50,7 @@ fn config(folder: &std::path::Path, driver: &str, driver_block: &str) -> String 
     format!(
         r#"[compute]
 drivers = ["{driver}"]
+late_effects = "{LATE}"
 extensions = ["fleet-labels", "address-lease", "netns", "fault", "noop"]
 [compute.extension."fleet-labels"]
 labels = {{ fleet = "crash" }}

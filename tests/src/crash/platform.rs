@@ -9,6 +9,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::leftovers;
+use crate::engines::{Engine, Kind, SANDBOX};
 
 /// Whose life a thing may share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +81,9 @@ pub fn platform(driver: &str) -> Result<Box<dyn Platform>, String> {
     match driver {
         "oci" => Ok(Box::new(Oci)),
         "links" => Ok(Box::new(Links)),
-        _ => Err(format!("what to look for on driver {driver:?} is not known; known are \"oci\" and \"links\"")),
+        "docker" => Ok(Box::new(Containers(Engine::from_environment(Kind::Docker)?))),
+        "podman" => Ok(Box::new(Containers(Engine::from_environment(Kind::Podman)?))),
+        _ => Err(format!("what to look for on driver {driver:?} is not known; known are oci, docker, podman, links")),
     }
 }
 
@@ -150,6 +153,52 @@ impl Platform for Oci {
     }
 
     fn sweep(&self, gateway_id: &str, folder: &Path) {
+        leftovers::sweep(gateway_id, folder);
+    }
+}
+
+/// Containers of an engine.
+struct Containers(Engine);
+
+impl Platform for Containers {
+    fn id(&self) -> &'static str {
+        self.0.kind.name()
+    }
+
+    fn usable(&self) -> Result<(), String> {
+        Oci.usable()?;
+        match self.0.ask("GET", "/_ping", None) {
+            Ok((200, _)) => Ok(()),
+            Ok((status, text)) => Err(format!("{} answers {status}: {text}", self.0.kind)),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn config(&self) -> String {
+        self.0.block(&self.0.socket)
+    }
+
+    fn spec(&self, random: &mut StdRng) -> wire::SandboxSpec {
+        Oci.spec(random)
+    }
+
+    fn exec(&self) -> bool {
+        true
+    }
+
+    fn look(&self, gateway_id: &str, folder: &Path, _gateway: Option<i32>) -> Vec<Found> {
+        let mut found = Vec::new();
+        for container in self.0.containers(gateway_id) {
+            let life = if container["State"] == "running" { Life::Running } else { Life::There };
+            let id = container["Labels"][SANDBOX].as_str().unwrap_or("nobody");
+            found.push(Found { life, what: format!("{} container of {id}: {}", self.0.kind, container["State"]) });
+        }
+        found.extend(entries(&folder.join("data/run/drivers").join(self.id()).join("agent")));
+        found
+    }
+
+    fn sweep(&self, gateway_id: &str, folder: &Path) {
+        self.0.sweep(gateway_id);
         leftovers::sweep(gateway_id, folder);
     }
 }

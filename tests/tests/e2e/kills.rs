@@ -17,7 +17,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Nothing leaked, and the run was one that could have shown it.
-fn killed(driver: &str, kills: u64) -> Report {
+pub(crate) fn killed(driver: &str, kills: u64) -> Report {
     let _share = share(Share::Whole);
     let seed = number("CHITON_E2E_SEED").unwrap_or_else(|| rand::rng().random());
     println!("CHITON_E2E_SEED={seed}");

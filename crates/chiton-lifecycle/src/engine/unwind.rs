@@ -8,6 +8,7 @@ use std::time::Duration;
 use chiton_driver::{CallError, Locality};
 use chiton_model::{CreateFailure, Error, Phase, SandboxPhase, StopReason};
 
+use super::EngineConfig;
 use super::admit::CancelCause;
 use super::cleanup::Why;
 use super::hooks::within;
@@ -17,8 +18,6 @@ use crate::journal::{DriverCall, OperationOutcome, StepKey, StepStatus};
 
 /// How often an unconfirmed stop is tried before the delete makes it moot.
 const STOP_ATTEMPTS: u32 = 3;
-/// How long a create or start that a remote platform may still be working on can land late.
-const LATE: Duration = Duration::from_mins(10);
 
 impl Run {
     /// Undoes a create, and stores why.
@@ -131,7 +130,9 @@ impl Run {
         if self.driver.capabilities().locality != Locality::Remote || !calls.iter().any(unknown) {
             return None;
         }
-        let window = self.driver.deadlines().act.max(LATE);
+        let late = self.inner.config.late_effects;
+        // The call's own time is part of it, unless the operator has said that the platform is never as slow.
+        let window = if late < EngineConfig::LATE_EFFECTS { late } else { self.driver.deadlines().act.max(late) };
         let age = self.inner.world.clock.since_boot().saturating_sub(self.making_began);
         window.checked_sub(age).filter(|left| !left.is_zero())
     }
