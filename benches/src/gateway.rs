@@ -29,10 +29,20 @@ impl Drop for Gateway {
 
 impl Gateway {
     pub(crate) fn start(folder: &Path) -> Done<Self> {
+        Self::start_with(folder, None)
+    }
+
+    /// The same with a config file.
+    pub(crate) fn start_with(folder: &Path, config: Option<&str>) -> Done<Self> {
         let program = std::env::current_exe()?.with_file_name("chiton");
-        let mut child = Command::new(&program)
-            .args(["gateway", "--data-dir"])
-            .arg(folder.join("data"))
+        let mut command = Command::new(&program);
+        command.args(["gateway", "--data-dir"]).arg(folder.join("data"));
+        if let Some(text) = config {
+            let file = folder.join("chiton.toml");
+            fs::write(&file, text)?;
+            command.arg("--config").arg(file);
+        }
+        let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| {

@@ -83,7 +83,7 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     }
     nowhere(&stage, &life, &id, "it runs", &[hidden]).await?;
     life.stop(&id).await?;
-    equal("the exit code of who looked at the secret", &watch.exit_of(&call).await?.code, &Some(7))?;
+    equal("the exit code of who looked at the secret", &watch.exit_of(&life, &call).await?.code, &Some(7))?;
     nowhere(&stage, &life, &id, "it is stopped", &[hidden]).await?;
     life.delete(&id).await?;
     stage.nothing_left().await
