@@ -128,7 +128,8 @@ impl Engine {
         while let Some(found) = self.inspect(id).await? {
             let name = names::container(id);
             let network = found.host_config.and_then(|host| host.network_mode);
-            on_bridge = network == Some(names::network(&self.options, id));
+            // Podman calls every network of its own so.
+            on_bridge = network.is_some_and(|mode| mode == names::network(&self.options, id) || mode == "bridge");
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             let removed = self.client.act("delete the sandbox", deadline, |api| async move {
                 api.remove_container(&name, Some(options)).await

@@ -96,7 +96,15 @@ fn running_sandboxes_are_there_after_their_gateway_died(engine: &Engine) {
     let mut gateway = Scene::new(engine, LATE, "");
     let script = "sleep 424242 & echo $! > /tmp/pid; exec sleep 600";
     let sandbox = gateway.json(&["sandbox", "create", "box", "--", "sh", "-c", script]);
-    let job = gateway.json(&["sandbox", "create", "job", "--", "sh", "-c", "until [ -e /tmp/go ]; do sleep 0.05; done; exit 7"]);
+    let job = gateway.json(&[
+        "sandbox",
+        "create",
+        "job",
+        "--",
+        "sh",
+        "-c",
+        "until [ -e /tmp/go ]; do sleep 0.05; done; exit 7",
+    ]);
     gateway.shell("box", "until [ -s /tmp/pid ]; do sleep 0.01; done").ok();
     let pid = engine.pid(id(&sandbox));
     for crash in [true, false, true] {

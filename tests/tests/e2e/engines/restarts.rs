@@ -25,14 +25,24 @@ impl Set {
     fn up() -> Self {
         let control = std::env::var("ENGINES_CONTROL").expect("ENGINES_CONTROL is set with the engines");
         let home = format!("/var/cache/chiton-e2e-{}", std::process::id());
-        let set = Self { control: control.into(), home: home.into(), image: std::env::var("ENGINES_IMAGE").expect("an image") };
+        let set = Self {
+            control: control.into(),
+            home: home.into(),
+            image: std::env::var("ENGINES_IMAGE").expect("an image"),
+        };
         set.order(&["up"]);
         set
     }
 
     #[track_caller]
     fn order(&self, words: &[&str]) {
-        let output = Command::new(&self.control).arg("engines").arg("--dir").arg(&self.home).args(words).output().expect("the control");
+        let output = Command::new(&self.control)
+            .arg("engines")
+            .arg("--dir")
+            .arg(&self.home)
+            .args(words)
+            .output()
+            .expect("the control");
         assert!(output.status.success(), "{words:?}: {output:?}");
     }
 
