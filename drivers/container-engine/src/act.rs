@@ -43,6 +43,7 @@ impl Engine {
             .act("create the sandbox", deadline, |api| async move { api.create_container(Some(options), body).await });
         match made.await {
             Ok(made) => {
+                self.images.release(id);
                 for warning in made.warnings {
                     tracing::warn!(sandbox = %id, warning, "the engine warns about a sandbox");
                 }
@@ -119,6 +120,7 @@ impl Engine {
     pub(crate) async fn delete(&self, id: &SandboxId) -> CallResult<()> {
         let deadline = Instant::now() + ACT;
         self.tombstones.add(id)?;
+        self.images.release(id);
         let busy = self.busy(id);
         let _busy = self.alone(&busy, deadline).await?;
         let mut pause = PAUSES.0;

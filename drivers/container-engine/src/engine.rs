@@ -19,6 +19,7 @@ use tokio::sync::{OnceCell, RwLock, broadcast};
 
 use crate::client::{Client, Failure};
 use crate::dialect::LaterAbilities;
+use crate::images::Keep;
 use crate::names;
 use crate::observe::{Owner, inspected};
 use crate::options::EngineOptions;
@@ -64,6 +65,7 @@ pub(crate) struct Engine {
     busy: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<()>>>>,
     agent: OnceCell<PathBuf>,
     abilities: OnceCell<Abilities>,
+    pub(crate) images: Keep,
 }
 
 impl Engine {
@@ -80,6 +82,7 @@ impl Engine {
             busy: Mutex::default(),
             agent: OnceCell::new(),
             abilities: OnceCell::new(),
+            images: Keep::new(&options.state_dir, options.images.clone()),
             options,
         }
     }
