@@ -17,8 +17,8 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Nothing leaked, and the run was one that could have shown it.
-pub(crate) fn killed(driver: &str, kills: u64) -> Report {
-    let _share = share(Share::Whole);
+pub(crate) fn killed(driver: &str, kills: u64, beside: Share) -> Report {
+    let _share = share(beside);
     let seed = number("CHITON_E2E_SEED").unwrap_or_else(|| rand::rng().random());
     println!("CHITON_E2E_SEED={seed}");
     let kills = number("CHITON_E2E_KILLS").unwrap_or(kills);
@@ -35,7 +35,7 @@ pub(crate) fn killed(driver: &str, kills: u64) -> Report {
         report.leaks.join("\n")
     );
     assert_eq!(report.kills.gateway, kills);
-    assert!(report.kills.recovering > 0 && report.operations.resumed > 0 && report.audits > 1, "{text}");
+    assert!(report.operations.resumed > 0 && report.audits > 1, "{text}");
     report
 }
 
@@ -44,7 +44,8 @@ fn a_gateway_that_is_killed_at_any_moment_leaves_nothing_that_nobody_owns() {
     if !root() {
         return;
     }
-    let report = killed("oci", 50);
+    let report = killed("oci", 50, Share::Whole);
+    assert!(report.kills.recovering > 0, "{:?}", report.kills);
     let sent = |kinds: &[&str]| kinds.iter().filter_map(|kind| report.requests.sent.get(*kind)).sum::<u64>();
     assert!(sent(&["create"]) > 0 && sent(&["delete"]) > 0, "{:?}", report.requests);
     assert!(sent(&["start", "stop", "exec"]) > 0, "no sandbox ever ran: {:?}", report.requests);

@@ -145,6 +145,7 @@ impl Api {
                 record: accepted.sandbox,
                 running: None,
                 held: None,
+                pending: None,
                 obligations: 0,
             }),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use chiton_driver::ComputeDriver;
-use chiton_model::{BackendId, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId, nearest};
+use chiton_model::{BackendId, Condition, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId, nearest};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     pub(super) suspects: Mutex<BTreeMap<String, u64>>,
     /// Drivers whose first snapshot has not arrived.
     pub(super) unlisted: Mutex<BTreeSet<DriverId>>,
+    /// Sandboxes whose absence is not confirmed yet, and why.
+    pub(super) pending: Mutex<HashMap<SandboxId, Condition>>,
     /// Drivers that cannot be asked.
     pub(super) unreachable: Mutex<BTreeMap<DriverId, Unreachable>>,
     /// Set at shutdown: nothing new begins.
@@ -111,6 +113,7 @@ impl Engine {
             gates: Gates::default(),
             suspects: Mutex::default(),
             unlisted: Mutex::new(unlisted),
+            pending: Mutex::default(),
             unreachable: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: CancelToken::new(),

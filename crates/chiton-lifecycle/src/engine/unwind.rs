@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{CallError, Locality};
-use chiton_model::{CreateFailure, Error, Phase, SandboxPhase, StopReason};
+use chiton_model::{Condition, ConditionStatus, CreateFailure, Error, Phase, SandboxPhase, StopReason};
 
 use super::EngineConfig;
 use super::admit::CancelCause;
@@ -143,12 +143,13 @@ impl Run {
         let mut attempt = 0;
         loop {
             match self.absent_once(&driver, &id, deadline).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.inner.pending.lock().remove(&id);
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(sandbox = %id, %error, attempt, "absence is not confirmed; deleting again");
-                    let message = format!("deleting again: {error}");
-                    self.condition("DeletePending", chiton_model::ConditionStatus::True, "AbsenceUnconfirmed", message);
-                    self.inner.changed(&self.sandbox);
+                    self.delete_pending(&error);
                 }
             }
             attempt += 1;
@@ -159,6 +160,23 @@ impl Run {
                 futures::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Shown while it is so and not stored: it says nothing after the operation, and the next start finds out anew.
+    fn delete_pending(&self, error: &Error) {
+        let id = &self.sandbox.id;
+        let mut pending = self.inner.pending.lock();
+        let now = self.inner.world.clock.now();
+        let condition = Condition {
+            kind: "DeletePending".to_owned(),
+            status: ConditionStatus::True,
+            reason: "AbsenceUnconfirmed".to_owned(),
+            message: format!("deleting again: {error}"),
+            last_transition: pending.get(id).map_or(now, |before| before.last_transition),
+        };
+        pending.insert(id.clone(), condition);
+        drop(pending);
+        self.inner.changed(&self.sandbox);
     }
 
     async fn absent_once(
