@@ -1,13 +1,14 @@
 //! A gateway that is killed over and over while much is asked of it, and the look at the machine between: whatever the
 //! kills interrupted, everything on the machine is owned by a sandbox, undone, or owed by a listed obligation.
 //!
-//! - [`platform`]: what to look for on a driver; the rest is the same for all
+//! - [`platform`]: what to look for on a driver; the rest is the same for all; `engine`: on container engines
 //! - [`process`]: the program under test
 //! - [`report`]: what a run found
 //! - [`leftovers`]: what is on the machine, looked for without asking the gateway
 //! - `load`: mixed operations from several clients; `audit`: the look; `run`: kills, restarts, and the end
 
 mod audit;
+mod engine;
 pub mod leftovers;
 mod load;
 pub mod platform;
@@ -37,13 +38,19 @@ pub struct Options {
     pub seed: u64,
     /// The world is looked at after every so many kills.
     pub audit_every: u64,
+    /// At one in so many kills the engine that the driver drives is killed, too, and started again; 0: never. It must be the
+    /// run's own.
+    pub engine_kills: u64,
+    /// At the end, waits until nothing that was interrupted can still land on an engine, and everything of it is released.
+    pub wait_late: bool,
     /// Says on standard error what it does.
     pub verbose: bool,
 }
 
 /// The gateway's config: every extension has effects of its own, except the first, which only writes into plans.
-fn config(folder: &std::path::Path, driver: &str, driver_block: &str) -> String {
+fn config(folder: &std::path::Path, platform: &dyn platform::Platform) -> String {
     let folder = folder.display();
+    let (driver, range, driver_block) = (platform.id(), platform.range(), platform.config());
     format!(
         r#"[compute]
 drivers = ["{driver}"]
@@ -51,7 +58,7 @@ extensions = ["fleet-labels", "address-lease", "netns", "fault", "noop"]
 [compute.extension."fleet-labels"]
 labels = {{ fleet = "crash" }}
 [compute.extension."address-lease"]
-range = "10.88.0.2-10.88.0.254"
+range = "{range}"
 folder = "{folder}/{LEASES}"
 [compute.extension."netns"]
 folder = "{folder}/{NETNS}"

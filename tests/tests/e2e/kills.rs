@@ -22,8 +22,16 @@ fn killed(driver: &str, kills: u64) -> Report {
     let seed = number("CHITON_E2E_SEED").unwrap_or_else(|| rand::rng().random());
     println!("CHITON_E2E_SEED={seed}");
     let kills = number("CHITON_E2E_KILLS").unwrap_or(kills);
-    let options =
-        Options { program: PROGRAM.into(), driver: driver.to_owned(), kills, seed, audit_every: 4, verbose: false };
+    let options = Options {
+        program: PROGRAM.into(),
+        driver: driver.to_owned(),
+        kills,
+        seed,
+        audit_every: 4,
+        engine_kills: 0,
+        wait_late: false,
+        verbose: false,
+    };
     let report = run(&options).expect("a run");
     let text = serde_json::to_string_pretty(&report).expect("JSON");
     println!("{text}");
