@@ -29,15 +29,22 @@ impl Drop for Gateway {
 
 impl Gateway {
     pub(crate) fn start(folder: &Path) -> Done<Self> {
+        Self::start_with(folder, None)
+    }
+
+    /// The same with a config file.
+    pub(crate) fn start_with(folder: &Path, config: Option<&str>) -> Done<Self> {
         let program = std::env::current_exe()?.with_file_name("chiton");
-        let mut child = Command::new(&program)
-            .args(["gateway", "--data-dir"])
-            .arg(folder.join("data"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                format!("{}: {error}; build it first: cargo build --release -p chiton", program.display())
-            })?;
+        let mut command = Command::new(&program);
+        command.args(["gateway", "--data-dir"]).arg(folder.join("data"));
+        if let Some(text) = config {
+            let file = folder.join("chiton.toml");
+            fs::write(&file, text)?;
+            command.arg("--config").arg(file);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| {
+            format!("{}: {error}; build it first: cargo build --release -p chiton", program.display())
+        })?;
         let errors = child.stderr.take().ok_or("no standard error")?;
         let address = format!("unix:{}", folder.join("data/gateway.sock").display());
         let gateway = Self { child, program, address };

@@ -1,5 +1,5 @@
 //! Measures what Chiton costs beside the floor, alternating, in one run: `cargo xtask bench [ROUNDS] [PART]`,
-//! where a part is `engine`, `recovery`, `machine` or `crowd`, and none means all.
+//! where a part is `engine`, `recovery`, `machine`, `engines` or `crowd`, and none means all.
 //!
 //! Absolute times say as much about the machine as about Chiton; the ratios are what counts. F is the median of an
 //! fdatasync of the store's folder, measured between the rounds.
@@ -7,6 +7,7 @@
 mod crowd;
 mod docker;
 mod engine;
+mod engines;
 mod figures;
 mod gateway;
 mod library;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(50), |text| text.parse())?;
     let only = std::env::args().nth(2);
-    let parts = ["engine", "recovery", "machine", "crowd"];
+    let parts = ["engine", "recovery", "machine", "engines", "crowd"];
     if let Some(unknown) = only.as_deref().filter(|only| !parts.contains(only)) {
         return Err(format!("there is no part {unknown:?}; there are {}", parts.join(", ")).into());
     }
@@ -52,6 +53,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
     if wanted("machine") {
         runtime.block_on(machine::run(rounds))?;
+    }
+    if wanted("engines") {
+        runtime.block_on(engines::run(rounds))?;
     }
     if wanted("crowd") {
         runtime.block_on(crowd::run(CROWD))?;

@@ -9,12 +9,14 @@
 //! - [`netns`]: an extension with an effect in the kernel
 //! - [`links`]: a driver with real effects at next to no cost
 //! - [`points`]: dying at a crash point
+//! - [`engines`]: docker and podman as they see themselves
 //! - [`recovery`]: a gateway that comes back to much
 //! - [`crash`]: a gateway that is killed over and over, and the look at the machine between
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod crash;
+pub mod engines;
 pub mod fault;
 pub mod links;
 pub mod netns;

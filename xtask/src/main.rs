@@ -50,7 +50,12 @@ fn cargo_with(arguments: &[&str], variables: &engines::Variables) -> Result<(), 
 }
 
 fn test(rest: &[String], variables: &engines::Variables) -> Result<(), String> {
-    let mut arguments = vec!["test", "--workspace", "--locked"];
+    let mut arguments = vec!["test", "--locked"];
+    // Beside this, cargo takes no notice of the names of packages.
+    if !rest.iter().take_while(|word| *word != "--").any(|word| word.starts_with("-p") || word.starts_with("--package"))
+    {
+        arguments.push("--workspace");
+    }
     arguments.extend(rest.iter().map(String::as_str));
     cargo_with(&arguments, variables)
 }

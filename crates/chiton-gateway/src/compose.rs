@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::journal::Journal;
@@ -24,6 +25,9 @@ use crate::sessions::Sessions;
 use crate::world::{
     AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
 };
+
+/// The deadline of a call that makes something: an engine may work on it for that long at least.
+const SAFE_LATE_EFFECTS: Duration = Duration::from_mins(1);
 
 /// A gateway that is ready to serve.
 pub struct Gateway {
@@ -75,6 +79,10 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     };
     let mut behaviour = config.engine(chosen.default_driver.clone());
     behaviour.adopt_epoch = adopt;
+    if behaviour.late_effects < SAFE_LATE_EFFECTS {
+        tracing::warn!(late_effects = ?behaviour.late_effects,
+            "compute.late_effects is shorter than a call to an engine may take: what lands later than that is not waited for");
+    }
     let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());

@@ -70,12 +70,13 @@ pub(crate) async fn routes(api: Api, ready: Readiness) -> Result<Router, Error> 
 fn readiness(engine: &Engine) -> String {
     let obligations = engine.obligations();
     let open = obligations.iter().filter(|obligation| obligation.status == ObligationStatus::Open).count();
-    let (abandoned, held) = (obligations.len() - open, engine.held());
+    let (abandoned, held, unreachable) = (obligations.len() - open, engine.held(), engine.unreachable().len());
     let mut text = "ready\n".to_owned();
     for (count, what) in [
         (open, "open obligations (chiton obligations list)"),
         (abandoned, "abandoned obligations (chiton obligations list)"),
         (held, "held sandboxes (chiton sandbox list --all)"),
+        (unreachable, "unreachable drivers (chiton drivers)"),
     ] {
         if count > 0 {
             text.extend([count.to_string().as_str(), " ", what, "\n"]);

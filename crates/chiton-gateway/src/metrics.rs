@@ -46,6 +46,7 @@ pub struct Metrics {
     held: Gauge,
     requests: Counter,
     lost: Family<DriverLabels, Counter>,
+    reachable: Family<DriverLabels, Gauge>,
 }
 
 /// 50 µs to about 100 s, in factors of four: a hook is microseconds, an image pull minutes.
@@ -87,7 +88,20 @@ impl Default for Metrics {
             "Output of main processes that could not be written, since the gateway started",
             lost.clone(),
         );
-        Self { registry: Mutex::new(registry), seconds, failures, obligations, oldest, attempts, held, requests, lost }
+        let reachable = Family::<DriverLabels, Gauge>::default();
+        registry.register("driver_reachable", "1 when the driver can be asked, 0 when not", reachable.clone());
+        Self {
+            registry: Mutex::new(registry),
+            seconds,
+            failures,
+            obligations,
+            oldest,
+            attempts,
+            held,
+            requests,
+            lost,
+            reachable,
+        }
     }
 }
 
@@ -123,9 +137,12 @@ impl Metrics {
         let oldest = of(ObligationStatus::Open).map(|obligation| obligation.opened_at).min();
         // The wall clock may have been set back since.
         self.oldest.set(oldest.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0)));
+        let unreachable = engine.unreachable();
         for driver in engine.drivers() {
             let labels = DriverLabels { driver: driver.capabilities().id.to_string() };
             self.lost.get_or_create(&labels).inner().store(driver.lost_output(), Ordering::Relaxed);
+            let reachable = !unreachable.contains_key(&driver.capabilities().id);
+            self.reachable.get_or_create(&labels).set(i64::from(reachable));
         }
         self.held.set(i64::try_from(engine.held()).unwrap_or(i64::MAX));
     }

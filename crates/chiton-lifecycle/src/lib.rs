@@ -20,5 +20,6 @@ pub mod runtime;
 
 pub use engine::{
     Accepted, CancelCause, CreateRequest, Engine, EngineConfig, EngineParts, ExtensionConfig, ExtensionInfo, Missing,
-    Orphan, OrphanVerdict, Preview, Request, SandboxPage, SandboxView, Selector, StartupError, SweepReport, VolumeView,
+    Orphan, OrphanVerdict, Preview, Request, SandboxPage, SandboxView, Selector, StartupError, SweepReport,
+    Unreachable, VolumeView,
 };

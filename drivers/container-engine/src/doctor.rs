@@ -1,5 +1,6 @@
 //! What an engine offers, for people who set one up, and whether it is there at all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::ClientVersion;
@@ -55,7 +56,7 @@ async fn version(options: &EngineOptions) -> Result<String, Error> {
 
 /// Looks at the engine. Blocks; not to be called on a thread that drives other tasks.
 pub fn doctor(options: &EngineOptions) -> Vec<Finding> {
-    let engine = Engine::new(options.clone());
+    let engine = Arc::new(Engine::new(options.clone()));
     let work = async {
         let mut findings = vec![match version(options).await {
             Ok(detail) => good("engine", detail),
@@ -96,7 +97,7 @@ async fn abilities(engine: &Engine) -> Vec<Finding> {
     vec![limits, selinux]
 }
 
-async fn image(engine: &Engine) -> Option<Finding> {
+async fn image(engine: &Arc<Engine>) -> Option<Finding> {
     let name = &engine.options.default_image;
     if name.is_empty() {
         return None;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite, StartCall,
-    Volume, VolumeRequest,
+    Images, Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite,
+    StartCall, Volume, VolumeRequest,
 };
 use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::StreamExt;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::engine::Engine;
+use crate::images::Store;
 use crate::options::EngineOptions;
 use crate::plan::{self, EnginePlan, PLAN_SCHEMA, PlanContext};
 use crate::{check, watch};
@@ -137,6 +138,10 @@ impl ComputeDriver for EngineDriver {
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(watch::watch(Arc::clone(&self.engine), sender));
         ReceiverStream::new(receiver).boxed()
+    }
+
+    fn images(&self) -> Option<Arc<dyn Images>> {
+        Some(Arc::new(Store(Arc::clone(&self.engine))))
     }
 
     async fn volumes(&self) -> CallResult<Vec<Volume>> {

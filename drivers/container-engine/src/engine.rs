@@ -19,6 +19,7 @@ use tokio::sync::{OnceCell, RwLock, broadcast};
 
 use crate::client::{Client, Failure};
 use crate::dialect::LaterAbilities;
+use crate::images::Keep;
 use crate::names;
 use crate::observe::{Owner, inspected};
 use crate::options::EngineOptions;
@@ -59,11 +60,14 @@ pub(crate) struct Engine {
     pub(crate) news: broadcast::Sender<DriverEvent>,
     /// Whoever puts a container on the gateway's network reads; whoever removes the network writes.
     pub(crate) bridge: RwLock<()>,
+    /// Networks are made one by one.
+    pub(crate) networks_lock: tokio::sync::Mutex<()>,
     /// Volumes are made and removed one by one.
     pub(crate) volumes_lock: tokio::sync::Mutex<()>,
     busy: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<()>>>>,
     agent: OnceCell<PathBuf>,
     abilities: OnceCell<Abilities>,
+    pub(crate) images: Keep,
 }
 
 impl Engine {
@@ -76,10 +80,12 @@ impl Engine {
             tombstones,
             news: broadcast::channel(LAG).0,
             bridge: RwLock::default(),
+            networks_lock: tokio::sync::Mutex::default(),
             volumes_lock: tokio::sync::Mutex::default(),
             busy: Mutex::default(),
             agent: OnceCell::new(),
             abilities: OnceCell::new(),
+            images: Keep::new(&options.state_dir, options.images.clone()),
             options,
         }
     }

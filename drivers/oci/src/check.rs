@@ -74,6 +74,10 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
                 .cure("use a name without \"=\" and a value without NUL bytes"));
         }
     }
+    if let Some(index) = plan.command.iter().position(|argument| argument.contains('\0')) {
+        return Err(Error::invalid(format!("command[{index}]"), "an argument of the command has a NUL byte in it")
+            .cure("leave the NUL byte out; the kernel cannot pass it"));
+    }
     let mounts = plan.mounts.iter().enumerate().map(|(index, mount)| (format!("mounts[{index}]"), &mount.target));
     let volumes = plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), &volume.target));
     let mut targets = BTreeSet::new();

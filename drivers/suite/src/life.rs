@@ -189,7 +189,7 @@ impl Life {
     }
 
     /// The gateway's socket for the sandbox's agent, as the engine makes it before a start.
-    fn open(&self, call: &CreateCall) -> Verdict {
+    pub(crate) fn open(&self, call: &CreateCall) -> Verdict {
         let (Some(folder), Some(_)) = (&self.subject.agent_folder, &call.agent) else { return Ok(()) };
         let id = &call.identity.sandbox;
         self.doors.open(id, &folder(id)).map_err(|error| Failure::bench("bind an agent's socket", error).into())

@@ -108,19 +108,29 @@ impl Watcher {
         .await
     }
 
-    /// The end of one start. News of an earlier one may come late; the attempt tells them apart, where a driver knows it.
-    pub(crate) async fn exit_of(&mut self, call: &CreateCall) -> Verdict<ExitStatus> {
+    /// The end of one start. News of an earlier one may come late; the attempt tells them apart. News that name no
+    /// attempt are believed only after a look, as the lifecycle engine does it.
+    pub(crate) async fn exit_of(&mut self, life: &Life, call: &CreateCall) -> Verdict<ExitStatus> {
         let id = &call.identity.sandbox;
         let awaited = call.agent.as_ref().map(|agent| agent.attempt.as_str());
-        self.until("the exit of this start", |event| match event {
-            DriverEvent::Changed(Observed { id: of, status: ObservedStatus::Exited(exit), attempt, .. })
-                if of == id && (attempt.is_none() || attempt.as_deref() == awaited) =>
-            {
-                Some(exit.clone())
+        loop {
+            let (exit, sure) = self
+                .until("the exit of this start", |event| match event {
+                    DriverEvent::Changed(Observed {
+                        id: of, status: ObservedStatus::Exited(exit), attempt, ..
+                    }) if of == id && (attempt.is_none() || attempt.as_deref() == awaited) => {
+                        Some((exit.clone(), attempt.is_some()))
+                    }
+                    _ => None,
+                })
+                .await?;
+            if sure {
+                return Ok(exit);
             }
-            _ => None,
-        })
-        .await
+            if let Some(ObservedStatus::Exited(exit)) = life.status(id).await? {
+                return Ok(exit);
+            }
+        }
     }
 
     /// That a sandbox is gone.

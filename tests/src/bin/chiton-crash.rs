@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chiton_tests::crash::{Options, run};
 use clap::Parser;
@@ -28,7 +29,10 @@ struct Arguments {
     /// Kills the engine, too, at one in so many kills of the gateway; 0: never. It must be nobody else's.
     #[arg(long, default_value_t = 0)]
     engine_kills: u64,
-    /// Waits at the end until nothing that was interrupted can still land on an engine: ten minutes and more.
+    /// How many seconds a create or start whose answer was lost may still land on an engine. The gateway's default is 600.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    late: u64,
+    /// Waits at the end until nothing can land any more and everything is released, however long that is.
     #[arg(long)]
     wait_late: bool,
     /// Where the JSON report goes; standard output when absent.
@@ -63,6 +67,7 @@ fn crash(arguments: Arguments) -> Result<bool, String> {
         seed: arguments.seed.unwrap_or_else(|| rand::rng().random()),
         audit_every: arguments.audit_every,
         engine_kills: arguments.engine_kills,
+        late: Duration::from_secs(arguments.late),
         wait_late: arguments.wait_late,
         verbose: !arguments.quiet,
     };

@@ -15,6 +15,8 @@ pub fn look(gateway: &str, folder: &Path) -> Vec<String> {
         "data/drivers/oci/sandboxes",
         "data/run/drivers/oci/monitors",
         "data/run/drivers/oci/agent",
+        "data/run/drivers/docker/agent",
+        "data/run/drivers/podman/agent",
         "leases",
         "effects",
         "netns",

@@ -12,8 +12,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::engine::{Control, Engine};
+use super::containers::{Containers, Control};
 use super::leftovers;
+use crate::engines::Kind;
 
 /// Whose life a thing may share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,10 +126,9 @@ pub fn platform(driver: &str, kills_engine: bool) -> Result<Box<dyn Platform>, S
     match driver {
         "oci" => Ok(Box::new(Oci)),
         "links" => Ok(Box::new(Links)),
-        "docker" | "podman" => Ok(Box::new(Engine::from_environment(driver, kills_engine)?)),
-        _ => Err(format!(
-            "what to look for on driver {driver:?} is not known; known are \"oci\", \"docker\", \"podman\" and \"links\""
-        )),
+        "docker" => Ok(Box::new(Containers::from_environment(Kind::Docker, kills_engine)?)),
+        "podman" => Ok(Box::new(Containers::from_environment(Kind::Podman, kills_engine)?)),
+        _ => Err(format!("what to look for on driver {driver:?} is not known; known are oci, docker, podman, links")),
     }
 }
 

@@ -210,8 +210,16 @@ pub async fn rows(client: &mut Client) -> Result<Vec<wire::Sandbox>, tonic::Stat
 /// Whether nothing is done for a sandbox but to wait until what was interrupted can no longer land on its engine. Until
 /// then nothing of it is released, by right.
 pub fn waits_for_late(row: &wire::Sandbox) -> bool {
-    let late = |reason: &str| matches!(reason, "CreateMayLand" | "StartMayLand");
-    !row.operation.is_empty() && row.conditions.iter().any(|condition| late(&condition.reason))
+    ["CreateMayLand", "StartMayLand"].iter().any(|reason| waits(row, reason)) || may_run(row)
+}
+
+/// Whether what waits is a start that may have landed already.
+pub fn may_run(row: &wire::Sandbox) -> bool {
+    waits(row, "AgentMayCall")
+}
+
+fn waits(row: &wire::Sandbox, reason: &str) -> bool {
+    !row.operation.is_empty() && row.conditions.iter().any(|condition| condition.reason == reason)
 }
 
 /// Waits until no operation runs but those that wait for what may land late; the rows as they are then.

@@ -32,9 +32,8 @@ const DEBTS: u64 = 20;
 const PAYS: Duration = Duration::from_mins(2);
 /// How long an engine is left dead at most.
 const DEAD: Duration = Duration::from_secs(2);
-/// How long the last of what may land late may take to be over: the engine's ten minutes, and the longest pause between
-/// attempts to delete.
-const LATE: Duration = Duration::from_mins(17);
+/// A run waits for so long in any case until nothing that was interrupted can still land on an engine.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Runs a whole crash run: kills, audits, the deletion of everything, and the last look.
 ///
@@ -44,7 +43,7 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let platform = platform(&options.driver, options.engine_kills > 0)?;
     platform.usable()?;
     let folder = tempfile::Builder::new().prefix("chiton-crash-").tempdir().map_err(|error| error.to_string())?;
-    fs::write(folder.path().join("chiton.toml"), config(folder.path(), &*platform))
+    fs::write(folder.path().join("chiton.toml"), config(folder.path(), &*platform, options.late))
         .map_err(|error| format!("the config cannot be written: {error}"))?;
     let runtime = Runtime::new().map_err(|error| error.to_string())?;
     let begun = Instant::now();
@@ -356,9 +355,10 @@ impl Run<'_> {
 
     async fn delete_all(&self, client: &mut Client) -> Result<(), String> {
         let begun = Instant::now();
-        let patience = if self.options.wait_late { LATE } else { PAYS };
+        let patience = PAYS + self.options.late;
+        let waits = self.options.wait_late || self.options.late <= SOON;
         // What was interrupted on an engine and may still land is deleted when it cannot any more.
-        let late = |row: &wire::Sandbox| !self.options.wait_late && waits_for_late(row) && row.phase != "Starting";
+        let late = |row: &wire::Sandbox| !waits && waits_for_late(row) && row.phase != "Starting";
         loop {
             let mut rows = rows(client).await.map_err(|status| format!("a list: {status}"))?;
             rows.retain(|row| !late(row));
@@ -381,7 +381,7 @@ impl Run<'_> {
     }
 
     fn report(&mut self, took: Duration) -> Report {
-        let Options { seed, driver, kills, engine_kills, .. } = self.options;
+        let Options { seed, driver, kills, engine_kills, late, .. } = self.options;
         let tally = std::mem::take(&mut *self.load.tally());
         let interrupted: BTreeMap<String, u64> = self.process.heard(|heard| heard.resumed.clone());
         let mut operations = tally.operations;
@@ -389,8 +389,8 @@ impl Run<'_> {
         operations.most_obligations = self.most_obligations;
         operations.most_tombstones = self.platform.remote().then_some(self.most_tombstones);
         let mut replay = format!("cargo xtask crash --driver {driver} --kills {kills} --seed {seed}");
-        if *engine_kills > 0 {
-            let _ = write!(replay, " --engine-kills {engine_kills}");
+        if self.platform.remote() {
+            let _ = write!(replay, " --engine-kills {engine_kills} --late {}", late.as_secs());
         }
         Report {
             seed: *seed,

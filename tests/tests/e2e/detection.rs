@@ -63,7 +63,7 @@ fn a_gateway_that_is_told_no_driver_uses_oci_here_and_says_that_it_was_detected(
     let doctor = gateway.json(&["doctor", "--config", "chiton.toml", "--data-dir", "data"]);
     assert_eq!((&doctor["used"], text(&doctor, "detected")), (&json!(["oci"]), found().as_str()));
     let kinds: Vec<&String> = doctor["drivers"].as_object().expect("by id").keys().collect();
-    assert_eq!(kinds, ["links", "oci"]);
+    assert_eq!(kinds, ["docker", "links", "oci", "podman"]);
     gateway.terminate();
 
     // What is named is used unasked.
@@ -107,11 +107,16 @@ fn where_no_driver_can_run_a_start_says_why_of_each_and_a_check_of_the_file_is_n
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("chiton.toml"), "").expect("a config");
+    // The machine may have engines at their usual places.
+    let elsewhere = "[compute.driver.docker]\nsocket = \"/nowhere/docker.sock\"\n\
+                     [compute.driver.podman]\nsocket = \"/nowhere/podman.sock\"\n";
+    std::fs::write(folder.path().join("chiton.toml"), elsewhere).expect("a config");
     let refused = powerless(folder.path(), &["gateway", "--config", "chiton.toml", "--data-dir", "data"]).refused();
     insta::assert_snapshot!(refused, @r"
     error: no driver is configured, and none that is built in can run here:
       oci: user: uid 0 without CAP_SYS_ADMIN: it may not mount; run the gateway outside of the container that it is in, or give it CAP_SYS_ADMIN there
+      docker: docker at /nowhere/docker.sock cannot be reached: Socket not found: /nowhere/docker.sock; start it (systemctl start docker), or set the driver's socket
+      podman: podman at /nowhere/podman.sock cannot be reached: Socket not found: /nowhere/podman.sock; start it (systemctl start podman.socket, with --user when it is rootless), or set the driver's socket
       links: it is chosen by name only; name it: --driver links [unavailable]
       cure: put one of them right; one that is named is used without this look: --driver oci
     ");
@@ -126,7 +131,7 @@ fn where_no_driver_can_run_a_start_says_why_of_each_and_a_check_of_the_file_is_n
     assert_eq!(checked["detected"]["driver"], Value::Null);
     let tried: Vec<&str> =
         checked["detected"]["tried"].as_array().expect("a list").iter().map(|tried| text(tried, "driver")).collect();
-    assert_eq!(tried, ["oci", "links"]);
+    assert_eq!(tried, ["oci", "docker", "podman", "links"]);
     let doctor = powerless(folder.path(), &["--json", "doctor", "--config", "chiton.toml", "--data-dir", "data"]);
     assert_eq!(doctor.code, 1);
     let doctor: Value = serde_json::from_str(&doctor.stdout).expect("JSON");

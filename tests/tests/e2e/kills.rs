@@ -5,6 +5,8 @@
 //! The seed is printed; `CHITON_E2E_SEED` plays it again, `CHITON_E2E_KILLS` says how often. A replay makes the same
 //! choices; what the machine does in the meantime is its own.
 
+use std::time::Duration;
+
 use chiton_tests::crash::{Options, Report, run};
 use chiton_tests::recovery::creates_in_flight;
 use rand::Rng as _;
@@ -17,7 +19,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Nothing leaked, and the run was one that could have shown it.
-fn killed(driver: &str, kills: u64) -> Report {
+pub(crate) fn killed(driver: &str, kills: u64) -> Report {
     let _share = share(Share::Whole);
     let seed = number("CHITON_E2E_SEED").unwrap_or_else(|| rand::rng().random());
     println!("CHITON_E2E_SEED={seed}");

@@ -4,6 +4,7 @@
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `detection`: which driver runs when none is named
+//! - `engines`: all of it on docker and podman
 //! - `escape`: attacks from inside a sandbox, each tried for real
 //! - `faults`: an extension that fails, hangs or panics
 //! - `images`: from a name to a process, and what keeps and removes images

@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
 use std::thread;
 
-use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::layout::{DEFAULT, Layout};
 use super::state::State;
@@ -52,7 +52,7 @@ pub(crate) fn alone(purpose: &str, work: impl FnOnce(&Variables) -> Result<(), S
 
 /// Brings a set up unless a person did, works, and takes it down if it brought it up.
 fn with(home: Option<&PathBuf>, work: impl FnOnce(&Variables) -> Result<(), String>) -> Result<(), String> {
-    hold_signals();
+    hold_signals()?;
     let (layout, ours) = choose(home)?;
     let begun = std::time::Instant::now();
     let done = up::up(&layout, ours)
@@ -111,26 +111,34 @@ fn variables(text: &str) -> Variables {
 /// The command that runs, and whether a signal came before it.
 static AT_WORK: Mutex<(Option<u32>, bool)> = Mutex::new((None, false));
 
-/// From here on the signals that end a program end the command that it runs: this program still has to clean up.
-fn hold_signals() {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    // Threads that are started later hold them, too; children do not: the standard library clears their mask.
-    if signals.thread_block().is_err() {
-        return;
-    }
+/// From here on the signals that end a program end the command that it runs: this program still has to clean up. They are
+/// handled, not blocked: what is blocked stays so in every program that is started.
+fn hold_signals() -> Result<(), String> {
+    let fail = |error: std::io::Error| format!("signals cannot be waited for: {error}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(fail)?;
+    let listen = || -> std::io::Result<[Signal; 3]> {
+        let _within = runtime.enter();
+        Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?])
+    };
+    let [mut interrupt, mut terminate, mut hangup] = listen().map_err(fail)?;
     thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            eprintln!("xtask: {signal}: ending the command, then the engines");
-            let Ok(mut at_work) = AT_WORK.lock() else { return };
-            at_work.1 = true;
-            if let Some(pid) = at_work.0 {
-                processes::end_family(pid);
+        runtime.block_on(async {
+            loop {
+                let name = tokio::select! {
+                    _ = interrupt.recv() => "SIGINT",
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = hangup.recv() => "SIGHUP",
+                };
+                eprintln!("xtask: {name}: ending the command, then the engines");
+                let Ok(mut at_work) = AT_WORK.lock() else { return };
+                at_work.1 = true;
+                if let Some(pid) = at_work.0 {
+                    processes::end_family(pid);
+                }
             }
-        }
+        });
     });
+    Ok(())
 }
 
 /// Runs a command that a signal to this program ends.

@@ -111,7 +111,7 @@ fn podman(layout: &Layout, state: &State, folder: &Path) -> Result<Command, Stri
     let mut command = Command::new("podman");
     command.env_clear();
     configure(layout, state, Engine::Podman, folder)?;
-    arguments(&mut command, layout, Engine::Podman, folder);
+    arguments(&mut command, Engine::Podman, folder);
     serve(&mut command, layout, Engine::Podman);
     Ok(command)
 }
@@ -136,16 +136,16 @@ fn rootless(layout: &Layout, state: &State, folder: &Path) -> Result<Command, St
         "--clear-groups".to_owned(),
         "podman".to_owned(),
     ]);
-    arguments(&mut command, layout, Engine::Rootless, folder);
+    arguments(&mut command, Engine::Rootless, folder);
     serve(&mut command, layout, Engine::Rootless);
     Ok(command)
 }
 
-/// A podman of the set that does something else than serve.
+/// A podman of the set that does something else than serve, for at most half a minute.
 pub(crate) fn podman_of_root(layout: &Layout) -> Command {
-    let mut command = Command::new("podman");
-    command.env_clear();
-    arguments(&mut command, layout, Engine::Podman, &layout.of(Engine::Podman));
+    let mut command = Command::new("timeout");
+    command.env_clear().args(["--kill-after=5", "30", "podman"]);
+    arguments(&mut command, Engine::Podman, &layout.of(Engine::Podman));
     command
 }
 
@@ -153,7 +153,7 @@ fn serve(command: &mut Command, layout: &Layout, engine: Engine) {
     command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", layout.socket(engine).display()));
 }
 
-fn arguments(command: &mut Command, _layout: &Layout, engine: Engine, folder: &Path) {
+fn arguments(command: &mut Command, engine: Engine, folder: &Path) {
     command
         .env("PATH", PATH)
         .env("TMPDIR", folder.join("tmp"))

@@ -19,7 +19,7 @@ pub(crate) fn down(layout: &Layout) -> Result<(), String> {
     }
     let _lock = up::lock(layout)?;
     let state = State::read(layout);
-    if state.is_none() && fs::read_dir(&layout.home).is_ok_and(|mut entries| entries.next().is_some()) {
+    if !layout.state().exists() && fs::read_dir(&layout.home).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(format!("{} was not made by this program: it has no state.json", layout.home.display()));
     }
     let mut wrong = Vec::new();
@@ -33,6 +33,7 @@ pub(crate) fn down(layout: &Layout) -> Result<(), String> {
     });
     note(processes::end_all(layout, PATIENCE));
     sweep::mounts(layout);
+    sweep::runc(layout);
     note(remove(&layout.runtime()));
     if let Some(state) = &state {
         note(filter::clean(layout, state));

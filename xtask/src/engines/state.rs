@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::layout::Layout;
 use super::{filter, processes, sweep};
 
+/// Where runc keeps what it runs for whoever does not say where.
+pub(crate) const RUNC: &str = "/run/runc";
+
 /// Places outside of the set's folder that engines make for all sets in common and cannot be told to make elsewhere.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
     "/etc/docker/key.json",
     "/run/docker",
     "/run/containerd",
@@ -20,12 +23,14 @@ const SHARED: [&str; 9] = [
     "/run/containers",
     "/run/libpod",
     "/var/lib/containers",
-    "/run/runc",
+    "/var/cache/containers",
+    RUNC,
     "/dev/shm/libpod_lock",
 ];
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What another version of this program wrote is read as far as it goes: better to take away most than nothing.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct State {
     /// The process that ends the set when it ends; none when a person brought it up.
     pub(crate) owner: Option<Process>,
@@ -35,8 +40,12 @@ pub(crate) struct State {
     pub(crate) packet_filter: bool,
     /// Of `SHARED`, what was not there.
     pub(crate) absent: Vec<String>,
-    /// Whether there was a folder of named network namespaces, and whether it was mounted.
-    pub(crate) netns: (bool, bool),
+    /// Whether there was a folder of named network namespaces.
+    pub(crate) netns: bool,
+    /// Whether it was mounted.
+    pub(crate) netns_mounted: bool,
+    /// What was in it.
+    pub(crate) netns_names: BTreeSet<String>,
     /// Tables of nftables that were there.
     pub(crate) tables: BTreeSet<String>,
     /// Chains and rules of iptables that were there.
@@ -84,7 +93,9 @@ impl State {
             network,
             packet_filter,
             absent: SHARED.into_iter().filter(|path| !Path::new(path).exists()).map(ToOwned::to_owned).collect(),
-            netns: (Path::new(sweep::NETNS).is_dir(), sweep::is_mount(sweep::NETNS)),
+            netns: Path::new(sweep::NETNS).is_dir(),
+            netns_mounted: sweep::is_mount(sweep::NETNS),
+            netns_names: sweep::named_namespaces(),
             tables: filter::tables(),
             rules: filter::rules(),
             forwarding: fs::read_to_string(FORWARDING).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! What engines leave on the machine outside of processes and the packet filter.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::layout::Layout;
 use super::processes;
-use super::state::State;
+use super::state::{RUNC, State};
 
 /// Unmounts everything below the set's folder, the last first.
 pub(crate) fn mounts(layout: &Layout) {
@@ -78,16 +79,36 @@ pub(crate) fn is_mount(place: &str) -> bool {
     text.lines().any(|line| line.split(' ').nth(4) == Some(place))
 }
 
-/// Takes away the folder of network namespaces where podman made it, unless somebody has one in there.
+pub(crate) fn named_namespaces() -> BTreeSet<String> {
+    let names = fs::read_dir(NETNS).into_iter().flatten().flatten();
+    names.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Takes away network namespaces that podman left, and their folder where podman made it, unless somebody has one in there.
 fn netns(state: &State) {
-    let (was_there, was_mount) = state.netns;
-    let is_empty = fs::read_dir(NETNS).is_ok_and(|mut entries| entries.next().is_none());
-    if is_empty && !was_mount {
+    // Podman's are called so, and no other podman runs.
+    for name in named_namespaces().difference(&state.netns_names).filter(|name| name.starts_with("netns-")) {
+        let place = Path::new(NETNS).join(name);
+        let _ = umount2(&place, MntFlags::MNT_DETACH);
+        drop(fs::remove_file(place));
+    }
+    let is_empty = named_namespaces().is_empty();
+    if is_empty && !state.netns_mounted {
         let _ = umount2(NETNS, MntFlags::empty());
     }
-    if is_empty && !was_there {
+    if is_empty && !state.netns {
         // It fails for a folder that has got something in it meanwhile, as it should.
         drop(fs::remove_dir(NETNS));
+    }
+}
+
+/// Removes runc's notes of containers that it could not be asked to remove.
+pub(crate) fn runc(layout: &Layout) {
+    for container in fs::read_dir(RUNC).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let notes = fs::read_to_string(container.join("state.json")).unwrap_or_default();
+        if layout.is_named_in(&notes) {
+            drop(fs::remove_dir_all(container));
+        }
     }
 }
 
@@ -98,7 +119,10 @@ pub(crate) fn shared(layout: &Layout, state: &State) {
     }
     netns(state);
     for place in state.absent.iter().map(Path::new) {
-        if place.is_dir() {
+        if place == Path::new(RUNC) {
+            // Only when it is empty: it may also be used without an engine.
+            drop(fs::remove_dir(place));
+        } else if place.is_dir() {
             drop(fs::remove_dir_all(place));
         } else {
             drop(fs::remove_file(place));

@@ -49,7 +49,7 @@ pub(crate) fn up(layout: &Layout, owned: bool) -> Result<(), String> {
         let begun = Engine::ALL.map(|engine| scope.spawn(move || start(engine)));
         begun.map(|thread| thread.join().unwrap_or_else(|_| Err("the thread that starts it died".to_owned())))
     });
-    docker.and(podman)?;
+    docker.and(podman).map_err(|why| format!("{why}\ncargo xtask engines down takes away what did come up"))?;
     if let Err(why) = &rootless {
         eprintln!("xtask: podman of an ordinary user does not run here: {why}");
     }

@@ -32,9 +32,9 @@ impl World {
             eprintln!("SKIPPED {test}: it needs root and container engines (cargo xtask test installs them)");
             return None;
         }
-        // Who is process 1 waits for all that lose their parents. `/run` and `/opt` are this world's alone, because engines
+        // Who is process 1 waits for all that lose their parents. `/run`, `/opt` and `/var/cache` are this world's alone, because engines
         // share places there.
-        let script = "while umount /run/netns 2> /dev/null; do :; done; mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && ip link set lo up && echo ready && \
+        let script = "while umount /run/netns 2> /dev/null; do :; done; mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /var/cache && ip link set lo up && echo ready && \
                       exec catatonit -P";
         let mut holder = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", script])
@@ -190,31 +190,39 @@ pub(crate) struct Snapshot {
     interfaces: BTreeSet<String>,
     packet_filter: String,
     processes: BTreeSet<String>,
-    run: BTreeSet<String>,
+    files: BTreeSet<String>,
 }
 
 impl Snapshot {
     pub(crate) fn of(world: &World) -> Self {
         // Behind the ids, which are given anew.
         let mounts = world.run("cat", &["/proc/self/mountinfo"]);
-        let mounts = mounts.lines().filter_map(|line| line.splitn(4, ' ').nth(3).map(ToOwned::to_owned)).collect();
+        let mounts = mounts.lines().filter_map(|line| line.splitn(4, ' ').nth(3).map(ToOwned::to_owned));
+        // Those of another set, which were here when this world was made, go when that set lets go of them.
+        let mounts = mounts.filter(|line| !line.contains(" /var/cache/") && !line.contains(" /tmp/")).collect();
         let links = world.run("ip", &["-o", "link"]);
         Self {
             mounts,
             interfaces: links.lines().filter_map(|line| line.split(": ").nth(1).map(ToOwned::to_owned)).collect(),
             packet_filter: world.run("nft", &["list", "ruleset"]),
             processes: world.processes().into_iter().map(|(_, name, command)| format!("{name} {command}")).collect(),
-            run: world.run("find", &["/run", "/opt"]).lines().map(ToOwned::to_owned).collect(),
+            files: world.run("find", &["/run", "/opt", "/var/cache"]).lines().map(ToOwned::to_owned).collect(),
         }
     }
 
     /// Part by part, for a message that can be read.
     pub(crate) fn assert_same(&self, after: &Self) {
-        assert_eq!(self.processes, after.processes);
-        assert_eq!(self.mounts, after.mounts);
-        assert_eq!(self.interfaces, after.interfaces);
+        for (what, before, after) in [
+            ("processes", &self.processes, &after.processes),
+            ("mounts", &self.mounts, &after.mounts),
+            ("interfaces", &self.interfaces, &after.interfaces),
+            ("files", &self.files, &after.files),
+        ] {
+            let left: Vec<&String> = after.difference(before).collect();
+            let missing: Vec<&String> = before.difference(after).collect();
+            assert!(left.is_empty() && missing.is_empty(), "{what}: left {left:#?}, missing {missing:#?}");
+        }
         assert_eq!(self.packet_filter, after.packet_filter);
-        assert_eq!(self.run, after.run);
     }
 }
 

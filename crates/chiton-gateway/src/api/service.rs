@@ -52,7 +52,7 @@ impl Api {
         self.engine.get(&selector, all).await
     }
 
-    /// A sandbox as callers see it: with what is wrong with its agent.
+    /// A sandbox as callers see it: with what is wrong with its agent and its driver.
     pub(super) fn shown(&self, view: &SandboxView) -> wire::Sandbox {
         let mut shown = super::convert::sandbox(view);
         if view.record.phase == SandboxPhase::Ready
@@ -65,6 +65,17 @@ impl Api {
                 reason: trouble.reason().to_owned(),
                 message: trouble.to_string(),
                 last_transition: trouble.since(),
+            }));
+        }
+        if !matches!(view.record.phase, SandboxPhase::Error | SandboxPhase::Deleted)
+            && let Some(unreachable) = self.engine.unreachable_driver(&view.record.driver)
+        {
+            shown.conditions.push(super::convert::condition(&Condition {
+                kind: "DriverUnreachable".to_owned(),
+                status: ConditionStatus::True,
+                reason: "Unavailable".to_owned(),
+                message: format!("the phase is the last one known: {}", unreachable.error),
+                last_transition: unreachable.since,
             }));
         }
         shown

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use chiton_lifecycle::extension::ConfigIssue;
 use chiton_lifecycle::policy::Policy;
-use chiton_lifecycle::{ExtensionConfig, Missing};
+use chiton_lifecycle::{EngineConfig, ExtensionConfig, Missing};
 use chiton_model::ExtensionName;
 use serde_json::{Value, json};
 
 use super::drivers;
 use super::error::{Origin, join};
+use super::gateway::SHORTEST_INTERVAL;
 use super::policy;
 use super::reader::{Field, Notes, Section};
 use super::shape::unknown_name;
@@ -22,6 +23,7 @@ pub(super) fn compute(root: &Section<'_>, catalog: &dyn Catalog, notes: &mut Not
     let drivers = drivers::drivers(&section, catalog, notes);
     let missing = section.choice(notes, "missing", &[("refuse", Missing::Refuse), ("hold", Missing::Hold)]);
     let drain = section.duration(notes, "drain", Duration::from_mins(1), Duration::ZERO);
+    let late_effects = section.duration(notes, "late_effects", EngineConfig::LATE_EFFECTS, SHORTEST_INTERVAL);
     let chain = chain(&section, catalog, notes);
     let documents = documents(&section, &chain, catalog, notes);
     let mut policies = policy::policies(&section, &chain_names(&chain), catalog, notes);
@@ -34,7 +36,7 @@ pub(super) fn compute(root: &Section<'_>, catalog: &dyn Catalog, notes: &mut Not
         })
         .collect();
     let other_policies: BTreeMap<ExtensionName, Policy> = policies;
-    Some(ComputeConfig { drivers: drivers?, extensions, other_policies, missing, drain })
+    Some(ComputeConfig { drivers: drivers?, extensions, other_policies, missing, drain, late_effects })
 }
 
 fn chain_names(chain: &[(ExtensionName, Origin)]) -> Vec<ExtensionName> {

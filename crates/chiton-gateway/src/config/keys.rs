@@ -65,6 +65,7 @@ pub(super) const KEYS: &[Key] = &[
     with_env("compute.extensions", Shape::Texts, "CHITON_COMPUTE_EXTENSIONS"),
     with_env("compute.missing", Shape::Text, "CHITON_COMPUTE_MISSING"),
     with_env("compute.drain", Shape::Span, "CHITON_COMPUTE_DRAIN"),
+    with_env("compute.late_effects", Shape::Span, "CHITON_COMPUTE_LATE_EFFECTS"),
     key("compute.driver", Shape::Section),
     key("compute.driver.*", Shape::Free),
     key("compute.extension", Shape::Section),

@@ -66,6 +66,7 @@ impl Config {
         engine.other_policies.clone_from(&self.compute.other_policies);
         engine.missing = self.compute.missing;
         engine.drain = self.compute.drain;
+        engine.late_effects = self.compute.late_effects;
         engine.reconcile_every = self.reconcile_interval;
         engine.sweep_every = self.sweep_interval;
         engine.sweep_grace = self.sweep_grace;
@@ -123,6 +124,8 @@ pub struct ComputeConfig {
     pub missing: Missing,
     /// How long a shutdown waits for running operations.
     pub drain: Duration,
+    /// How long a create or start whose answer was lost may land late on a platform that works by itself.
+    pub late_effects: Duration,
 }
 
 /// Which drivers run.

@@ -104,7 +104,7 @@ impl Archive {
             Ok(Layer { digest: *diff_id, size, diff_id: *diff_id })
         });
         let layers = layers.collect::<Result<_>>()?;
-        checked(Described { digest: Digest::of(&bytes), layers, config: config.run }, limits)
+        checked(Described { digest: Digest::of(&bytes), layers, config: config.run, document: bytes }, limits)
     }
 
     /// The bytes of a layer as they are stored.

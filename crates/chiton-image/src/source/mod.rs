@@ -51,6 +51,8 @@ pub(crate) struct Described {
     pub(crate) digest: Digest,
     pub(crate) layers: Vec<Layer>,
     pub(crate) config: ImageConfig,
+    /// The config's bytes.
+    pub(crate) document: Vec<u8>,
 }
 
 /// From a manifest or index to what it describes. `document` fetches one by its descriptor; what it returns is checked
@@ -86,7 +88,7 @@ pub(crate) fn describe(
         .zip(&config.diff_ids)
         .map(|(layer, diff_id)| Layer { digest: layer.digest, size: layer.size, diff_id: *diff_id })
         .collect();
-    checked(Described { digest, layers, config: config.run }, limits)
+    checked(Described { digest, layers, config: config.run, document: bytes }, limits)
 }
 
 /// Checks an image against the operator's limits.

@@ -35,7 +35,7 @@ impl<'a> Meter<'a> {
         Self { tell, bytes: AtomicU64::new(0), told: AtomicU64::new(0), of }
     }
 
-    fn add(&self, more: u64) {
+    pub(super) fn add(&self, more: u64) {
         let bytes = self.bytes.fetch_add(more, Ordering::Relaxed) + more;
         let told = self.told.load(Ordering::Relaxed);
         if bytes >= self.of || bytes - told.min(bytes) >= REPORT {

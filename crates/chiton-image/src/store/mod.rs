@@ -11,6 +11,7 @@
 //! folder, which the kernel drops with the process: what is in `tmp` without a lock is nobody's.
 
 mod blobs;
+mod export;
 mod gc;
 mod layers;
 mod records;
@@ -172,7 +173,7 @@ impl Images {
                 self.inner.ask(at, &name, *digest, Instant::now() + within)?
             }
         };
-        let Described { digest, layers, config } = found;
+        let Described { digest, layers, config, .. } = found;
         Ok((Pinned { reference, digest, layers }, config))
     }
 

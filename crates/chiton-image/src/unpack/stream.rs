@@ -44,7 +44,7 @@ enum Plain<R: Read> {
 }
 
 /// A layer's archive, decompressed, hashed and limited.
-pub(super) struct Unpacked<R: Read> {
+pub(crate) struct Unpacked<R: Read> {
     plain: Plain<BufReader<Hashing<R>>>,
     hash: Sha256,
     bytes: u64,
@@ -55,12 +55,12 @@ pub(super) struct Unpacked<R: Read> {
 const ZSTD_WINDOW: u32 = 27;
 
 impl<R: Read> Unpacked<R> {
-    pub(super) fn new(stored: R, limits: &Limits, cancel: &Cancel) -> io::Result<Self> {
+    pub(crate) fn new(stored: R, limits: &Limits, cancel: &Cancel) -> io::Result<Self> {
         let mut reader = BufReader::with_capacity(128 * 1024, Hashing::new(stored, cancel.clone()));
         let first = io::BufRead::fill_buf(&mut reader)?;
         let plain = if first.starts_with(&[0x1f, 0x8b]) {
             Plain::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(reader)))
-        } else if first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(first) {
+        } else if is_zstd(first) {
             let mut decoder = zstd::Decoder::with_buffer(reader)?;
             decoder.window_log_max(ZSTD_WINDOW)?;
             Plain::Zstd(Box::new(decoder))
@@ -79,7 +79,7 @@ impl<R: Read> Unpacked<R> {
     }
 
     /// Reads what is left; the digests of the layer as it is stored and as it is unpacked, and its unpacked bytes.
-    pub(super) fn finish(mut self) -> io::Result<(Digest, Digest, u64)> {
+    pub(crate) fn finish(mut self) -> io::Result<(Digest, Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;
         let (diff_id, bytes) = (Digest::finish(self.hash), self.bytes);
         let mut reader = match self.plain {
@@ -90,6 +90,11 @@ impl<R: Read> Unpacked<R> {
         io::copy(&mut reader, &mut io::sink())?;
         Ok((reader.into_inner().digest(), diff_id, bytes))
     }
+}
+
+/// Whether these first bytes, at least four, are those of a file compressed with zstd.
+pub(crate) fn is_zstd(first: &[u8]) -> bool {
+    first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(first)
 }
 
 /// Zstandard frames that hold no data, for example an index at the front.

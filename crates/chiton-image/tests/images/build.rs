@@ -13,7 +13,7 @@ pub(crate) fn architecture() -> &'static str {
 }
 
 /// One layer in the making. Names are written as they are, whatever they are.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Layer {
     bytes: Vec<u8>,
 }
@@ -123,7 +123,7 @@ impl Layer {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Packing {
     Plain,
     Gzip,

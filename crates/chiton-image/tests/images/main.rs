@@ -2,6 +2,7 @@
 
 mod build;
 mod common;
+mod export;
 mod gc;
 mod hostile;
 mod kill;

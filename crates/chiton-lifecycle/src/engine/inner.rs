@@ -14,6 +14,7 @@ use super::book::Book;
 use super::chain::Instances;
 use super::durable::Durable;
 use super::permits::Permits;
+use super::reach::Unreachable;
 use super::requests::Gates;
 use super::{Engine, EngineConfig, EngineParts, StartupError};
 use crate::extension::Registry;
@@ -39,7 +40,7 @@ pub(super) struct Inner {
     pub(super) released: Mutex<HashSet<SandboxId>>,
     /// What operations wait for that end in their own time only: shown with the row, stored with nothing.
     pub(super) passing: Mutex<HashMap<SandboxId, Condition>>,
-    /// The installation that each driver talks to, once known.
+    /// The installation that each driver talks to, while its news have not ended since it was asked.
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
     /// Sandboxes and workspaces that nothing may touch, and why.
     pub(super) held: Mutex<HashMap<Subject, String>>,
@@ -53,6 +54,8 @@ pub(super) struct Inner {
     pub(super) suspects: Mutex<BTreeMap<String, u64>>,
     /// Drivers whose first snapshot has not arrived.
     pub(super) unlisted: Mutex<BTreeSet<DriverId>>,
+    /// Drivers that cannot be asked.
+    pub(super) unreachable: Mutex<BTreeMap<DriverId, Unreachable>>,
     /// Set at shutdown: nothing new begins.
     pub(super) stopping: AtomicBool,
     /// Ends background work.
@@ -111,6 +114,7 @@ impl Engine {
             gates: Gates::default(),
             suspects: Mutex::default(),
             unlisted: Mutex::new(unlisted),
+            unreachable: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: CancelToken::new(),
         };
@@ -171,7 +175,7 @@ impl Inner {
         })
     }
 
-    /// The installation that a driver talks to: asked once, then remembered for this process.
+    /// The installation that a driver talks to: asked once, then remembered until its news end.
     pub(super) async fn backend(&self, id: &DriverId) -> Result<BackendId, Error> {
         if let Some(backend) = self.backends.lock().get(id) {
             return Ok(backend.clone());

@@ -26,6 +26,7 @@ mod permits;
 mod pieces;
 mod prepare;
 mod query;
+mod reach;
 mod reconcile;
 mod recovery;
 mod requests;
@@ -45,6 +46,7 @@ pub use orphans::{Orphan, OrphanVerdict};
 pub use parts::{Accepted, CreateRequest, EngineConfig, EngineParts, ExtensionConfig, Missing, Request, StartupError};
 pub use prepare::Preview;
 pub use query::{ExtensionInfo, SandboxPage, SandboxView, Selector};
+pub use reach::Unreachable;
 pub use sweep::SweepReport;
 pub use volumes::VolumeView;
 

@@ -15,6 +15,9 @@ use super::outcome::{Reported, exit_of};
 use crate::journal::{SandboxQuery, Subject};
 use crate::runtime::LifecycleEvent;
 
+/// How long a driver is left alone at most before it is asked again whether it can be reached.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 impl Inner {
     /// Watches one driver for ever; a stream that ends is begun anew.
     pub(super) async fn watch_driver(self: Arc<Self>, id: DriverId) {
@@ -47,6 +50,7 @@ impl Inner {
                     DriverEvent::SnapshotEnd => {
                         pause = Duration::from_millis(100);
                         self.unlisted.lock().remove(&id);
+                        self.news_began(&id).await;
                         if let Some(seen) = seen.take() {
                             self.missing(&id, &seen).await;
                         }
@@ -54,9 +58,14 @@ impl Inner {
                 }
             }
             self.unlisted.lock().insert(id.clone());
-            tracing::warn!(driver = %id, ?pause, "the driver's news ended; watching anew");
+            if self.unreachable_for_now(&id) {
+                tracing::debug!(driver = %id, ?pause, "there are no news of the driver; watching anew");
+            } else {
+                tracing::warn!(driver = %id, ?pause, "the driver's news ended; watching anew");
+            }
+            self.news_ended(&id).await;
             within(&*self.world.clock, pause, self.stop.cancelled()).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -135,9 +144,17 @@ impl Inner {
     /// After a snapshot: a Ready sandbox that the driver does not have has exited.
     async fn missing(self: &Arc<Self>, driver: &DriverId, seen: &HashSet<SandboxId>) {
         let Ok(rows) = self.journal.sandboxes(&SandboxQuery::default()).await else { return };
+        let rows = rows
+            .into_iter()
+            .filter(|row| row.driver == *driver && row.phase == SandboxPhase::Ready && !seen.contains(&row.id));
         for row in rows {
-            if row.driver == *driver && row.phase == SandboxPhase::Ready && !seen.contains(&row.id) {
+            // A driver that does not answer now has ended its news, too; they begin anew.
+            let Ok(backend) = self.backend(driver).await else { return };
+            if row.backend == backend {
                 self.vanished(driver, &row.id).await;
+            } else {
+                tracing::warn!(%driver, sandbox = %row.id, now = %backend, made_on = %row.backend,
+                    "another installation of the platform answers, which says nothing about this sandbox");
             }
         }
     }

@@ -55,6 +55,9 @@ pub struct EngineConfig {
     pub sweep_every: Duration,
     /// How long something without an owner must have been so before a sweep may touch it.
     pub sweep_grace: Duration,
+    /// How long a create or start whose answer never came may still land on a platform that works by itself (rule 5a).
+    /// The default is at least as long as such a call may take; a shorter one is taken as it is.
+    pub late_effects: Duration,
     /// How long a failed create's row is kept.
     pub keep_errors: Duration,
     /// How long request ids are remembered.
@@ -62,6 +65,9 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// The default of `late_effects`.
+    pub const LATE_EFFECTS: Duration = Duration::from_mins(10);
+
     /// Defaults of the design, with this driver as the only one.
     pub fn new(default_driver: DriverId) -> Self {
         Self {
@@ -74,6 +80,7 @@ impl EngineConfig {
             reconcile_every: Duration::from_mins(5),
             sweep_every: Duration::from_mins(5),
             sweep_grace: Duration::from_mins(10),
+            late_effects: Self::LATE_EFFECTS,
             keep_errors: Duration::from_hours(24),
             keep_requests: Duration::from_hours(24),
         }

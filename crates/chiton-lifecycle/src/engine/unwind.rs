@@ -8,6 +8,7 @@ use std::time::Duration;
 use chiton_driver::{CallError, Locality};
 use chiton_model::{CreateFailure, Error, Phase, SandboxPhase, StopReason};
 
+use super::EngineConfig;
 use super::admit::CancelCause;
 use super::cleanup::Why;
 use super::hooks::within;
@@ -17,8 +18,6 @@ use crate::journal::{DriverCall, OperationOutcome, StepKey, StepStatus};
 
 /// How often an unconfirmed stop is tried before the delete makes it moot.
 const STOP_ATTEMPTS: u32 = 3;
-/// How long a create or start that a remote platform may still be working on can land late.
-const LATE: Duration = Duration::from_mins(10);
 
 impl Run {
     /// Undoes a create, and stores why.
@@ -135,7 +134,9 @@ impl Run {
         if self.driver.capabilities().locality != Locality::Remote || !calls.iter().any(unknown) {
             return None;
         }
-        let window = self.driver.deadlines().act.max(LATE);
+        let late = self.inner.config.late_effects;
+        // The call's own time is part of it, unless the operator has said that the platform is never as slow.
+        let window = if late < EngineConfig::LATE_EFFECTS { late } else { self.driver.deadlines().act.max(late) };
         let age = self.inner.world.clock.since_boot().saturating_sub(self.making_began);
         window.checked_sub(age).filter(|left| !left.is_zero())
     }
@@ -145,12 +146,15 @@ impl Run {
         let (driver, id, deadline) = (Arc::clone(&self.driver), self.sandbox.id.clone(), self.driver.deadlines().act);
         let mut attempt = 0;
         loop {
+            let mut longest = Duration::MAX;
             match self.absent_once(&driver, &id, deadline).await {
                 // A remote platform may finish a create whose answer never came, after it said that there is nothing
                 // (rule 5a).
                 Ok(()) => match self.may_land(&[DriverCall::Create]) {
                     None => break,
                     Some(left) => {
+                        // Not beyond the moment at which it is certain.
+                        longest = left;
                         tracing::info!(sandbox = %id, ?left, "its create may still land; deleting again until it cannot");
                         let message = format!("nothing of it is there; its create may still land for {left:.0?}");
                         self.passing("DeletePending", "CreateMayLand", message);
@@ -162,7 +166,7 @@ impl Run {
                 }
             }
             attempt += 1;
-            let pause = backoff(&self.inner.world, attempt);
+            let pause = backoff(&self.inner.world, attempt).min(longest);
             within(&*self.inner.world.clock, pause, self.inner.stop.cancelled()).await;
             if self.inner.stop.is_cancelled() {
                 // The process ends: the operation stays open and recovery goes on from here.

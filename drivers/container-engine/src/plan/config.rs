@@ -60,6 +60,9 @@ impl DriverConfig {
         }
         // Each key by itself, so that an error can say which it is about.
         for (key, value) in object {
+            if value.is_null() {
+                return Err(no_value(&format!("driver_config.{key}"), key));
+            }
             let single = serde_json::json!({ key: value });
             serde_json::from_value::<Self>(single).map_err(|error| {
                 Error::invalid(
@@ -128,12 +131,19 @@ fn unknown(field: &str, whose: &str, key: &str, known: &[&str]) -> Error {
     })
 }
 
+fn no_value(field: &str, key: &str) -> Error {
+    Error::invalid(field, format!("{key} has no value")).cure("give it one, or leave it out")
+}
+
 fn known_mount(field: &str, mount: &Value) -> Result<(), Error> {
     let Some(object) = mount.as_object() else {
         return Err(Error::invalid(field, "a mount is a table").cure("write { type = \"tmpfs\", target = \"/tmp\" }"));
     };
     if let Some(key) = object.keys().find(|key| !MOUNT_KEYS.contains(&key.as_str())) {
         return Err(unknown(&format!("{field}.{key}"), "a mount", key, &MOUNT_KEYS));
+    }
+    if let Some((key, _)) = object.iter().find(|(_, value)| value.is_null()) {
+        return Err(no_value(&format!("{field}.{key}"), key));
     }
     let named = object.get("type").and_then(Value::as_str);
     if !named.is_some_and(|name| MOUNT_TYPES.contains(&name)) {

@@ -48,7 +48,14 @@ impl Host {
     /// What a name means now.
     pub(crate) fn resolve_image(&self, reference: &str) -> Result<(Pinned, ImageConfig), Error> {
         let images = self.images().map_err(CallError::into_error)?;
-        Ok(images.resolve(reference, RESOLVE)?)
+        images.resolve(reference, RESOLVE).map_err(|error| {
+            let mut error = Error::from(error);
+            // A registry's error is about the registry; the request named an image.
+            if !error.message.contains(reference) {
+                error.message = format!("image {reference:?}: {}", error.message);
+            }
+            error
+        })
     }
 
     /// Hands the plan's image over to the sandbox that `record` makes known.

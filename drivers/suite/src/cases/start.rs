@@ -72,14 +72,14 @@ pub(crate) async fn keeps_files(stage: Arc<Stage>) -> Verdict {
     watch.snapshot().await?;
     let call = again(&call);
     life.start(&call).await?;
-    equal("the second start's exit code", &watch.exit_of(&call).await?.code, &Some(3))?;
+    equal("the second start's exit code", &watch.exit_of(&life, &call).await?.code, &Some(3))?;
     // A third, by a driver value that knows nothing of the others.
     let next = stage.life().await?;
     let mut watch = next.watch();
     watch.snapshot().await?;
     let call = again(&call);
     next.start(&call).await?;
-    equal("the third start's exit code", &watch.exit_of(&call).await?.code, &Some(3))?;
+    equal("the third start's exit code", &watch.exit_of(&next, &call).await?.code, &Some(3))?;
     next.delete(&id).await?;
     stage.nothing_left().await
 }

@@ -120,7 +120,8 @@ fn a_start_that_may_still_land_has_all_that_a_stopped_sandbox_has() {
     all.push(found(Life::There, "container chiton-s-a of s-a (exited)"));
     assert_eq!(wrong(&view(rows(), all.clone())), [""; 0]);
     all.push(found(Life::Running, "container chiton-s-a of s-a (running)"));
-    assert_eq!(wrong(&view(rows(), all)), ["nobody owns container chiton-s-a of s-a (running)"]);
+    assert_eq!(wrong(&view(rows(), all.clone())), ["nobody owns container chiton-s-a of s-a (running)"]);
+    assert_eq!(wrong(&view(vec![late("s-a", "Starting", "AgentMayCall")], all)), [""; 0]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn configs_that_make_no_sense_are_refused_with_every_error_at_its_line() {
             "[compute.extension.\"address-lease\"]\nrange = \"10.0.0.9-10.0.0.1\"\nfolder = \"leases\"\n",
         ),
         ("reserved label", "[compute.extension.\"fleet-labels\"]\nlabels = { \"chiton.dev/x\" = \"1\" }\n"),
-        ("unknown driver", "[compute]\ndrivers = [\"docker\"]\n"),
+        ("unknown driver", "[compute]\ndrivers = [\"firecracker\"]\n"),
         ("unknown key of a driver", "[compute.driver.oci]\nhost_imgae = true\n"),
         ("too long a grace", "[compute.driver.oci]\nstop_grace_seconds = 400\n"),
         ("zero deadline", "[compute.policy.\"noop\"]\ndeadline = \"0s\"\n"),
@@ -82,8 +82,8 @@ fn configs_that_make_no_sense_are_refused_with_every_error_at_its_line() {
         error: bad.toml:2: compute.extension.fleet-labels.labels."chiton.dev/x": label "chiton.dev/x" is reserved: keys under "chiton.dev/" are set by the gateway [invalid]
           cure: choose a key without a reserved prefix; to ask for an extension use --extension
         # unknown driver
-        error: bad.toml:2: compute.drivers: unknown driver "docker" [invalid]
-          cure: known: oci, links; a name of your own needs a table [compute.driver.docker] with its kind
+        error: bad.toml:2: compute.drivers: unknown driver "firecracker" [invalid]
+          cure: known: oci, docker, podman, links; a name of your own needs a table [compute.driver.firecracker] with its kind
         # unknown key of a driver
         error: bad.toml:2: compute.driver.oci.host_imgae: unknown field `host_imgae`, expected one of `host_image`, `dir_roots`, `images`, `first_id`, `stop_grace_seconds`, `log_bytes`, `pids`, `memory`, `disk`, `volume_size`, `host_network`, `bridge` [invalid]
           cure: did you mean "host_image"?

@@ -24,10 +24,9 @@ use rand::seq::IndexedRandom as _;
 use tokio::process::Command;
 
 use super::platform::{Found, Life, Platform, entries};
+use crate::engines::{self, GATEWAY, Kind, SANDBOX};
 
-/// Whose a container, network or volume is. The words of the driver, written down anew: what it labels otherwise is a leak.
-const GATEWAY: &str = "chiton.dev/gateway-id";
-const SANDBOX: &str = "chiton.dev/sandbox-id";
+/// The address that it was made with.
 const ADDRESS: &str = "chiton.dev/address";
 
 /// No answer of the engine's takes longer.
@@ -83,19 +82,13 @@ impl Control {
 }
 
 /// The engine.
-pub(super) struct Engine {
+pub(super) struct Containers {
+    engine: engines::Engine,
     driver: &'static str,
-    socket: String,
-    image: String,
     /// The first three numbers of a /24 for the network of its sandboxes.
     subnet: [u8; 3],
     control: Option<Control>,
     api: Docker,
-}
-
-fn variable(name: &str) -> Result<String, String> {
-    env::var(name)
-        .map_err(|_| format!("{name} is not set; run it by cargo xtask crash, or: eval \"$(cargo xtask engines up)\""))
 }
 
 /// A network that this machine has no route to.
@@ -120,19 +113,21 @@ fn free_subnet() -> [u8; 3] {
     }
 }
 
-impl Engine {
-    pub(super) fn from_environment(driver: &str, kills_engine: bool) -> Result<Self, String> {
-        let (driver, socket) =
-            if driver == "docker" { ("docker", "ENGINES_DOCKER") } else { ("podman", "ENGINES_PODMAN") };
-        let socket = variable(socket)?;
-        let api = Docker::connect_with_unix(&socket, ANSWER.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|error| format!("{socket}: {error}"))?;
+impl Containers {
+    pub(super) fn from_environment(kind: Kind, kills_engine: bool) -> Result<Self, String> {
+        let engine = engines::Engine::from_environment(kind)?;
+        let address = engine.socket.to_string_lossy();
+        let api = Docker::connect_with_unix(&address, ANSWER.as_secs(), API_DEFAULT_VERSION)
+            .map_err(|error| format!("{address}: {error}"))?;
+        let place = |name: &str| {
+            let place = env::var_os(name).ok_or_else(|| format!("{name} is not set (cargo xtask engines up)"));
+            place.map(PathBuf::from)
+        };
         let control = || -> Result<Control, String> {
-            let (program, home) = (variable("ENGINES_CONTROL")?.into(), variable("ENGINES_DIR")?.into());
-            Ok(Control { program, home, engine: driver })
+            Ok(Control { program: place("ENGINES_CONTROL")?, home: place("ENGINES_DIR")?, engine: kind.name() })
         };
         let control = kills_engine.then(control).transpose()?;
-        Ok(Self { driver, socket, image: variable("ENGINES_IMAGE")?, subnet: free_subnet(), control, api })
+        Ok(Self { engine, driver: kind.name(), subnet: free_subnet(), control, api })
     }
 
     fn filters(gateway_id: &str) -> HashMap<&'static str, Vec<String>> {
@@ -188,7 +183,7 @@ fn found(container: &ContainerSummary) -> Found {
 }
 
 #[async_trait]
-impl Platform for Engine {
+impl Platform for Containers {
     fn id(&self) -> &'static str {
         self.driver
     }
@@ -198,19 +193,9 @@ impl Platform for Engine {
     }
 
     fn config(&self) -> String {
-        let Self { driver, socket, image, subnet: [a, b, c], .. } = self;
-        // Podman's own limits are higher than everybody may give.
-        format!(
-            r#"[compute.driver.{driver}]
-socket = "{socket}"
-default_image = "{image}"
-pull = "never"
-stop_grace_seconds = 1
-ulimits = {{ nofile = "1024:1024", nproc = "1024:1024" }}
-[compute.driver.{driver}.bridge]
-subnet = "{a}.{b}.{c}.0/24"
-"#
-        )
+        let Self { engine, driver, subnet: [a, b, c], .. } = self;
+        let block = engine.block(&engine.socket);
+        format!("{block}pull = \"never\"\n[compute.driver.{driver}.bridge]\nsubnet = \"{a}.{b}.{c}.0/24\"\n")
     }
 
     fn range(&self) -> String {

@@ -1,0 +1,123 @@
+//! The main process's output.
+
+use std::sync::Arc;
+
+use chiton_driver::{CallError, Feature, LogOptions};
+use chiton_model::ErrorKind;
+use futures::StreamExt as _;
+
+use crate::life::{Life, failed};
+use crate::stage::{Stage, sandbox_id};
+use crate::verdict::{Failure, Verdict, ensure, equal};
+
+async fn kept(stage: &Stage) -> Verdict<Arc<Life>> {
+    let life = stage.life().await?;
+    life.needs(Feature::Logs)?;
+    Ok(life)
+}
+
+pub(crate) async fn streams_are_told_apart(stage: Arc<Stage>) -> Verdict {
+    let life = kept(&stage).await?;
+    let (_, output) = life.run(&life.script("echo out; echo err >&2; printf 'no end'")).await?;
+    equal("standard output", &output.text(), &"out\nno end".to_owned())?;
+    equal("standard error", &String::from_utf8_lossy(&output.stderr).into_owned(), &"err\n".to_owned())?;
+    stage.nothing_left().await
+}
+
+pub(crate) async fn tail_and_since_choose(stage: Arc<Stage>) -> Verdict {
+    let life = kept(&stage).await?;
+    let id = sandbox_id()?;
+    life.launched(&life.script("echo a; sleep 0.3; echo b; sleep 0.3; echo c"), &id).await?;
+    let (_, all) = life.ending(&id).await?;
+    equal("the whole log", &all.text(), &"a\nb\nc\n".to_owned())?;
+    // Read again, also by the next life: nothing was used up.
+    let next = stage.life().await?;
+    let whole = LogOptions::default();
+    equal("the whole log, read again", &next.read(&id, whole.clone()).await?.text(), &"a\nb\nc\n".to_owned())?;
+    for (lines, wanted) in [(0, ""), (1, "c\n"), (2, "b\nc\n"), (100, "a\nb\nc\n")] {
+        let tail = LogOptions { tail: Some(lines), ..whole.clone() };
+        equal(&format!("the last {lines} lines"), &next.read(&id, tail).await?.text(), &wanted.to_owned())?;
+    }
+    let stream = next.look("logs", next.driver.logs(&id, whole.clone())).await?;
+    let stream = stream.map_err(|error| Failure::Call { call: "logs".to_owned(), error })?;
+    let times: Vec<_> = stream.filter_map(|chunk| async { Some(chunk.ok()?.at) }).collect().await;
+    equal("how many pieces there are", &times.len(), &3)?;
+    ensure(times.is_sorted(), "the times of pieces", "in order", format!("{times:?}"))?;
+    let since = LogOptions { since: Some(times[1]), ..whole };
+    equal("what was written since the second piece", &next.read(&id, since).await?.text(), &"b\nc\n".to_owned())?;
+    next.delete(&id).await?;
+    stage.nothing_left().await
+}
+
+pub(crate) async fn follow_ends_with_the_process(stage: Arc<Stage>) -> Verdict {
+    let life = kept(&stage).await?;
+    let id = sandbox_id()?;
+    let script = "echo first; trap 'echo last; exit 0' TERM; while :; do sleep 0.05; done";
+    life.launched(&life.script(script), &id).await?;
+    life.said(&id, "first").await?;
+    // Two followers, and one that starts from the end.
+    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let end = LogOptions { tail: Some(0), ..follow.clone() };
+    let (whole, also, rest, stopped) =
+        tokio::join!(life.read(&id, follow.clone()), life.read(&id, follow), life.read(&id, end), async {
+            // Once the followers have what is there; which of them is first is no matter.
+            life.said(&id, "first").await?;
+            life.stop(&id).await
+        });
+    stopped?;
+    equal("what a follower got", &whole?.text(), &"first\nlast\n".to_owned())?;
+    equal("what another follower got", &also?.text(), &"first\nlast\n".to_owned())?;
+    let rest = rest?.text();
+    ensure(rest == "last\n" || rest == "first\nlast\n", "what a late follower got", "the last line", rest)?;
+    life.delete(&id).await?;
+    stage.nothing_left().await
+}
+
+pub(crate) async fn bytes_are_as_they_were(stage: Arc<Stage>) -> Verdict {
+    let life = kept(&stage).await?;
+    let script = "printf '\\000\\001\\002\\377\\376\\r\\n\\033[0m\\200'; printf '\\303' ; printf '\\274\\n'";
+    let (_, output) = life.run(&life.script(script)).await?;
+    let wanted = b"\x00\x01\x02\xff\xfe\r\n\x1b[0m\x80\xc3\xbc\n";
+    equal("binary output", &output.stdout, &wanted.to_vec())?;
+    // A line that is longer than any buffer.
+    let (_, output) = life.run(&life.script("head -c 300000 /dev/zero | tr '\\000' x; echo; echo end")).await?;
+    let text = output.text();
+    equal("the length of a long line and what follows", &text.len(), &(300_000 + 1 + 4))?;
+    ensure(text.ends_with("x\nend\n"), "a long line", "whole", text.len())?;
+    stage.nothing_left().await
+}
+
+pub(crate) async fn large_output_is_bounded(stage: Arc<Stage>) -> Verdict {
+    let life = kept(&stage).await?;
+    let id = sandbox_id()?;
+    // 64 MiB in lines of 64 bytes; a full log must not stop the process.
+    let line = "0123456789abcdef".repeat(4);
+    let line = &line[..63];
+    let script = format!("yes {line} | head -n 1048576; echo the very end");
+    life.launched(&life.script(&script), &id).await?;
+    equal("the exit code of who writes much", &life.exit(&id).await?.code, &Some(0))?;
+    let output = life.read(&id, LogOptions::default()).await?;
+    let written = 64 * 1_048_576 + 13;
+    ensure(output.stdout.len() < written, "what is kept of 64 MiB", "less", output.stdout.len())?;
+    ensure(output.stdout.ends_with(b"the very end\n"), "what is kept", "the end of it", output.stdout.len())?;
+    let tail = LogOptions { tail: Some(1), ..LogOptions::default() };
+    equal("the last line", &life.read(&id, tail).await?.text(), &"the very end\n".to_owned())?;
+    life.delete(&id).await?;
+    stage.nothing_left().await
+}
+
+pub(crate) async fn of_nothing_are_an_error(stage: Arc<Stage>) -> Verdict {
+    let life = kept(&stage).await?;
+    let id = sandbox_id()?;
+    let logs = life.look("logs", life.driver.logs(&id, LogOptions::default())).await?;
+    let error = failed("the log of what is not there", logs.map(drop))?;
+    let absent = matches!(&error, CallError::NotRun(error) if error.kind == ErrorKind::NotFound);
+    ensure(absent, "the log of what is not there", "NotRun, not_found", format!("{error:?}"))?;
+    // Made and never started: there is a log, and nothing is in it.
+    if life.driver.capabilities().two_phase_start() {
+        life.create(&life.call(&life.sleeper(), &id).await?).await?;
+        equal("the log before the start", &life.read(&id, LogOptions::default()).await?.stdout, &Vec::new())?;
+        life.delete(&id).await?;
+    }
+    stage.nothing_left().await
+}
