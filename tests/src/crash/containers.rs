@@ -1,7 +1,6 @@
 //! Containers of a container engine: found by its API, never by what the driver says; killed by hand, and the engine with
 //! them.
 
-use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::io::{Read as _, Seek as _};
@@ -11,16 +10,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
-use bollard::query_parameters::{
-    KillContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-};
-use bollard::{API_DEFAULT_VERSION, Docker};
 use chiton_proto::v1 as wire;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
+use serde_json::Value;
 use tokio::process::Command;
 
 use super::platform::{Found, Life, Platform, entries};
@@ -29,8 +23,6 @@ use crate::engines::{self, GATEWAY, Kind, SANDBOX};
 /// The address that it was made with.
 const ADDRESS: &str = "chiton.dev/address";
 
-/// No answer of the engine's takes longer.
-const ANSWER: Duration = Duration::from_secs(30);
 /// No order to end or start the engine takes longer.
 const ORDER: Duration = Duration::from_mins(2);
 
@@ -88,7 +80,6 @@ pub(super) struct Containers {
     /// The first three numbers of a /24 for the network of its sandboxes.
     subnet: [u8; 3],
     control: Option<Control>,
-    api: Docker,
 }
 
 /// A network that this machine has no route to.
@@ -116,9 +107,6 @@ fn free_subnet() -> [u8; 3] {
 impl Containers {
     pub(super) fn from_environment(kind: Kind, kills_engine: bool) -> Result<Self, String> {
         let engine = engines::Engine::from_environment(kind)?;
-        let address = engine.socket.to_string_lossy();
-        let api = Docker::connect_with_unix(&address, ANSWER.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|error| format!("{address}: {error}"))?;
         let place = |name: &str| {
             let place = env::var_os(name).ok_or_else(|| format!("{name} is not set (cargo xtask engines up)"));
             place.map(PathBuf::from)
@@ -127,57 +115,39 @@ impl Containers {
             Ok(Control { program: place("ENGINES_CONTROL")?, home: place("ENGINES_DIR")?, engine: kind.name() })
         };
         let control = kills_engine.then(control).transpose()?;
-        Ok(Self { engine, driver: kind.name(), subnet: free_subnet(), control, api })
+        Ok(Self { engine, driver: kind.name(), subnet: free_subnet(), control })
     }
 
-    fn filters(gateway_id: &str) -> HashMap<&'static str, Vec<String>> {
-        HashMap::from([("label", vec![format!("{GATEWAY}={gateway_id}")])])
-    }
-
-    async fn ask<T, E: std::fmt::Display>(
+    /// Asks the engine on a thread that may wait.
+    async fn ask<T: Send + 'static>(
         &self,
-        what: &str,
-        answer: impl Future<Output = Result<T, E>>,
+        ask: impl FnOnce(&engines::Engine) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        match tokio::time::timeout(ANSWER, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(format!("{}: the list of {what}: {error}", self.driver)),
-            Err(_) => Err(format!("{}: no list of {what} within {ANSWER:?}", self.driver)),
-        }
+        let engine = self.engine.clone();
+        let asked = tokio::task::spawn_blocking(move || ask(&engine)).await;
+        asked.map_err(|error| error.to_string())?
     }
 
-    async fn containers(&self, gateway_id: &str) -> Result<Vec<ContainerSummary>, String> {
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&Self::filters(gateway_id)).build();
-        self.ask("containers", self.api.list_containers(Some(options))).await
-    }
-
-    async fn networks(&self, gateway_id: &str) -> Result<Vec<String>, String> {
-        let options = ListNetworksOptionsBuilder::new().filters(&Self::filters(gateway_id)).build();
-        let found = self.ask("networks", self.api.list_networks(Some(options))).await?;
-        Ok(found.into_iter().filter_map(|network| network.name).collect())
-    }
-
-    async fn volume_names(&self, gateway_id: &str) -> Result<Vec<String>, String> {
-        let options = ListVolumesOptionsBuilder::new().filters(&Self::filters(gateway_id)).build();
-        let found = self.ask("volumes", self.api.list_volumes(Some(options))).await?;
-        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+    async fn listed(&self, path: &'static str, gateway_id: &str) -> Result<Vec<Value>, String> {
+        let label = format!("{GATEWAY}={gateway_id}");
+        self.ask(move |engine| engine.listed(path, &label)).await
     }
 }
 
+const CONTAINERS: &str = "/containers/json?all=true";
+
 /// A container as something that was found.
-fn found(container: &ContainerSummary) -> Found {
-    let labels = container.labels.clone().unwrap_or_default();
-    let id = labels.get(SANDBOX).cloned().unwrap_or_default();
-    let runs = matches!(container.state, Some(State::RUNNING | State::PAUSED | State::RESTARTING));
+fn found(container: &Value) -> Found {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (labels, state) = (&container["Labels"], text(&container["State"]));
+    let id = text(&labels[SANDBOX]);
     // What it has on the network, else what it is to have when it starts.
-    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let given = networks.into_iter().flatten().filter_map(|(_, endpoint)| endpoint.ip_address.clone());
-    let address = given.into_iter().find(|address| !address.is_empty()).or_else(|| labels.get(ADDRESS).cloned());
-    let names = container.names.clone().unwrap_or_default().join(", ");
-    let state = container.state.map(|state| state.to_string()).unwrap_or_default();
+    let networks = container["NetworkSettings"]["Networks"].as_object().into_iter().flatten();
+    let given = networks.map(|(_, endpoint)| text(&endpoint["IPAddress"])).find(|address| !address.is_empty());
+    let address = given.or_else(|| labels[ADDRESS].as_str().map(str::to_owned));
     Found {
-        life: if runs { Life::Running } else { Life::There },
-        what: format!("container {names} of {id} ({state})"),
+        life: if ["running", "paused", "restarting"].contains(&&*state) { Life::Running } else { Life::There },
+        what: format!("container {} of {id} ({state})", container["Names"]),
         address: address.map(|address| (address, id)),
     }
 }
@@ -205,7 +175,7 @@ impl Platform for Containers {
     }
 
     fn serves(&self) -> Duration {
-        Duration::from_millis(1500)
+        Duration::from_millis(2500)
     }
 
     fn spec(&self, random: &mut StdRng) -> wire::SandboxSpec {
@@ -238,30 +208,30 @@ impl Platform for Containers {
     }
 
     async fn look(&self, gateway_id: &str, folder: &Path, _gateway: Option<i32>) -> Result<Vec<Found>, String> {
-        let mut all: Vec<Found> = self.containers(gateway_id).await?.iter().map(found).collect();
-        let networks = self.networks(gateway_id).await?.into_iter();
-        all.extend(networks.map(|name| Found::new(Life::Common, format!("network {name}"))));
-        let volumes = self.volume_names(gateway_id).await?.into_iter();
-        all.extend(volumes.map(|name| Found::new(Life::Kept, format!("volume {name}"))));
+        let mut all: Vec<Found> = self.listed(CONTAINERS, gateway_id).await?.iter().map(found).collect();
+        for (list, life, what) in [("/networks", Life::Common, "network"), ("/volumes", Life::Kept, "volume")] {
+            let list = self.listed(list, gateway_id).await?.into_iter();
+            all.extend(list.map(|found| Found::new(life, format!("{what} {}", found["Name"]))));
+        }
         all.extend(entries(&folder.join("data/run/drivers").join(self.driver).join("agent")));
         Ok(all)
     }
 
     async fn harm(&self, gateway_id: &str, _folder: &Path, random: &mut StdRng) -> Option<&'static str> {
-        let containers = self.containers(gateway_id).await.ok()?;
-        let running: Vec<&String> = containers
+        let containers = self.listed(CONTAINERS, gateway_id).await.ok()?;
+        let running: Vec<&str> = containers
             .iter()
-            .filter(|container| container.state == Some(State::RUNNING))
-            .filter_map(|container| container.id.as_ref())
+            .filter(|container| container["State"] == "running")
+            .filter_map(|container| container["Id"].as_str())
             .collect();
         let id = running.choose(random)?;
-        if random.random_ratio(1, 4) {
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            self.ask("removals", self.api.remove_container(id, Some(options))).await.ok()?;
-            return Some("removed");
-        }
-        self.ask("kills", self.api.kill_container(id, None::<KillContainerOptions>)).await.ok()?;
-        Some("container")
+        let (method, path, kind) = if random.random_ratio(1, 4) {
+            ("DELETE", format!("/containers/{id}?force=true&v=true"), "removed")
+        } else {
+            ("POST", format!("/containers/{id}/kill"), "container")
+        };
+        let (status, _) = self.ask(move |engine| engine.ask(method, &path, None)).await.ok()?;
+        (200..300).contains(&status).then_some(kind)
     }
 
     fn control(&self) -> Option<&Control> {
@@ -269,16 +239,12 @@ impl Platform for Containers {
     }
 
     async fn sweep(&self, gateway_id: &str, _folder: &Path) {
-        // What cannot be removed was said to be left already.
-        for id in self.containers(gateway_id).await.unwrap_or_default().into_iter().filter_map(|found| found.id) {
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            drop(self.ask("removals", self.api.remove_container(&id, Some(options))).await);
-        }
-        for name in self.networks(gateway_id).await.unwrap_or_default() {
-            drop(self.ask("removals", self.api.remove_network(&name)).await);
-        }
-        for name in self.volume_names(gateway_id).await.unwrap_or_default() {
-            drop(self.ask("removals", self.api.remove_volume(&name, None::<RemoveVolumeOptions>)).await);
-        }
+        let gateway_id = gateway_id.to_owned();
+        let swept = self.ask(move |engine| {
+            engine.sweep(&gateway_id);
+            Ok(())
+        });
+        // What is left was said already.
+        drop(swept.await);
     }
 }
