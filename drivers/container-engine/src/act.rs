@@ -149,8 +149,9 @@ impl Engine {
         // Absence is looked for, not concluded: a removal that another asked for may be under way.
         while let Some(found) = self.inspect(id).await? {
             let name = names::container(id);
-            let network = found.host_config.and_then(|host| host.network_mode);
-            on_bridge = network == Some(names::network(&self.options, id));
+            // Not by the network's mode: podman says "bridge" of every network that it made.
+            let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            on_bridge = networks.contains_key(&names::network(&self.options, id));
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             let removed = self.client.act("delete the sandbox", deadline, |api| async move {
                 api.remove_container(&name, Some(options)).await
