@@ -26,6 +26,26 @@ impl Engine {
         let busy = self.busy(id);
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
+        let repeated = self.agent_folder(id).exists();
+        let made = self.make(call, &plan, deadline).await;
+        if matches!(made, Err(CallError::NotRun(_))) && !repeated {
+            // Nobody deletes what was never made. What cannot be taken back now is no failure of this call: the network goes
+            // with the next sweep.
+            self.take_back(id, deadline).await.unwrap_or_else(|error| {
+                tracing::warn!(sandbox = %id, error = %error.into_error(), "a refused create left something behind");
+            });
+        }
+        made
+    }
+
+    /// Removes what a create makes before the container.
+    async fn take_back(&self, id: &SandboxId, deadline: Instant) -> CallResult<()> {
+        self.remove_agent_folder(id)?;
+        Ok(self.release_network(id, deadline).await?)
+    }
+
+    async fn make(&self, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
+        let id = &call.identity.sandbox;
         let abilities = self.abilities().await?;
         let program = match &call.agent {
             Some(_) => Some((self.agent_program().await?, self.make_agent_folder(id)?)),
@@ -34,8 +54,8 @@ impl Engine {
         let agent = program.as_ref().map(|(program, folder)| AgentFiles { program, folder });
         let _on_bridge = self.bridge.read().await;
         self.ensure_network(&plan.network, &call.identity, deadline).await?;
-        self.ensure_volumes(&plan, &call.identity, deadline).await?;
-        let body = body::container(&plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
+        self.ensure_volumes(plan, &call.identity, deadline).await?;
+        let body = body::container(plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
         let name = names::container(id);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let made = self
@@ -146,17 +166,21 @@ impl Engine {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        match std::fs::remove_dir_all(self.agent_folder(id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let text = format!("the agent's folder of {id} cannot be removed: {error}");
-                return Err(CallError::Failed(Error::unavailable("driver", text)));
-            }
-            _ => {}
-        }
+        self.remove_agent_folder(id)?;
         if on_bridge {
             self.release_network(id, deadline).await?;
         }
         Ok(())
+    }
+
+    fn remove_agent_folder(&self, id: &SandboxId) -> CallResult<()> {
+        match std::fs::remove_dir_all(self.agent_folder(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let text = format!("the agent's folder of {id} cannot be removed: {error}");
+                Err(CallError::Failed(Error::unavailable("driver", text)))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn alone<'a>(

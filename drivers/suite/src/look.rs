@@ -116,9 +116,9 @@ impl Watcher {
         loop {
             let (exit, sure) = self
                 .until("the exit of this start", |event| match event {
-                    DriverEvent::Changed(Observed { id: of, status: ObservedStatus::Exited(exit), attempt, .. })
-                        if of == id && (attempt.is_none() || attempt.as_deref() == awaited) =>
-                    {
+                    DriverEvent::Changed(Observed {
+                        id: of, status: ObservedStatus::Exited(exit), attempt, ..
+                    }) if of == id && (attempt.is_none() || attempt.as_deref() == awaited) => {
                         Some((exit.clone(), attempt.is_some()))
                     }
                     _ => None,

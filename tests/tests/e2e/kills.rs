@@ -5,11 +5,17 @@
 //! The seed is printed; `CHITON_E2E_SEED` plays it again, `CHITON_E2E_KILLS` says how often. A replay makes the same
 //! choices; what the machine does in the meantime is its own.
 
+use std::time::Duration;
+
+
 use chiton_tests::crash::{Options, Report, run};
 use chiton_tests::recovery::creates_in_flight;
 use rand::Rng as _;
 
 use crate::harness::{PROGRAM, Share, root, share};
+
+/// How long an engine on this machine may work on what a dead gateway asked for.
+const LATE: Duration = Duration::from_secs(5);
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -22,8 +28,17 @@ pub(crate) fn killed(driver: &str, kills: u64, beside: Share) -> Report {
     let seed = number("CHITON_E2E_SEED").unwrap_or_else(|| rand::rng().random());
     println!("CHITON_E2E_SEED={seed}");
     let kills = number("CHITON_E2E_KILLS").unwrap_or(kills);
-    let options =
-        Options { program: PROGRAM.into(), driver: driver.to_owned(), kills, seed, audit_every: 4, verbose: false };
+    let options = Options {
+        program: PROGRAM.into(),
+        driver: driver.to_owned(),
+        kills,
+        seed,
+        audit_every: 4,
+        engine_kills: 0,
+        late: LATE,
+        wait_late: false,
+        verbose: false,
+    };
     let report = run(&options).expect("a run");
     let text = serde_json::to_string_pretty(&report).expect("JSON");
     println!("{text}");

@@ -203,7 +203,7 @@ pub(super) fn sandbox(view: &SandboxView) -> wire::Sandbox {
         driver: record.driver.to_string(),
         phase: record.phase.to_string(),
         spec: Some(spec_out(&record.spec)),
-        conditions: record.conditions.iter().chain(&view.pending).map(condition).collect(),
+        conditions: record.conditions.iter().map(condition).collect(),
         exit: record.exit.as_ref().map(exit),
         failure: record.failure.as_ref().map(ToString::to_string).unwrap_or_default(),
         plan_digest: record.plan.digest.clone(),

@@ -145,7 +145,6 @@ impl Api {
                 record: accepted.sandbox,
                 running: None,
                 held: None,
-                pending: None,
                 obligations: 0,
             }),
         };

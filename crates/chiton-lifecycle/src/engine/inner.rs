@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) still_running: Mutex<HashMap<(Subject, ExtensionName), CancelToken>>,
     /// Rows whose name is free although their row still holds it: their object is gone, or is being undone.
     pub(super) released: Mutex<HashSet<SandboxId>>,
+    /// What operations wait for that end in their own time only: shown with the row, stored with nothing.
+    pub(super) passing: Mutex<HashMap<SandboxId, Condition>>,
     /// The installation that each driver talks to, while its news have not ended since it was asked.
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
     /// Sandboxes and workspaces that nothing may touch, and why.
@@ -52,8 +54,6 @@ pub(super) struct Inner {
     pub(super) suspects: Mutex<BTreeMap<String, u64>>,
     /// Drivers whose first snapshot has not arrived.
     pub(super) unlisted: Mutex<BTreeSet<DriverId>>,
-    /// Sandboxes whose absence is not confirmed yet, and why.
-    pub(super) pending: Mutex<HashMap<SandboxId, Condition>>,
     /// Drivers that cannot be asked.
     pub(super) unreachable: Mutex<BTreeMap<DriverId, Unreachable>>,
     /// Set at shutdown: nothing new begins.
@@ -106,6 +106,7 @@ impl Engine {
             permits: Mutex::default(),
             still_running: Mutex::default(),
             released: Mutex::default(),
+            passing: Mutex::default(),
             backends: Mutex::default(),
             held: Mutex::default(),
             waiting: Mutex::default(),
@@ -113,7 +114,6 @@ impl Engine {
             gates: Gates::default(),
             suspects: Mutex::default(),
             unlisted: Mutex::new(unlisted),
-            pending: Mutex::default(),
             unreachable: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: CancelToken::new(),

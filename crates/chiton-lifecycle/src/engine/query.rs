@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, LogOptions, LogStream};
-use chiton_model::{Condition, Error, ErrorKind, OperationId, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
+use chiton_model::condition::set;
+use chiton_model::{Error, ErrorKind, OperationId, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 
 use super::Engine;
 use super::inner::store_error;
@@ -31,8 +32,6 @@ pub struct SandboxView {
     pub running: Option<OperationId>,
     /// Why nothing may touch it, if so.
     pub held: Option<String>,
-    /// Why it is not confirmed to be gone yet, while its delete is being repeated.
-    pub pending: Option<Condition>,
     /// How many cleanups it owes and could not pay.
     pub obligations: usize,
 }
@@ -107,14 +106,16 @@ impl Engine {
         }
     }
 
-    fn view(&self, record: SandboxRecord) -> SandboxView {
+    fn view(&self, mut record: SandboxRecord) -> SandboxView {
         // One lock at a time: a guard inside of the expression would be held to its end.
         let held = self.inner.held.lock().get(&record.subject()).cloned();
-        let pending = self.inner.pending.lock().get(&record.id).cloned();
+        let passing = self.inner.passing.lock().get(&record.id).cloned();
+        if let Some(condition) = passing {
+            set(&mut record.conditions, condition);
+        }
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
             held,
-            pending,
             obligations: self.inner.book.of(&record.subject()).len(),
             record,
         }
