@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-
 use chiton_tests::crash::{Options, Report, run};
 use chiton_tests::recovery::creates_in_flight;
 use rand::Rng as _;
