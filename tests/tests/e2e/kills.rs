@@ -13,6 +13,9 @@ use rand::Rng as _;
 
 use crate::harness::{PROGRAM, Share, root, share};
 
+/// How long an engine on this machine may work on what a dead gateway asked for.
+const LATE: Duration = Duration::from_secs(5);
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text:?}: {error}")))
@@ -31,7 +34,7 @@ pub(crate) fn killed(driver: &str, kills: u64, beside: Share) -> Report {
         seed,
         audit_every: 4,
         engine_kills: 0,
-        late: Duration::from_secs(20),
+        late: LATE,
         wait_late: false,
         verbose: false,
     };
