@@ -129,6 +129,11 @@ impl Engine {
     /// Nobody took the line: what could not be executed is over already, and nothing of the sandbox ran.
     async fn not_taken(&self, id: &SandboxId, mut error: Error) -> CallError {
         match self.observe(id).await {
+            // Podman prepares what is over for another start when somebody attaches to it.
+            Ok(Some(Observed { status: ObservedStatus::Created, .. })) => {
+                error.message = format!("{}; it ended at once", error.message);
+                CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
+            }
             Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
                 let code = exit.code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
                 error.message = format!("{}; it ended at once with {code}", error.message);

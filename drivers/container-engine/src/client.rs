@@ -86,8 +86,13 @@ impl Client {
             return Ok(agreed);
         }
         let address = self.socket.to_string_lossy();
-        let fresh = Docker::connect_with_unix(&address, TRANSPORT, API_DEFAULT_VERSION)
+        let spoken = self.dialect.speaks();
+        let fresh = Docker::connect_with_unix(&address, TRANSPORT, spoken.as_ref().unwrap_or(API_DEFAULT_VERSION))
             .map_err(|error| self.unreachable(&error.to_string()))?;
+        if spoken.is_some() {
+            *self.agreed.lock() = Some(fresh.clone());
+            return Ok(fresh);
+        }
         let agreed = match timeout(LOOK, fresh.negotiate_version()).await {
             Ok(Ok(agreed)) => agreed,
             // Asking for the version changes nothing, however it ended.
@@ -136,7 +141,7 @@ impl Client {
     }
 
     /// Its version holds: that was the answer of whoever is at the other end, and asking again would take as long.
-    fn late(&self, doing: &str, limit: Duration) -> Failure {
+    pub(crate) fn late(&self, doing: &str, limit: Duration) -> Failure {
         *self.backend.lock() = None;
         Failure::Lost(
             Error::deadline(format!("{doing}: {} did not answer within {} s", self.name(), limit.as_secs()))
@@ -151,11 +156,15 @@ impl Client {
         ended.unwrap_or_else(|_| Err(self.late(doing, limit).into()))
     }
 
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     fn name(&self) -> String {
         format!("{} at {}", self.dialect.kind(), self.socket.display())
     }
 
-    fn unreachable(&self, why: &str) -> Failure {
+    pub(crate) fn unreachable(&self, why: &str) -> Failure {
         self.forget();
         Failure::Unreachable(
             Error::unavailable(self.dialect.kind(), format!("{} cannot be reached: {}", self.name(), printable(why)))
@@ -176,6 +185,8 @@ impl Client {
             ApiError::DockerResponseServerError { status_code, message } => {
                 let text = format!("{doing}: {kind} answered {status_code}: {}", printable(message.trim()));
                 match status_code {
+                    // Podman, when it was removed between two looks of its own.
+                    500 if message.trim().ends_with(": no such container") => Failure::Absent(Error::not_found(text)),
                     404 => Failure::Absent(Error::not_found(text)),
                     409 => Failure::Conflict(
                         Error::conflict(text)

@@ -27,6 +27,11 @@ pub trait Dialect: Debug + Send + Sync {
     /// The options of a network that keep sandboxes apart: its members, or networks.
     fn isolation(&self) -> HashMap<String, String>;
 
+    /// The version of the API that all of its versions speak, where asking takes long; otherwise it is asked.
+    fn speaks(&self) -> Option<ClientVersion> {
+        None
+    }
+
     /// What an engine of this version of the API can do beyond the oldest.
     fn later_abilities(&self, version: &ClientVersion) -> LaterAbilities;
 

@@ -120,19 +120,19 @@ impl ComputeDriver for EngineDriver {
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
-        self.engine.client.in_time("create the sandbox", self.engine.create(call)).await
+        self.engine.client.in_time("create the sandbox", Box::pin(self.engine.create(call))).await
     }
 
     async fn start(&self, call: &StartCall) -> CallResult<()> {
-        self.engine.client.in_time("start the sandbox", self.engine.start(call)).await
+        self.engine.client.in_time("start the sandbox", Box::pin(self.engine.start(call))).await
     }
 
     async fn stop(&self, id: &SandboxId) -> CallResult<()> {
-        self.engine.client.in_time("stop the sandbox", self.engine.stop(id)).await
+        self.engine.client.in_time("stop the sandbox", Box::pin(self.engine.stop(id))).await
     }
 
     async fn delete(&self, id: &SandboxId) -> CallResult<()> {
-        self.engine.client.in_time("delete the sandbox", self.engine.delete(id)).await
+        self.engine.client.in_time("delete the sandbox", Box::pin(self.engine.delete(id))).await
     }
 
     async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>> {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummaryStateEnum as Word};
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use chiton_driver::{CallError, CallResult, DriverEvent, Observed, ObservedStatus};
 use chiton_model::label::managed;
 use chiton_model::{Error, SandboxId};
@@ -164,12 +163,8 @@ impl Engine {
 
     /// The same in the engine's words.
     pub(crate) async fn inspect(&self, id: &SandboxId) -> Result<Option<ContainerInspectResponse>, Failure> {
-        let name = names::container(id);
-        let found = self.client.look("look at the sandbox", |api| {
-            let name = name.clone();
-            async move { api.inspect_container(&name, None::<InspectContainerOptions>).await }
-        });
-        match found.await {
+        let path = format!("/containers/{}/json", names::container(id));
+        match self.client.containers::<ContainerInspectResponse>("look at the sandbox", &path).await {
             Ok(found) => Ok(Some(found).filter(|found| {
                 inspected(found).is_some_and(|observed| observed.gateway == self.options.gateway && observed.id == *id)
             })),
@@ -181,13 +176,8 @@ impl Engine {
     /// All containers of this gateway.
     pub(crate) async fn list(&self) -> Result<Vec<Observed>, Failure> {
         let label = format!("{}={}", managed::GATEWAY_ID, self.options.gateway);
-        let filters = HashMap::from([("label", vec![label.as_str()])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let listed = self.client.look("list the sandboxes", |api| {
-            let options = options.clone();
-            async move { api.list_containers(Some(options)).await }
-        });
-        let looks = futures::stream::iter(listed.await?).map(|found| async move {
+        let listed = self.client.list_containers("list the sandboxes", Some(("label", &label))).await?;
+        let looks = futures::stream::iter(listed).map(|found| async move {
             let Some(owner) = found.labels.as_ref().and_then(Owner::read) else { return Ok(None) };
             if owner.gateway != self.options.gateway {
                 return Ok(None);

@@ -22,6 +22,7 @@ mod network;
 mod observe;
 mod options;
 mod plan;
+mod raw;
 mod tombstones;
 mod volumes;
 mod watch;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
+use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
 use chiton_driver::{CallError, CallResult, Identity};
 use chiton_model::label::managed;
 use chiton_model::{Error, NetworkMode, SandboxId};
@@ -95,12 +95,7 @@ impl Engine {
     }
 
     async fn remove_unused(&self, name: String, deadline: Instant) -> Answer<()> {
-        let filters = HashMap::from([("network", vec![name.as_str()])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let users = self.client.look("look for sandboxes on a network", |api| {
-            let options = options.clone();
-            async move { api.list_containers(Some(options)).await }
-        });
+        let users = self.client.list_containers("look for sandboxes on a network", Some(("network", &name)));
         if !users.await?.is_empty() {
             return Ok(());
         }

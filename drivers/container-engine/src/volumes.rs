@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::models::{ContainerSummary, Volume as Found, VolumeCreateRequest};
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions};
+use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
 use chiton_driver::{CallError, CallResult, Identity, Volume, VolumeRequest, VolumeUser};
 use chiton_model::label::managed;
 use chiton_model::{Error, GatewayId, SandboxId, StoreEpoch, VolumeName, WorkspaceName};
@@ -104,12 +104,7 @@ impl Engine {
     }
 
     async fn volume_users(&self, full: &str) -> Answer<Vec<VolumeUser>> {
-        let filters = HashMap::from([("volume", vec![full])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let users = self.client.look("look for the volume's sandboxes", |api| {
-            let options = options.clone();
-            async move { api.list_containers(Some(options)).await }
-        });
+        let users = self.client.list_containers("look for the volume's sandboxes", Some(("volume", full)));
         Ok(users.await?.iter().filter_map(user).collect())
     }
 

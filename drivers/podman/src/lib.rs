@@ -45,6 +45,11 @@ impl Dialect for Podman {
         HashMap::from([("isolate".to_owned(), "true".to_owned())])
     }
 
+    fn speaks(&self) -> Option<ClientVersion> {
+        // Since its version 3. To say so itself it looks at each of its containers, one by one, also those that are busy.
+        Some(ClientVersion { major_version: 1, minor_version: 41 })
+    }
+
     fn later_abilities(&self, _version: &ClientVersion) -> LaterAbilities {
         // What it serves of Docker's API has images as mounts since it has mounts, and no CDI names.
         LaterAbilities { image_mounts: true, cdi: false }

@@ -81,6 +81,7 @@ impl EngineBench {
             chiton_agent_binary::AGENT,
         );
         options.allowed.networks.insert(self.network_name());
+        options.allowed.host_network = true;
         let limit = |(name, limit): &(&str, i64)| ((*name).to_owned(), Ulimit { soft: *limit, hard: *limit });
         options.ulimits = self.target.ulimits.iter().map(limit).collect();
         Ok(options)

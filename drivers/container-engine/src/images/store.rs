@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bollard::models::{ContainerSummary, ImageInspect, ImageSummary};
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
 use chiton_driver::{CallError, CallResult, ImageEvent, ImageInfo, Images, Removed};
 use chiton_model::{Error, SandboxId};
 use futures::stream::BoxStream;
@@ -50,12 +50,7 @@ struct Users {
 
 impl Engine {
     async fn containers(&self) -> Answer<Vec<ContainerSummary>> {
-        let options = ListContainersOptionsBuilder::new().all(true).build();
-        let listed = self.client.look("list the containers", |api| {
-            let options = options.clone();
-            async move { api.list_containers(Some(options)).await }
-        });
-        listed.await
+        self.client.list_containers("list the containers", None).await
     }
 
     /// Who uses which image, by its id.
