@@ -152,6 +152,8 @@ pub(crate) struct Manner {
     pub(crate) cut: Option<(u64, Arc<AtomicU64>)>,
     /// After so many bytes an answer waits for a word.
     pub(crate) hold: Option<(u64, Arc<Mutex<Receiver<()>>>)>,
+    /// So many bytes of an answer go in a second.
+    pub(crate) slow: Option<usize>,
     /// Wants a token, given for the name `me` and the password `open sesame`.
     pub(crate) token: bool,
 }
@@ -284,6 +286,18 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
         if !held(&client, gate) {
             lines.lock().unwrap().push(format!("LEFT {first}"));
             return Ok(());
+        }
+    }
+    if let Some(pace) = manner.slow.filter(|_| blob) {
+        let mut piece = vec![0; pace / 10];
+        loop {
+            let read = server.read(&mut piece)?;
+            if read == 0 {
+                return Ok(());
+            }
+            client.write_all(&piece[..read])?;
+            let share = u32::try_from(read).unwrap_or(u32::MAX);
+            thread::sleep(Duration::from_secs(1) * share / u32::try_from(pace).unwrap_or(u32::MAX));
         }
     }
     io::copy(&mut server, &mut client).map(drop)

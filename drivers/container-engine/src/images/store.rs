@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::brought::Kept;
 use super::name::{Name, is_part_of_id};
 use super::{FILES, blocking};
-use crate::client::{ACT, Answer, Failure};
+use crate::client::{ACT, Answer, Failure, LOOK};
 use crate::engine::Engine;
 use crate::observe::Owner;
 use crate::options::PullPolicy;
@@ -93,12 +93,27 @@ impl Engine {
         }
     }
 
+    /// The engine's list. Podman's fails when an image goes while it is made, and is asked for again.
+    async fn listed(&self) -> Answer<Vec<ImageSummary>> {
+        let deadline = Instant::now() + LOOK;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            // Digests are listed unasked; podman answers nothing when it is asked for them.
+            let listed = self.client.look("list the images", |api| async move {
+                api.list_images(Some(ListImagesOptionsBuilder::new().build())).await
+            });
+            match listed.await {
+                Err(Failure::Failed(_)) if Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                listed => return listed,
+            }
+        }
+    }
+
     async fn seen(self: &Arc<Self>) -> CallResult<Vec<Seen>> {
-        let options = ListImagesOptionsBuilder::new().digests(true).build();
-        let listed = self.client.look("list the images", |api| {
-            let options = options.clone();
-            async move { api.list_images(Some(options)).await }
-        });
+        let listed = self.listed();
         let (mut users, records) = (self.users().await?, self.records().await?);
         let by_id: BTreeMap<String, ImageSummary> =
             listed.await?.into_iter().map(|image| (whole_id(&image.id), image)).collect();

@@ -302,7 +302,7 @@ impl World {
             }
         }
         let marks = self.marks.lock().clone();
-        let options = ListImagesOptionsBuilder::new().digests(true).build();
+        let options = ListImagesOptionsBuilder::new().build();
         for found in self.api.list_images(Some(options)).await.unwrap_or_default() {
             for name in found.repo_tags.iter().chain(&found.repo_digests) {
                 if marks.iter().any(|mark| name.contains(mark.as_str())) {
