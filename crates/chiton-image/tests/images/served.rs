@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -161,7 +161,7 @@ pub(crate) struct Manner {
 /// Stands before a registry.
 pub(crate) struct Front {
     pub(crate) address: String,
-    /// The request lines that came, and again with `LEFT` before those whose client went away while its answer was held.
+    /// The request lines that came, and again with `LEFT` before those whose client went away while a slow answer came.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
 }
@@ -200,26 +200,6 @@ impl Drop for Front {
         self.ended.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(&self.address);
     }
-}
-
-/// Waits for a word; whether the client is still there then.
-fn held(client: &TcpStream, gate: &Mutex<Receiver<()>>) -> bool {
-    client.set_nonblocking(true).unwrap();
-    loop {
-        match gate.lock().unwrap().recv_timeout(Duration::from_millis(20)) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-        }
-        let gone = match client.peek(&mut [0]) {
-            Ok(bytes) => bytes == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        };
-        if gone {
-            return false;
-        }
-    }
-    client.set_nonblocking(false).unwrap();
-    true
 }
 
 fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mutex<Vec<String>>) -> io::Result<()> {
@@ -283,10 +263,7 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
     if let Some((bytes, gate)) = manner.hold.as_ref().filter(|_| blob) {
         io::copy(&mut (&mut server).take(*bytes), &mut client)?;
         client.flush()?;
-        if !held(&client, gate) {
-            lines.lock().unwrap().push(format!("LEFT {first}"));
-            return Ok(());
-        }
+        let _ = gate.lock().unwrap().recv();
     }
     if let Some(pace) = manner.slow.filter(|_| blob) {
         let mut piece = vec![0; pace / 10];
@@ -295,7 +272,10 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
             if read == 0 {
                 return Ok(());
             }
-            client.write_all(&piece[..read])?;
+            if client.write_all(&piece[..read]).is_err() {
+                lines.lock().unwrap().push(format!("LEFT {first}"));
+                return Ok(());
+            }
             let share = u32::try_from(read).unwrap_or(u32::MAX);
             thread::sleep(Duration::from_secs(1) * share / u32::try_from(pace).unwrap_or(u32::MAX));
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::bench::{PATIENCE, Planned, There, World, error, pulls};
 use crate::build::{Image, Layer, Packing, architecture, image};
-use crate::served::{Front, Manner, Registry, gate};
+use crate::served::{Front, Manner, Registry};
 
 /// Bytes that no compression makes small.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -94,10 +94,9 @@ pub(crate) async fn many_who_want_one_image_pull_it_once(engine: There) {
 
 pub(crate) async fn a_pull_that_nobody_waits_for_is_given_up(engine: There) {
     let (registry, world) = (Registry::start(), World::new(engine));
-    let made = large(&world, 6);
+    let made = large(&world, 16);
     registry.put("app", "1", &made);
-    let (word, held) = gate();
-    let front = Front::start(&registry.address, Manner { hold: Some((1 << 20, held)), ..Manner::default() });
+    let front = Front::start(&registry.address, Manner { slow: Some(2 << 20), ..Manner::default() });
     world.mark(&front.address);
     let name = format!("{}/app:1", front.address);
     let (one, two) = (world.plan(&name, &["x"]).await.unwrap(), world.plan(&name, &["x"]).await.unwrap());
@@ -115,7 +114,7 @@ pub(crate) async fn a_pull_that_nobody_waits_for_is_given_up(engine: There) {
     assert_eq!((world.asked("/images/create"), front.count(&left)), (1, 0));
     second.abort();
     assert!(second.await.unwrap_err().is_cancelled());
-    // With the last the engine gives it up, too.
+    // With the last the engine gives it up, too: dockerd when it is sent the next bytes.
     let leaves = async {
         while front.count(&left) == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -124,7 +123,6 @@ pub(crate) async fn a_pull_that_nobody_waits_for_is_given_up(engine: There) {
     tokio::time::timeout(PATIENCE, leaves).await.expect("the engine leaves the registry");
     assert_eq!(world.id_of(&pin(&one)).await, None);
     // Whoever comes later begins it anew.
-    drop(word);
     assert_eq!(world.create(&one).await.unwrap(), id(&made));
 }
 
