@@ -277,6 +277,7 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
                 return Ok(());
             }
             let share = u32::try_from(read).unwrap_or(u32::MAX);
+            #[expect(clippy::disallowed_methods, reason = "being slow is what is asked of it")]
             thread::sleep(Duration::from_secs(1) * share / u32::try_from(pace).unwrap_or(u32::MAX));
         }
     }

@@ -302,3 +302,20 @@ pub(crate) async fn policies_say_when_a_registry_is_asked(engine: There) {
     assert!(matches!(told.kind, ErrorKind::NotFound), "{told:?}");
     assert!(told.message.contains("no longer on the engine"), "{told:?}");
 }
+
+/// On an engine with room for less than 24 MiB.
+pub(crate) async fn an_engine_without_room_says_so(engine: There) {
+    let (registry, world) = (Registry::start(), World::new(engine));
+    registry.put("app", "1", &large(&world, 24));
+    let planned = world.plan(&format!("{}/app:1", registry.address), &["x"]).await.unwrap();
+    let told = error(world.prepare(&planned).await);
+    assert!(told.message.contains("no space left on device"), "{told:?}");
+    assert!(told.cure.unwrap().contains("room"));
+    assert_eq!(world.id_of(&pin(&planned)).await, None);
+    // A file's image as well.
+    let layout = large(&world, 20).layout(&world.path("layout"), "1");
+    let planned = world.plan(&super::bench::reference("oci", &layout), &["x"]).await.unwrap();
+    let told = error(world.prepare(&planned).await);
+    assert!(told.message.contains("no space left on device"), "{told:?}");
+    assert_eq!(world.id_of(&pin(&planned)).await, None);
+}
