@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -152,6 +152,8 @@ pub(crate) struct Manner {
     pub(crate) cut: Option<(u64, Arc<AtomicU64>)>,
     /// After so many bytes an answer waits for a word.
     pub(crate) hold: Option<(u64, Arc<Mutex<Receiver<()>>>)>,
+    /// So many bytes of an answer go in a second.
+    pub(crate) slow: Option<usize>,
     /// Wants a token, given for the name `me` and the password `open sesame`.
     pub(crate) token: bool,
 }
@@ -159,7 +161,7 @@ pub(crate) struct Manner {
 /// Stands before a registry.
 pub(crate) struct Front {
     pub(crate) address: String,
-    /// The request lines that came, and again with `LEFT` before those whose client went away while its answer was held.
+    /// The request lines that came, and again with `LEFT` before those whose client went away while a slow answer came.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
 }
@@ -198,26 +200,6 @@ impl Drop for Front {
         self.ended.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(&self.address);
     }
-}
-
-/// Waits for a word; whether the client is still there then.
-fn held(client: &TcpStream, gate: &Mutex<Receiver<()>>) -> bool {
-    client.set_nonblocking(true).unwrap();
-    loop {
-        match gate.lock().unwrap().recv_timeout(Duration::from_millis(20)) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-        }
-        let gone = match client.peek(&mut [0]) {
-            Ok(bytes) => bytes == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        };
-        if gone {
-            return false;
-        }
-    }
-    client.set_nonblocking(false).unwrap();
-    true
 }
 
 fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mutex<Vec<String>>) -> io::Result<()> {
@@ -281,9 +263,22 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
     if let Some((bytes, gate)) = manner.hold.as_ref().filter(|_| blob) {
         io::copy(&mut (&mut server).take(*bytes), &mut client)?;
         client.flush()?;
-        if !held(&client, gate) {
-            lines.lock().unwrap().push(format!("LEFT {first}"));
-            return Ok(());
+        let _ = gate.lock().unwrap().recv();
+    }
+    if let Some(pace) = manner.slow.filter(|_| blob) {
+        let mut piece = vec![0; pace / 10];
+        loop {
+            let read = server.read(&mut piece)?;
+            if read == 0 {
+                return Ok(());
+            }
+            if client.write_all(&piece[..read]).is_err() {
+                lines.lock().unwrap().push(format!("LEFT {first}"));
+                return Ok(());
+            }
+            let share = u32::try_from(read).unwrap_or(u32::MAX);
+            #[expect(clippy::disallowed_methods, reason = "being slow is what is asked of it")]
+            thread::sleep(Duration::from_secs(1) * share / u32::try_from(pace).unwrap_or(u32::MAX));
         }
     }
     io::copy(&mut server, &mut client).map(drop)

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::brought::Kept;
 use super::name::{Name, is_part_of_id};
 use super::{FILES, blocking};
-use crate::client::{ACT, Answer, Failure};
+use crate::client::{ACT, Answer, Failure, LOOK};
 use crate::engine::Engine;
 use crate::observe::Owner;
 use crate::options::PullPolicy;
@@ -60,12 +60,11 @@ impl Engine {
             let Some(image) = container.image_id else { continue };
             let users = users.entry(whole_id(&image)).or_default();
             let owner = container.labels.as_ref().and_then(Owner::read);
-            match owner.filter(|owner| owner.gateway == self.options.gateway) {
-                Some(owner) => users.ours.push(owner.sandbox),
-                None => {
-                    let name = container.names.into_iter().flatten().next().or(container.id).unwrap_or_default();
-                    users.others.push(name.trim_start_matches('/').to_owned());
-                }
+            if let Some(owner) = owner.filter(|owner| owner.gateway == self.options.gateway) {
+                users.ours.push(owner.sandbox);
+            } else {
+                let name = container.names.into_iter().flatten().next().or(container.id).unwrap_or_default();
+                users.others.push(name.trim_start_matches('/').to_owned());
             }
         }
         Ok(users)
@@ -88,12 +87,27 @@ impl Engine {
         }
     }
 
+    /// The engine's list. Podman's fails when an image goes while it is made, and is asked for again.
+    async fn listed(&self) -> Answer<Vec<ImageSummary>> {
+        let deadline = Instant::now() + LOOK;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            // Digests are listed unasked; podman answers nothing when it is asked for them.
+            let listed = self.client.look("list the images", |api| async move {
+                api.list_images(Some(ListImagesOptionsBuilder::new().build())).await
+            });
+            match listed.await {
+                Err(Failure::Failed(_)) if Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                listed => return listed,
+            }
+        }
+    }
+
     async fn seen(self: &Arc<Self>) -> CallResult<Vec<Seen>> {
-        let options = ListImagesOptionsBuilder::new().digests(true).build();
-        let listed = self.client.look("list the images", |api| {
-            let options = options.clone();
-            async move { api.list_images(Some(options)).await }
-        });
+        let listed = self.listed();
         let (mut users, records) = (self.users().await?, self.records().await?);
         let by_id: BTreeMap<String, ImageSummary> =
             listed.await?.into_iter().map(|image| (whole_id(&image.id), image)).collect();
@@ -141,7 +155,7 @@ impl Engine {
             used = used.max(Some(kept.used));
         }
         let tagged = inspected.metadata.and_then(|metadata| metadata.last_tag_time);
-        let tagged = tagged.and_then(|time| time.to_string().parse::<Timestamp>().ok());
+        let tagged = tagged.and_then(|time| time.parse::<Timestamp>().ok());
         let used_at = used
             .and_then(|used| Timestamp::try_from(used).ok())
             .or(tagged.filter(|time| *time > Timestamp::UNIX_EPOCH))
@@ -258,7 +272,7 @@ impl Engine {
             let all = self.seen().await?;
             let Some(seen) = all.iter().find(|seen| seen.info.references.contains(pin)) else {
                 // Not there any more, unless it is on its way.
-                if !self.images.works.lock().get(pin).is_some_and(|work| work.strong_count() > 0) {
+                if self.images.works.lock().get(pin).is_none_or(|work| work.strong_count() == 0) {
                     self.forget_image(pin);
                 }
                 continue;

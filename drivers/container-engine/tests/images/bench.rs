@@ -45,6 +45,13 @@ pub(crate) struct There {
     pub(crate) image: String,
 }
 
+impl There {
+    /// Another engine of the kind.
+    pub(crate) fn at(self, socket: PathBuf) -> Self {
+        Self { socket, ..self }
+    }
+}
+
 impl Target {
     /// None, said by name, where there is no such engine or no registry server; a failure where all parts must be there.
     pub(crate) fn present(&self, test: &str) -> Option<There> {
@@ -281,7 +288,7 @@ impl World {
         }
         let base = Layer::default().raw(tar::Header::from_byte_slice(&base[..512]), &base[512..]);
         let own = Layer::default().file("says", format!("{says} {}", self.gateway).as_bytes());
-        let more = Layer::default().file("more", &[7; 100_000]);
+        let more = Layer::default().file("more", &vec![7; 100_000]);
         let layers: Vec<(Layer, Packing)> = [base, own, more].into_iter().zip(packing).collect();
         image(&layers, &json!({ "Env": ["A=b"] }))
     }
@@ -302,7 +309,7 @@ impl World {
             }
         }
         let marks = self.marks.lock().clone();
-        let options = ListImagesOptionsBuilder::new().digests(true).build();
+        let options = ListImagesOptionsBuilder::new().build();
         for found in self.api.list_images(Some(options)).await.unwrap_or_default() {
             for name in found.repo_tags.iter().chain(&found.repo_digests) {
                 if marks.iter().any(|mark| name.contains(mark.as_str())) {
