@@ -74,8 +74,12 @@ impl Engine {
     /// Removes the network of a deleted sandbox when no other is made for it.
     pub(crate) async fn release_network(&self, id: &SandboxId, deadline: Instant) -> Answer<()> {
         let name = names::network(&self.options, id);
+        // Creates are not made to wait for a network that stays.
+        if !self.network_exists(&name).await? || self.is_used(&name).await? {
+            return Ok(());
+        }
         let _alone = self.bridge.write().await;
-        if self.network_exists(&name).await? { self.remove_unused(name, deadline).await } else { Ok(()) }
+        self.remove_unused(name, deadline).await
     }
 
     /// Removes all networks of this gateway that no sandbox is made for: what a crash between two requests left.
@@ -94,14 +98,18 @@ impl Engine {
         Ok(())
     }
 
-    async fn remove_unused(&self, name: String, deadline: Instant) -> Answer<()> {
-        let filters = HashMap::from([("network", vec![name.as_str()])]);
+    async fn is_used(&self, name: &str) -> Answer<bool> {
+        let filters = HashMap::from([("network", vec![name])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let users = self.client.look("look for sandboxes on a network", |api| {
             let options = options.clone();
             async move { api.list_containers(Some(options)).await }
         });
-        if !users.await?.is_empty() {
+        Ok(!users.await?.is_empty())
+    }
+
+    async fn remove_unused(&self, name: String, deadline: Instant) -> Answer<()> {
+        if self.is_used(&name).await? {
             return Ok(());
         }
         let removed =

@@ -175,7 +175,12 @@ impl Platform for Containers {
     }
 
     fn serves(&self) -> Duration {
-        Duration::from_millis(2500)
+        Duration::from_secs(3)
+    }
+
+    fn clients(&self) -> usize {
+        // More would wait for one another and be killed before a sandbox runs.
+        3
     }
 
     fn spec(&self, random: &mut StdRng) -> wire::SandboxSpec {

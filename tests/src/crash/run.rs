@@ -20,8 +20,6 @@ use super::process::{Process, rows, settled, waits_for_late};
 use super::report::{Kills, Report, Times};
 use super::{Options, config, leftovers};
 
-/// Clients at once.
-const CLIENTS: u64 = 6;
 /// How long after the usual time to serve a kill still meets what the last one interrupted.
 const RECOVERS: Duration = Duration::from_millis(60);
 /// Debts are made in the last part of each so many kills, and paid at its end: the pause between attempts to pay grows
@@ -201,7 +199,7 @@ impl Run<'_> {
         self.load.set_debts(season >= last);
         self.load.set_dying(false);
         let mut client = Vec::new();
-        for _ in 0..CLIENTS {
+        for _ in 0..self.platform.clients() {
             client.push(self.process.client().await?);
         }
         let cut = std::mem::take(&mut self.load.tally().cut);
