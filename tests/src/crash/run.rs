@@ -227,19 +227,18 @@ impl Run<'_> {
                     *kills.helpers.entry(kind.to_owned()).or_default() += 1;
                 }
             }
-            let mut dead = Ok(());
             if let Some(control) = &control {
                 a_moment(&mut choices, serves / 2).await;
-                dead = control.kill().await;
-                kills.engine = kills.engine.map(|count| count + 1);
+                let killed = u64::from(control.kill());
+                kills.engine = kills.engine.map(|count| count + killed);
             }
             a_moment(&mut choices, serves).await;
             load.set_dying(true);
-            dead.and(process.kill().await.map_err(|error| format!("the gateway cannot be killed: {error}")))
+            process.kill().await
         };
         // The clients end because the gateway does.
         let (_, death) = tokio::join!(callers, killer);
-        death?;
+        death.map_err(|error| format!("the gateway cannot be killed: {error}"))?;
         self.kills.gateway += 1;
         self.kills.serving += 1;
         if let Some(control) = control {
