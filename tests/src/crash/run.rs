@@ -26,8 +26,9 @@ const RECOVERS: Duration = Duration::from_millis(60);
 /// with the debt's age.
 const SEASON: u64 = 100;
 const DEBTS: u64 = 20;
-/// How long debts may take to be paid once nothing hinders them.
-const PAYS: Duration = Duration::from_mins(2);
+/// How long debts may take to be paid once nothing hinders them: longer than the longest pause between attempts, which
+/// debts of as many lives come to where lives are long.
+const PAYS: Duration = Duration::from_mins(7);
 /// How long an engine is left dead at most.
 const DEAD: Duration = Duration::from_secs(2);
 /// A run waits for so long in any case until nothing that was interrupted can still land on an engine.

@@ -31,6 +31,7 @@ pub(crate) fn killed(driver: &str, kills: u64) -> Report {
         seed,
         audit_every: 4,
         engine_kills: 0,
+        late: Duration::from_secs(5),
         wait_late: false,
         verbose: false,
     };
