@@ -74,8 +74,12 @@ impl Engine {
     /// Removes the network of a deleted sandbox when no other is made for it.
     pub(crate) async fn release_network(&self, id: &SandboxId, deadline: Instant) -> Answer<()> {
         let name = names::network(&self.options, id);
+        // Creates are not made to wait for a network that stays.
+        if !self.network_exists(&name).await? || self.is_used(&name).await? {
+            return Ok(());
+        }
         let _alone = self.bridge.write().await;
-        if self.network_exists(&name).await? { self.remove_unused(name, deadline).await } else { Ok(()) }
+        self.remove_unused(name, deadline).await
     }
 
     /// Removes all networks of this gateway that no sandbox is made for: what a crash between two requests left.
@@ -94,9 +98,13 @@ impl Engine {
         Ok(())
     }
 
+    async fn is_used(&self, name: &str) -> Answer<bool> {
+        let users = self.client.list_containers("look for sandboxes on a network", Some(("network", name)));
+        Ok(!users.await?.is_empty())
+    }
+
     async fn remove_unused(&self, name: String, deadline: Instant) -> Answer<()> {
-        let users = self.client.list_containers("look for sandboxes on a network", Some(("network", &name)));
-        if !users.await?.is_empty() {
+        if self.is_used(&name).await? {
             return Ok(());
         }
         let removed =

@@ -14,6 +14,7 @@ use chiton_proto::v1 as wire;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -32,15 +33,23 @@ pub struct Control {
     program: PathBuf,
     home: PathBuf,
     engine: &'static str,
+    socket: PathBuf,
 }
 
 impl Control {
-    /// Kills the engine's own process, as a crash would.
-    ///
-    /// # Errors
-    /// It does not end.
-    pub async fn kill(&self) -> Result<(), String> {
-        self.order("kill").await
+    /// Kills the engine's own process, as a crash would; whether one was there. What it started goes on.
+    pub fn kill(&self) -> bool {
+        let address = format!("unix://{}", self.socket.display());
+        let program = if self.engine == "docker" { "dockerd" } else { "podman" };
+        let serves = |pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            name.trim() == program && command.split(|byte| *byte == 0).any(|word| word == address.as_bytes())
+        };
+        let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(serves);
+        let killed = pids.filter_map(Pid::from_raw).filter(|pid| kill_process(*pid, Signal::KILL).is_ok());
+        killed.count() > 0
     }
 
     /// Starts it again, and waits until it answers.
@@ -48,11 +57,18 @@ impl Control {
     /// # Errors
     /// It does not.
     pub async fn start(&self) -> Result<(), String> {
+        let Err(why) = self.order("start").await else { return Ok(()) };
+        // A dockerd that was killed while it made a network may panic at each start over the half of it, until somebody
+        // takes its list of networks away (20.10: index out of range in libnetwork's reservePools).
+        let networks = self.home.join("docker/data/network/files/local-kv.db");
+        if self.engine != "docker" || fs::remove_file(networks).is_err() {
+            return Err(why);
+        }
         self.order("start").await
     }
 
     async fn order(&self, order: &str) -> Result<(), String> {
-        let Self { program, home, engine } = self;
+        let Self { program, home, engine, .. } = self;
         let mut command = Command::new(program);
         command.args(["engines", "--dir"]).arg(home).args([order, engine]);
         // A file: what it starts may inherit it, and a pipe would stay open for as long.
@@ -112,7 +128,12 @@ impl Containers {
             place.map(PathBuf::from)
         };
         let control = || -> Result<Control, String> {
-            Ok(Control { program: place("ENGINES_CONTROL")?, home: place("ENGINES_DIR")?, engine: kind.name() })
+            Ok(Control {
+                program: place("ENGINES_CONTROL")?,
+                home: place("ENGINES_DIR")?,
+                engine: kind.name(),
+                socket: engine.socket.clone(),
+            })
         };
         let control = kills_engine.then(control).transpose()?;
         Ok(Self { engine, driver: kind.name(), subnet: free_subnet(), control })
@@ -175,7 +196,12 @@ impl Platform for Containers {
     }
 
     fn serves(&self) -> Duration {
-        Duration::from_millis(2500)
+        Duration::from_secs(3)
+    }
+
+    fn clients(&self) -> usize {
+        // More would wait for one another and be killed before a sandbox runs.
+        3
     }
 
     fn spec(&self, random: &mut StdRng) -> wire::SandboxSpec {

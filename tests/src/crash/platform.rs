@@ -86,6 +86,11 @@ pub trait Platform: Send + Sync {
         Duration::from_millis(300)
     }
 
+    /// Clients at once.
+    fn clients(&self) -> usize {
+        6
+    }
+
     /// What a create asks for: some sandboxes without a command, some whose command ends by itself.
     fn spec(&self, random: &mut StdRng) -> wire::SandboxSpec;
 

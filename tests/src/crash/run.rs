@@ -20,16 +20,15 @@ use super::process::{Process, rows, settled, waits_for_late};
 use super::report::{Kills, Report, Times};
 use super::{Options, config, leftovers};
 
-/// Clients at once.
-const CLIENTS: u64 = 6;
 /// How long after the usual time to serve a kill still meets what the last one interrupted.
 const RECOVERS: Duration = Duration::from_millis(60);
 /// Debts are made in the last part of each so many kills, and paid at its end: the pause between attempts to pay grows
 /// with the debt's age.
 const SEASON: u64 = 100;
 const DEBTS: u64 = 20;
-/// How long debts may take to be paid once nothing hinders them.
-const PAYS: Duration = Duration::from_mins(2);
+/// How long debts may take to be paid once nothing hinders them: longer than the longest pause between attempts, which
+/// debts of as many lives come to where lives are long.
+const PAYS: Duration = Duration::from_mins(7);
 /// How long an engine is left dead at most.
 const DEAD: Duration = Duration::from_secs(2);
 /// A run waits for so long in any case until nothing that was interrupted can still land on an engine.
@@ -201,7 +200,7 @@ impl Run<'_> {
         self.load.set_debts(season >= last);
         self.load.set_dying(false);
         let mut client = Vec::new();
-        for _ in 0..CLIENTS {
+        for _ in 0..self.platform.clients() {
             client.push(self.process.client().await?);
         }
         let cut = std::mem::take(&mut self.load.tally().cut);
@@ -229,19 +228,18 @@ impl Run<'_> {
                     *kills.helpers.entry(kind.to_owned()).or_default() += 1;
                 }
             }
-            let mut dead = Ok(());
             if let Some(control) = &control {
                 a_moment(&mut choices, serves / 2).await;
-                dead = control.kill().await;
-                kills.engine = kills.engine.map(|count| count + 1);
+                let killed = u64::from(control.kill());
+                kills.engine = kills.engine.map(|count| count + killed);
             }
             a_moment(&mut choices, serves).await;
             load.set_dying(true);
-            dead.and(process.kill().await.map_err(|error| format!("the gateway cannot be killed: {error}")))
+            process.kill().await
         };
         // The clients end because the gateway does.
         let (_, death) = tokio::join!(callers, killer);
-        death?;
+        death.map_err(|error| format!("the gateway cannot be killed: {error}"))?;
         self.kills.gateway += 1;
         self.kills.serving += 1;
         if let Some(control) = control {

@@ -22,7 +22,7 @@ on_each!(
 );
 
 /// How often it dies by chance, on each engine.
-const KILLS: u64 = 8;
+const KILLS: u64 = 15;
 /// At how many points it dies, on each engine.
 const SAMPLE: usize = 6;
 /// How long this machine's engine may work on what a dead gateway asked for.

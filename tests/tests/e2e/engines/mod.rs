@@ -4,6 +4,7 @@
 //! - `chain`: three extensions; what they gave is seen by the engine's own program; leases and addresses
 //! - `secrets`: where a secret is on an engine, and where it is not
 //! - `neighbours`: two gateways on one engine
+//! - `networks`: one for all of a gateway's sandboxes, and none for none
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `restarts`: an engine that goes away under running sandboxes
 //! - `late`: what an engine does after its answer was lost
@@ -13,6 +14,7 @@ mod kills;
 mod late;
 mod life;
 mod neighbours;
+mod networks;
 mod restarts;
 mod secrets;
 
