@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
-use chiton_driver::{CallError, CallResult, CreateCall, ObservedStatus, StartCall};
+use chiton_driver::{CallError, CallResult, CreateCall, Observed, ObservedStatus, StartCall};
 use chiton_model::{Error, SandboxId};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -18,6 +18,14 @@ use crate::{check, launch, names};
 /// The first pause before a look is repeated, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
+/// What a failure in the course of a start means: the engine tried, and what is left is found by its name.
+fn tried(failure: Failure) -> CallError {
+    match failure {
+        Failure::Refused(error) | Failure::Conflict(error) => CallError::Failed(error),
+        failure => failure.into(),
+    }
+}
+
 impl Engine {
     pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
         let deadline = Instant::now() + ACT;
@@ -26,6 +34,26 @@ impl Engine {
         let busy = self.busy(id);
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
+        let repeated = self.agent_folder(id).exists();
+        let made = self.make(call, &plan, deadline).await;
+        if matches!(made, Err(CallError::NotRun(_))) && !repeated {
+            // Nobody deletes what was never made. What cannot be taken back now is no failure of this call: the network goes
+            // with the next sweep.
+            self.take_back(id, deadline).await.unwrap_or_else(|error| {
+                tracing::warn!(sandbox = %id, error = %error.into_error(), "a refused create left something behind");
+            });
+        }
+        made
+    }
+
+    /// Removes what a create makes before the container.
+    async fn take_back(&self, id: &SandboxId, deadline: Instant) -> CallResult<()> {
+        self.remove_agent_folder(id)?;
+        Ok(self.release_network(id, deadline).await?)
+    }
+
+    async fn make(&self, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
+        let id = &call.identity.sandbox;
         let abilities = self.abilities().await?;
         let program = match &call.agent {
             Some(_) => Some((self.agent_program().await?, self.make_agent_folder(id)?)),
@@ -34,8 +62,8 @@ impl Engine {
         let agent = program.as_ref().map(|(program, folder)| AgentFiles { program, folder });
         let _on_bridge = self.bridge.read().await;
         self.ensure_network(&plan.network, &call.identity, deadline).await?;
-        self.ensure_volumes(&plan, &call.identity, deadline).await?;
-        let body = body::container(&plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
+        self.ensure_volumes(plan, &call.identity, deadline).await?;
+        let body = body::container(plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
         let name = names::container(id);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let made = self
@@ -79,25 +107,34 @@ impl Engine {
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
         let name = names::container(id);
-        let mut input = None;
+        let mut line = None;
         if let Some(agent) = &call.agent {
             self.agent_program().await?;
             self.make_agent_folder(id)?;
-            let line = launch::line(&plan, agent)?;
-            input = Some((launch::attach(&self.client, &name, deadline).await?, line));
+            line = Some(launch::line(&plan, agent)?);
         }
         let (of, options) = (name.as_str(), None::<StartContainerOptions>);
         let started =
             self.client.act("start the sandbox", deadline, |api| async move { api.start_container(of, options).await });
-        match started.await {
-            Ok(()) => {}
-            // The engine tried: what is left is found by its name.
-            Err(Failure::Refused(error) | Failure::Conflict(error)) => return Err(CallError::Failed(error)),
-            Err(failure) => return Err(failure.into()),
+        started.await.map_err(tried)?;
+        let Some(line) = line else { return Ok(()) };
+        // The agent waits for it. Attaching before the start would be as good, but podman then makes the container's
+        // processes twice, and its cleaning after the last start can end the first of them.
+        match launch::hand_over(&self.client, &name, &line, deadline).await {
+            Err(CallError::Unknown(error)) => Err(self.not_taken(id, error).await),
+            handed_over => handed_over,
         }
-        match input {
-            Some((input, line)) => launch::hand_over(input, &line, deadline).await,
-            None => Ok(()),
+    }
+
+    /// Nobody took the line: what could not be executed is over already, and nothing of the sandbox ran.
+    async fn not_taken(&self, id: &SandboxId, mut error: Error) -> CallError {
+        match self.observe(id).await {
+            Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
+                let code = exit.code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
+                error.message = format!("{}; it ended at once with {code}", error.message);
+                CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
+            }
+            _ => CallError::Unknown(error),
         }
     }
 
@@ -129,8 +166,9 @@ impl Engine {
         // Absence is looked for, not concluded: a removal that another asked for may be under way.
         while let Some(found) = self.inspect(id).await? {
             let name = names::container(id);
-            let network = found.host_config.and_then(|host| host.network_mode);
-            on_bridge = network == Some(names::network(&self.options, id));
+            // Not by the network's mode: podman says "bridge" of every network that it made.
+            let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            on_bridge = networks.contains_key(&names::network(&self.options, id));
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             let removed = self.client.act("delete the sandbox", deadline, |api| async move {
                 api.remove_container(&name, Some(options)).await
@@ -145,17 +183,21 @@ impl Engine {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        match std::fs::remove_dir_all(self.agent_folder(id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let text = format!("the agent's folder of {id} cannot be removed: {error}");
-                return Err(CallError::Failed(Error::unavailable("driver", text)));
-            }
-            _ => {}
-        }
+        self.remove_agent_folder(id)?;
         if on_bridge {
             self.release_network(id, deadline).await?;
         }
         Ok(())
+    }
+
+    fn remove_agent_folder(&self, id: &SandboxId) -> CallResult<()> {
+        match std::fs::remove_dir_all(self.agent_folder(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let text = format!("the agent's folder of {id} cannot be removed: {error}");
+                Err(CallError::Failed(Error::unavailable("driver", text)))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn alone<'a>(

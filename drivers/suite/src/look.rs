@@ -13,7 +13,7 @@ use crate::stage::sandbox_id;
 use crate::verdict::{Failure, Verdict, wrong};
 
 /// No single step of a case takes longer, or something hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a main process wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,9 +116,9 @@ impl Watcher {
         loop {
             let (exit, sure) = self
                 .until("the exit of this start", |event| match event {
-                    DriverEvent::Changed(Observed { id: of, status: ObservedStatus::Exited(exit), attempt, .. })
-                        if of == id && (attempt.is_none() || attempt.as_deref() == awaited) =>
-                    {
+                    DriverEvent::Changed(Observed {
+                        id: of, status: ObservedStatus::Exited(exit), attempt, ..
+                    }) if of == id && (attempt.is_none() || attempt.as_deref() == awaited) => {
                         Some((exit.clone(), attempt.is_some()))
                     }
                     _ => None,
