@@ -80,6 +80,11 @@ fn what_is_not_there_is_said_so() {
     let images = world.images();
     let error = images.resolve(&format!("{}/no/such:1", registry.address), PATIENCE).unwrap_err();
     assert!(matches!(error, ImageError::Missing { .. }), "{error:?}");
+    let made = app();
+    registry.put("app", "1", &made);
+    registry.forget("app", &made);
+    let error = images.resolve(&format!("{}/app@{}", registry.address, made.digest()), PATIENCE).unwrap_err();
+    assert!(matches!(error, ImageError::Missing { .. }), "{error:?}");
     let address = registry.address.clone();
     drop(registry);
     let error = images.resolve(&format!("{address}/no/such:1"), PATIENCE).unwrap_err();
