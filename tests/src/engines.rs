@@ -118,6 +118,8 @@ impl Engine {
         match status {
             200 => Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))),
             404 => None,
+            // Podman's word for a container that went while it looked.
+            500 if text.contains("no such container") => None,
             _ => panic!("{} answered {status} to {path}: {text}", self.kind),
         }
     }
