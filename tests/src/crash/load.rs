@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::audit::{exec, tombstone};
 use super::platform::Platform;
-use super::process::{DEADLINE, rows};
+use super::process::{DEADLINE, rows, waits_for_late};
 use super::report::{Operations, Requests};
 
 /// More would only make the looks longer.
@@ -155,7 +155,7 @@ impl<'a> Caller<'a> {
             rows.iter().filter(of).map(|row| &row.id).collect()
         };
         let done = of(&["Error"]).len();
-        let live = rows.iter().filter(|row| !matches!(row.phase.as_str(), "Error" | "Deleted") && !tombstone(row));
+        let live = rows.iter().filter(|row| !matches!(row.phase.as_str(), "Error" | "Deleted") && !waits_for_late(row));
         let live = live.count();
         let random = &mut self.random;
         let mut choices = Vec::new();
