@@ -81,7 +81,7 @@ pub async fn lists_survive_passing_states(bench: EngineBench) -> Verdict {
         Ok(())
     };
     let mut watch = gateway.driver.watch();
-    let looks = async {
+    let looking = async {
         // At each change, which is when states pass.
         while watch.next().await.is_some() {
             done("list", gateway.driver.list().await)?;
@@ -90,7 +90,7 @@ pub async fn lists_survive_passing_states(bench: EngineBench) -> Verdict {
     };
     let ended: Verdict = tokio::select! {
         lived = lives => lived,
-        looked = looks => looked,
+        looked = looking => looked,
     };
     ended?;
     nothing_left(&bench, &gateway).await
