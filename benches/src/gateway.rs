@@ -42,12 +42,9 @@ impl Gateway {
             fs::write(&file, text)?;
             command.arg("--config").arg(file);
         }
-        let mut child = command
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                format!("{}: {error}; build it first: cargo build --release -p chiton", program.display())
-            })?;
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| {
+            format!("{}: {error}; build it first: cargo build --release -p chiton", program.display())
+        })?;
         let errors = child.stderr.take().ok_or("no standard error")?;
         let address = format!("unix:{}", folder.join("data/gateway.sock").display());
         let gateway = Self { child, program, address };

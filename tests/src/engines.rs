@@ -118,6 +118,8 @@ impl Engine {
         match status {
             200 => Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))),
             404 => None,
+            // Podman's word for a container that went while it looked.
+            500 if text.contains("no such container") => None,
             _ => panic!("{} answered {status} to {path}: {text}", self.kind),
         }
     }
@@ -133,12 +135,28 @@ impl Engine {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    #[track_caller]
     fn labelled(&self, path: &str, label: &str) -> Vec<Value> {
+        self.listed(path, label).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// What the engine lists with a label: `/containers/json?all=true`, `/networks` or `/volumes`.
+    ///
+    /// # Errors
+    /// The engine does not answer, or not with a list.
+    pub fn listed(&self, path: &str, label: &str) -> Result<Vec<Value>, String> {
         let filters = escape(&json!({ "label": [label] }).to_string());
         let separator = if path.contains('?') { '&' } else { '?' };
-        let found = self.get(&format!("{path}{separator}filters={filters}")).unwrap_or_default();
-        let list = if path.starts_with("/volumes") { found["Volumes"].clone() } else { found };
-        list.as_array().cloned().unwrap_or_default()
+        let (status, text) = self.ask("GET", &format!("{path}{separator}filters={filters}"), None)?;
+        let strange = |why: &dyn fmt::Display| format!("{} answered {status} to {path}: {why}: {text}", self.kind);
+        let mut found: Value = serde_json::from_str(&text).map_err(|error| strange(&error))?;
+        let list = if path.starts_with("/volumes") { found["Volumes"].take() } else { found };
+        match list {
+            Value::Array(list) if status == 200 => Ok(list),
+            // Docker's way to say that there are no volumes.
+            Value::Null if status == 200 => Ok(Vec::new()),
+            _ => Err(strange(&"not a list")),
+        }
     }
 
     /// The containers of a gateway.

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         "engines" => engines::main(&rest),
         "lint" => lint(),
         "bench" => setup::prepare().and_then(|()| bench(&rest)),
-        "crash" => setup::prepare().and_then(|()| crash(&rest)),
+        "crash" => setup::prepare().and_then(|()| crash(rest)),
         "limits" => setup::prepare().and_then(|()| limits()),
         "guest" => setup::prepare_guest().and_then(|()| guest::run(&rest)),
         "ci" => {
@@ -98,9 +98,33 @@ fn bench(rest: &[String]) -> Result<(), String> {
     cargo(&arguments)
 }
 
-fn crash(rest: &[String]) -> Result<(), String> {
+fn crash(mut rest: Vec<String>) -> Result<(), String> {
     cargo(&["build", "--package", "chiton-tests", "--bins", "--locked"])?;
-    let mut arguments = vec!["run", "--quiet", "--package", "chiton-tests", "--bin", "chiton-crash", "--locked", "--"];
-    arguments.extend(rest.iter().map(String::as_str));
-    cargo(&arguments)
+    let run = |rest: &[String], variables: &engines::Variables| {
+        let mut arguments =
+            vec!["run", "--quiet", "--package", "chiton-tests", "--bin", "chiton-crash", "--locked", "--"];
+        arguments.extend(rest.iter().map(String::as_str));
+        cargo_with(&arguments, variables)
+    };
+    let engine = ["docker", "podman"].into_iter().find(|name| names_driver(&rest, name));
+    let given = engine.is_none_or(|name| env::var_os(format!("ENGINES_{}", name.to_uppercase())).is_some());
+    if given {
+        return run(&rest, &engines::Variables::new());
+    }
+    engines::alone("crash", |variables| {
+        // Nobody else has these engines: they are killed, too.
+        if !rest.iter().any(|word| word.starts_with("--engine-kills")) {
+            rest.extend(["--engine-kills", ENGINE_KILLS].map(str::to_owned));
+        }
+        run(&rest, variables)
+    })
+}
+
+/// At one in so many kills of a gateway its engine is killed, too.
+const ENGINE_KILLS: &str = "10";
+
+/// Whether the words choose this driver.
+fn names_driver(words: &[String], name: &str) -> bool {
+    let follows = words.windows(2).any(|pair| pair[0] == "--driver" && pair[1] == name);
+    follows || words.iter().any(|word| word.strip_prefix("--driver=") == Some(name))
 }

@@ -40,16 +40,25 @@ impl Engine {
         let busy = self.busy(id);
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
-        let fresh = !self.agent_folder(id).exists();
-        let created = self.create_alone(call, &plan, deadline).await;
-        if fresh && matches!(created, Err(CallError::NotRun(_))) {
-            // Nothing was made, so nothing is left; a folder in which the gateway has its socket already is its own.
-            let _ = std::fs::remove_dir(self.agent_folder(id));
+        let repeated = self.agent_folder(id).exists();
+        let made = self.make(call, &plan, deadline).await;
+        if matches!(made, Err(CallError::NotRun(_))) && !repeated {
+            // Nobody deletes what was never made. What cannot be taken back now is no failure of this call: the network goes
+            // with the next sweep.
+            self.take_back(id, deadline).await.unwrap_or_else(|error| {
+                tracing::warn!(sandbox = %id, error = %error.into_error(), "a refused create left something behind");
+            });
         }
-        created
+        made
     }
 
-    async fn create_alone(&self, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
+    /// Removes what a create makes before the container.
+    async fn take_back(&self, id: &SandboxId, deadline: Instant) -> CallResult<()> {
+        self.remove_agent_folder(id)?;
+        Ok(self.release_network(id, deadline).await?)
+    }
+
+    async fn make(&self, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
         let id = &call.identity.sandbox;
         let abilities = self.abilities().await?;
         let program = match &call.agent {
@@ -182,11 +191,9 @@ impl Engine {
         // Absence is looked for, not concluded: a removal that another asked for may be under way.
         while let Some(found) = self.inspect(id).await? {
             let name = names::container(id);
-            // The mode is the network's name with docker, and "bridge" for all of them with podman.
-            let network = names::network(&self.options, id);
-            let joined = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-            on_bridge =
-                joined.contains_key(&network) || found.host_config.and_then(|host| host.network_mode) == Some(network);
+            // Not by the network's mode: podman says "bridge" of every network that it made.
+            let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            on_bridge = networks.contains_key(&names::network(&self.options, id));
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             let removed = self.client.act("delete the sandbox", deadline, |api| async move {
                 api.remove_container(&name, Some(options)).await
@@ -201,17 +208,21 @@ impl Engine {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        match std::fs::remove_dir_all(self.agent_folder(id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let text = format!("the agent's folder of {id} cannot be removed: {error}");
-                return Err(CallError::Failed(Error::unavailable("driver", text)));
-            }
-            _ => {}
-        }
+        self.remove_agent_folder(id)?;
         if on_bridge {
             self.release_network(id, deadline).await?;
         }
         Ok(())
+    }
+
+    fn remove_agent_folder(&self, id: &SandboxId) -> CallResult<()> {
+        match std::fs::remove_dir_all(self.agent_folder(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let text = format!("the agent's folder of {id} cannot be removed: {error}");
+                Err(CallError::Failed(Error::unavailable("driver", text)))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn alone<'a>(

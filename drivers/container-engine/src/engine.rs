@@ -61,6 +61,8 @@ pub(crate) struct Engine {
     pub(crate) news: broadcast::Sender<DriverEvent>,
     /// Whoever puts a container on the gateway's network reads; whoever removes the network writes.
     pub(crate) bridge: RwLock<()>,
+    /// Networks are made one by one.
+    pub(crate) networks_lock: tokio::sync::Mutex<()>,
     /// Volumes are made and removed one by one.
     pub(crate) volumes_lock: tokio::sync::Mutex<()>,
     busy: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<()>>>>,
@@ -79,6 +81,7 @@ impl Engine {
             tombstones,
             news: broadcast::channel(LAG).0,
             bridge: RwLock::default(),
+            networks_lock: tokio::sync::Mutex::default(),
             volumes_lock: tokio::sync::Mutex::default(),
             busy: Mutex::default(),
             agent: OnceCell::new(),

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
-use chiton_driver::{CallResult, Identity};
+use chiton_driver::{CallError, CallResult, Identity};
 use chiton_model::label::managed;
-use chiton_model::{NetworkMode, SandboxId};
-use tokio::time::Instant;
+use chiton_model::{Error, NetworkMode, SandboxId};
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::{ACT, Answer, Failure};
 use crate::engine::Engine;
@@ -26,12 +26,19 @@ impl Engine {
         if plan.mode != NetworkMode::Bridge || self.network_exists(&name).await? {
             return Ok(());
         }
+        // Docker takes a second network of the same name, and refuses a second of the same range: one after another.
+        let _alone = timeout_at(deadline, self.networks_lock.lock())
+            .await
+            .map_err(|_| CallError::NotRun(Error::deadline("the gateway's network was not made in time")))?;
+        if self.network_exists(&name).await? {
+            return Ok(());
+        }
         let bridge = &self.options.bridge;
         let labels = [managed::MANAGED_BY, managed::GATEWAY_ID, managed::STORE_EPOCH];
         let labels = identity.labels().into_iter().filter(|(key, _)| labels.contains(key));
         let subnet = bridge.subnet.map(|range| IpamConfig { subnet: Some(range.to_string()), ..IpamConfig::default() });
         let request = NetworkCreateRequest {
-            name,
+            name: name.clone(),
             driver: Some("bridge".to_owned()),
             internal: Some(bridge.internal),
             attachable: Some(false),
@@ -45,8 +52,9 @@ impl Engine {
             .client
             .act("make the gateway's network", deadline, |api| async move { api.create_network(request).await });
         match made.await {
-            // Another create of ours was faster.
+            // A request that an earlier life of the gateway left under way was faster.
             Ok(_) | Err(Failure::Conflict(_)) => Ok(()),
+            Err(Failure::Refused(_)) if self.network_exists(&name).await? => Ok(()),
             Err(failure) => Err(failure.into()),
         }
     }

@@ -10,6 +10,9 @@ use chiton_model::{GatewayId, SandboxId};
 use crate::proxy::Proxy;
 use crate::verdict::{Failure, Stop, Verdict};
 
+/// The host's folder of a sandbox in which its gateway binds the agent's socket.
+pub type AgentFolder = dyn Fn(&SandboxId) -> PathBuf + Send + Sync;
+
 /// One life of a gateway as far as a driver is concerned: a driver value, and where its sandboxes' agents dial.
 #[derive(Clone)]
 pub struct Subject {
@@ -17,7 +20,7 @@ pub struct Subject {
     pub driver: Arc<dyn ComputeDriver>,
     /// The host's folder that a sandbox's agent finds its gateway's socket `agent.sock` in. None for drivers that carry
     /// no agent.
-    pub agent_folder: Option<Arc<dyn Fn(&SandboxId) -> PathBuf + Send + Sync>>,
+    pub agent_folder: Option<Arc<AgentFolder>>,
 }
 
 /// An object that somebody made on the platform by hand, without our labels.

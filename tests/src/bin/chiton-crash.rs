@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chiton_tests::crash::{Options, run};
 use clap::Parser;
@@ -12,7 +13,8 @@ use rand::Rng as _;
 #[derive(Parser)]
 #[command(name = "chiton-crash")]
 struct Arguments {
-    /// The driver whose sandboxes are made: oci, docker, podman, links.
+    /// The driver whose sandboxes are made: oci, docker, podman, links. The engine of docker and podman is the one that
+    /// ENGINES_DOCKER or ENGINES_PODMAN names.
     #[arg(long, default_value = "oci")]
     driver: String,
     /// How often the gateway is killed.
@@ -24,6 +26,15 @@ struct Arguments {
     /// The world is looked at after every so many kills.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     audit_every: u64,
+    /// Kills the engine, too, at one in so many kills of the gateway; 0: never. It must be nobody else's.
+    #[arg(long, default_value_t = 0)]
+    engine_kills: u64,
+    /// How many seconds a create or start whose answer was lost may still land on an engine. The gateway's default is 600.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    late: u64,
+    /// Waits at the end until nothing can land any more and everything is released, however long that is.
+    #[arg(long)]
+    wait_late: bool,
     /// Where the JSON report goes; standard output when absent.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -55,6 +66,9 @@ fn crash(arguments: Arguments) -> Result<bool, String> {
         kills: arguments.kills,
         seed: arguments.seed.unwrap_or_else(|| rand::rng().random()),
         audit_every: arguments.audit_every,
+        engine_kills: arguments.engine_kills,
+        late: Duration::from_secs(arguments.late),
+        wait_late: arguments.wait_late,
         verbose: !arguments.quiet,
     };
     eprintln!("crash: seed {}", options.seed);

@@ -14,14 +14,17 @@ use futures::StreamExt as _;
 
 use super::load::by_id;
 use super::platform::{Found, Life, Platform, entries};
-use super::process::{DEADLINE, Process, rows, settled};
+use super::process::{DEADLINE, Process, may_run, rows, settled, waits_for_late};
 use super::{EFFECTS, LEASES, NETNS, leftovers};
 
 /// What the audit asks the gateway for, and what the machine shows.
 struct View {
     rows: Vec<wire::Sandbox>,
     obligations: Vec<wire::Obligation>,
+    /// What the driver made.
     found: Vec<Found>,
+    /// What extensions hold.
+    held: Vec<Found>,
 }
 
 /// Whether sandboxes in this phase have processes.
@@ -31,7 +34,24 @@ fn runs(row: &wire::Sandbox) -> bool {
 
 /// Whether sandboxes in this phase have anything at all.
 fn there(row: &wire::Sandbox) -> bool {
-    matches!(row.phase.as_str(), "Ready" | "Stopped" | "Completed")
+    matches!(row.phase.as_str(), "Ready" | "Stopped" | "Completed") || (waits_for_late(row) && row.phase == "Starting")
+}
+
+/// A sandbox that is being undone, of which nothing may be there but what its extensions hold for it.
+pub(super) fn tombstone(row: &wire::Sandbox) -> bool {
+    waits_for_late(row) && !there(row)
+}
+
+/// Addresses that a sandbox was made with and that are not leased to it: somebody else may be given them.
+pub(super) fn unleased(folder: &Path, found: &[Found]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (found, (address, id)) in found.iter().filter_map(|found| Some((found, found.address.as_ref()?))) {
+        let holder = fs::read_to_string(folder.join(LEASES).join(address)).unwrap_or_default();
+        if holder != *id {
+            wrong.push(format!("{} has {address}, which is leased to {holder:?}", found.what));
+        }
+    }
+    wrong
 }
 
 /// What the extensions hold.
@@ -39,11 +59,11 @@ fn held(folder: &Path) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for entry in entries(&folder.join(LEASES)) {
         let holder = fs::read_to_string(&entry.what).unwrap_or_default();
-        found.push(Found { life: Life::There, what: format!("{} of {holder}", entry.what) });
+        found.push(Found::new(Life::There, format!("{} of {holder}", entry.what)));
     }
     found.extend(entries(&folder.join(NETNS)));
     let mounts = leftovers::mounts(folder).into_iter();
-    found.extend(mounts.map(|mount| Found { life: Life::There, what: format!("mount {mount}") }));
+    found.extend(mounts.map(|mount| Found::new(Life::There, format!("mount {mount}"))));
     for effect in entries(&folder.join(EFFECTS)) {
         let of_start = [".before_start", ".after_ready"].iter().any(|phase| effect.what.ends_with(phase));
         found.push(Found { life: if of_start { Life::Running } else { Life::There }, ..effect });
@@ -51,29 +71,42 @@ fn held(folder: &Path) -> Vec<Found> {
     found
 }
 
-/// One look. How many obligations are open, and what is wrong.
+/// What a look found.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// How many obligations are open.
+    pub(super) obligations: usize,
+    /// Sandboxes that wait until nothing of them can land late.
+    pub(super) tombstones: Vec<String>,
+    /// What is wrong.
+    pub(super) wrong: Vec<String>,
+}
+
+/// One look.
 async fn look(
     platform: &dyn Platform,
     process: &Process,
     client: &mut Client,
     gateway_id: &str,
     folder: &Path,
-) -> Result<(usize, Vec<String>), String> {
+) -> Result<Seen, String> {
     let mut rows = settled(client).await?;
     let obligations = client.list_obligations(wire::ListObligationsRequest::default()).await;
     let obligations = obligations.map_err(|status| format!("the obligations: {status}"))?.into_inner().obligations;
-    let mut found = platform.look(gateway_id, folder, process.pid());
-    found.extend(held(folder));
+    let found = platform.look(gateway_id, folder, process.pid()).await?;
+    let held = held(folder);
+    let without = unleased(folder, &found);
     let again = self::rows(client).await.map_err(|status| format!("a list: {status}"))?;
     let changed = |rows: &[wire::Sandbox]| -> Vec<(String, String, String)> {
         rows.iter().map(|row| (row.id.clone(), row.phase.clone(), row.operation.clone())).collect()
     };
     if changed(&rows) != changed(&again) {
-        return Ok((obligations.len(), vec!["the gateway is still busy".to_owned()]));
+        return Ok(Seen { wrong: vec!["the gateway is still busy".to_owned()], ..Seen::default() });
     }
     rows = again;
-    let view = View { rows, obligations, found };
+    let view = View { rows, obligations, found, held };
     let mut wrong = view.strangers();
+    wrong.extend(without);
     wrong.extend(view.lacking(folder));
     let orphans = client.list_orphans(wire::ListOrphansRequest::default()).await;
     let orphans = orphans.map_err(|status| format!("the orphans: {status}"))?.into_inner().orphans;
@@ -85,24 +118,32 @@ async fn look(
             }
         }
     }
-    Ok((view.obligations.len(), wrong))
+    let tombstones = view.rows.iter().filter(|row| waits_for_late(row)).map(|row| row.id.clone()).collect();
+    Ok(Seen { obligations: view.obligations.len(), tombstones, wrong })
 }
 
 impl View {
     /// Things that nobody owns.
     fn strangers(&self) -> Vec<String> {
-        let owned = |found: &Found| {
+        let owned = |found: &Found, held: bool| {
             let owner = self.rows.iter().find(|row| found.what.contains(&row.id));
-            let by_row = owner.is_some_and(|row| match found.life {
-                Life::Running => runs(row),
-                Life::There => there(row),
-            });
+            // Nothing that a tombstone's extensions hold is released before nothing can land any more.
+            let by_tombstone = held && owner.is_some_and(waits_for_late);
+            let by_row = by_tombstone
+                || match found.life {
+                    Life::Running => owner.is_some_and(|row| runs(row) || may_run(row)),
+                    Life::There => owner.is_some_and(there),
+                    Life::Common => self.rows.iter().any(there),
+                    Life::Kept => true,
+                };
             // A debt that is listed is known; its effect is not a leak.
             let by_debt = || self.obligations.iter().any(|debt| found.what.contains(debt.subject.as_str()));
             // What a workspace was given stays until the workspace goes.
             by_row || by_debt() || found.what.ends_with(".ensure_workspace")
         };
-        self.found.iter().filter(|found| !owned(found)).map(|found| format!("nobody owns {}", found.what)).collect()
+        let found = self.found.iter().filter(|found| !owned(found, false));
+        let all = found.chain(self.held.iter().filter(|held| !owned(held, true)));
+        all.map(|found| format!("nobody owns {}", found.what)).collect()
     }
 
     /// What sandboxes lack.
@@ -111,6 +152,10 @@ impl View {
         let mut names: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         for row in &self.rows {
             let mut wanted: Vec<String> = Vec::new();
+            if tombstone(row) {
+                // What its create may have made has it.
+                wanted.push(format!(" of {}", row.id));
+            }
             if there(row) {
                 wanted.push(format!(" of {}", row.id));
                 wanted.push(format!("{}/{}", folder.join(NETNS).display(), row.id));
@@ -120,12 +165,12 @@ impl View {
                 wanted.extend(["before_start", "after_ready"].map(|phase| format!("{}.{phase}", row.id)));
             }
             for wanted in wanted {
-                let count = self.found.iter().filter(|found| found.what.ends_with(&wanted)).count();
+                let count = self.held.iter().filter(|found| found.what.ends_with(&wanted)).count();
                 if count != 1 {
                     wrong.push(format!("sandbox {} is {} and has {count} × {wanted:?}", row.id, row.phase));
                 }
             }
-            if !there(row) && !matches!(row.phase.as_str(), "Error" | "Deleted") {
+            if !there(row) && !tombstone(row) && !matches!(row.phase.as_str(), "Error" | "Deleted") {
                 wrong.push(format!("sandbox {} is {} and nothing runs", row.id, row.phase));
             }
             if there(row) {
@@ -176,7 +221,7 @@ pub(super) async fn exec(mut client: Client, id: &str, argv: &[&str]) -> Result<
 /// How long the world gets to become right: exits are noticed and orphans swept by and by.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// Looks until nothing is wrong or patience ends. How many obligations were open, and what is wrong.
+/// Looks until nothing is wrong or patience ends.
 ///
 /// # Errors
 /// The gateway does not answer, or an operation does not end.
@@ -185,13 +230,13 @@ pub(super) async fn audit(
     process: &Process,
     gateway_id: &str,
     folder: &Path,
-) -> Result<(usize, Vec<String>), String> {
+) -> Result<Seen, String> {
     let begun = std::time::Instant::now();
     let mut client = process.client().await?;
     loop {
-        let (obligations, wrong) = look(platform, process, &mut client, gateway_id, folder).await?;
-        if wrong.is_empty() || begun.elapsed() > PATIENCE {
-            return Ok((obligations, wrong));
+        let seen = look(platform, process, &mut client, gateway_id, folder).await?;
+        if seen.wrong.is_empty() || begun.elapsed() > PATIENCE {
+            return Ok(seen);
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

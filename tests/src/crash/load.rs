@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tonic::{Code, Status};
 
-use super::audit::exec;
+use super::audit::{exec, tombstone};
 use super::platform::Platform;
 use super::process::{DEADLINE, rows};
 use super::report::{Operations, Requests};
@@ -105,6 +105,7 @@ enum Request {
     Delete(String),
     Exec(String, &'static [&'static str]),
     DropWorkspace(&'static str),
+    DropVolume(&'static str, String),
     Timeline(String),
 }
 
@@ -150,10 +151,12 @@ impl<'a> Caller<'a> {
     /// Something that the sandboxes as they are allow.
     fn choose(&mut self, rows: &[wire::Sandbox]) -> Option<Request> {
         let of = |phases: &[&str]| -> Vec<&String> {
-            rows.iter().filter(|row| phases.contains(&row.phase.as_str())).map(|row| &row.id).collect()
+            let of = |row: &&wire::Sandbox| phases.contains(&row.phase.as_str()) && !tombstone(row);
+            rows.iter().filter(of).map(|row| &row.id).collect()
         };
         let done = of(&["Error"]).len();
-        let live = rows.iter().filter(|row| !matches!(row.phase.as_str(), "Error" | "Deleted")).count();
+        let live = rows.iter().filter(|row| !matches!(row.phase.as_str(), "Error" | "Deleted") && !tombstone(row));
+        let live = live.count();
         let random = &mut self.random;
         let mut choices = Vec::new();
         if done > MOST_DONE {
@@ -176,6 +179,10 @@ impl<'a> Caller<'a> {
         }
         if random.random_ratio(1, 6) {
             choices.extend(WORKSPACES.choose(random).map(|name| Request::DropWorkspace(name)));
+        }
+        if self.platform.remote() && random.random_ratio(1, 6) {
+            let name = format!("kept-{}", random.random_range(0..3));
+            choices.extend(WORKSPACES.choose(random).map(|workspace| Request::DropVolume(workspace, name)));
         }
         let index = random.random_range(0..choices.len().max(1));
         (index < choices.len()).then(|| choices.swap_remove(index))
@@ -241,6 +248,11 @@ impl<'a> Caller<'a> {
                 let request = wire::DeleteWorkspaceRequest { name: name.to_owned() };
                 let answer = client.delete_workspace(request).await;
                 return load.answered("workspace delete", &answer);
+            }
+            Request::DropVolume(workspace, name) => {
+                let request = wire::DeleteVolumeRequest { name, workspace: workspace.to_owned(), ..Default::default() };
+                let answer = client.delete_volume(request).await;
+                return load.answered("volume delete", &answer);
             }
             Request::Timeline(id) => {
                 let request = wire::GetSandboxRequest { sandbox: Some(by_id(&id)), all: true };

@@ -1,13 +1,14 @@
 //! A gateway that is killed over and over while much is asked of it, and the look at the machine between: whatever the
 //! kills interrupted, everything on the machine is owned by a sandbox, undone, or owed by a listed obligation.
 //!
-//! - [`platform`]: what to look for on a driver; the rest is the same for all
+//! - [`platform`]: what to look for on a driver; the rest is the same for all; `containers`: on container engines
 //! - [`process`]: the program under test
 //! - [`report`]: what a run found
 //! - [`leftovers`]: what is on the machine, looked for without asking the gateway
 //! - `load`: mixed operations from several clients; `audit`: the look; `run`: kills, restarts, and the end
 
 mod audit;
+mod containers;
 pub mod leftovers;
 mod load;
 pub mod platform;
@@ -16,6 +17,7 @@ pub mod report;
 mod run;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use report::Report;
 pub use run::run;
@@ -23,9 +25,6 @@ pub use run::run;
 const LEASES: &str = "leases";
 const NETNS: &str = "netns";
 const EFFECTS: &str = "effects";
-
-/// How long an engine on this machine may work on a create whose caller was killed.
-const LATE: &str = "5s";
 
 /// What a run is to do.
 #[derive(Clone, Debug)]
@@ -40,22 +39,32 @@ pub struct Options {
     pub seed: u64,
     /// The world is looked at after every so many kills.
     pub audit_every: u64,
+    /// At one in so many kills the engine that the driver drives is killed, too, and started again; 0: never. It must be the
+    /// run's own.
+    pub engine_kills: u64,
+    /// How long a create or start whose answer was lost may still land on an engine; nothing of it is released before.
+    pub late: Duration,
+    /// At the end, waits until nothing can land any more, and everything is released; it does so in any case when that is
+    /// soon.
+    pub wait_late: bool,
     /// Says on standard error what it does.
     pub verbose: bool,
 }
 
 /// The gateway's config: every extension has effects of its own, except the first, which only writes into plans.
-fn config(folder: &std::path::Path, driver: &str, driver_block: &str) -> String {
+fn config(folder: &std::path::Path, platform: &dyn platform::Platform, late: Duration) -> String {
     let folder = folder.display();
+    let late = late.as_secs();
+    let (driver, range, driver_block) = (platform.id(), platform.range(), platform.config());
     format!(
         r#"[compute]
 drivers = ["{driver}"]
-late_effects = "{LATE}"
+late_effects = "{late}s"
 extensions = ["fleet-labels", "address-lease", "netns", "fault", "noop"]
 [compute.extension."fleet-labels"]
 labels = {{ fleet = "crash" }}
 [compute.extension."address-lease"]
-range = "10.88.0.2-10.88.0.254"
+range = "{range}"
 folder = "{folder}/{LEASES}"
 [compute.extension."netns"]
 folder = "{folder}/{NETNS}"

@@ -19,6 +19,9 @@ use tokio::sync::watch;
 /// No start, no wait and no call takes longer on a machine that works.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
+/// How often what an operation waits for is looked at.
+const LOOKS: Duration = Duration::from_millis(200);
+
 /// What a gateway said that a run wants to know.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -204,7 +207,22 @@ pub async fn rows(client: &mut Client) -> Result<Vec<wire::Sandbox>, tonic::Stat
     }
 }
 
-/// Waits until no operation runs; the rows as they are then.
+/// Whether nothing is done for a sandbox but to wait until what was interrupted can no longer land on its engine. Until
+/// then nothing of it is released, by right.
+pub fn waits_for_late(row: &wire::Sandbox) -> bool {
+    ["CreateMayLand", "StartMayLand"].iter().any(|reason| waits(row, reason)) || may_run(row)
+}
+
+/// Whether what waits is a start that may have landed already.
+pub fn may_run(row: &wire::Sandbox) -> bool {
+    waits(row, "AgentMayCall")
+}
+
+fn waits(row: &wire::Sandbox, reason: &str) -> bool {
+    !row.operation.is_empty() && row.conditions.iter().any(|condition| condition.reason == reason)
+}
+
+/// Waits until no operation runs but those that wait for what may land late; the rows as they are then.
 ///
 /// # Errors
 /// It does not answer, or an operation did not end in time.
@@ -212,7 +230,8 @@ pub async fn settled(client: &mut Client) -> Result<Vec<wire::Sandbox>, String> 
     let begun = Instant::now();
     loop {
         let rows = rows(client).await.map_err(|status| format!("a list: {status}"))?;
-        let Some(busy) = rows.iter().find(|row| !row.operation.is_empty()) else { return Ok(rows) };
+        let busy = rows.iter().find(|row| !row.operation.is_empty() && !waits_for_late(row));
+        let Some(busy) = busy else { return Ok(rows) };
         if begun.elapsed() > DEADLINE {
             return Err(format!("the operation {} of sandbox {} does not end", busy.operation, busy.id));
         }
@@ -221,7 +240,8 @@ pub async fn settled(client: &mut Client) -> Result<Vec<wire::Sandbox>, String> 
         if let Ok(events) = client.wait_operation(request).await {
             let mut events = events.into_inner();
             let ended = async { while let Ok(Some(_)) = events.message().await {} };
-            drop(tokio::time::timeout(DEADLINE, ended).await);
+            // Not for long: it may come to what it waits for itself.
+            drop(tokio::time::timeout(LOOKS, ended).await);
         }
     }
 }

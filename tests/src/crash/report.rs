@@ -16,8 +16,11 @@ pub struct Kills {
     pub recovering: u64,
     /// Of these, how many came during the recovery from a kill that itself came during a recovery.
     pub recovering_again: u64,
-    /// Of the driver's helper processes, by kind.
+    /// Of what the driver has beside the gateway, by kind: helper processes, containers by hand.
     pub helpers: BTreeMap<String, u64>,
+    /// Of the engine that the driver drives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<u64>,
 }
 
 /// Requests by what became of them.
@@ -46,6 +49,9 @@ pub struct Operations {
     pub resumed: u64,
     /// The most obligations that were open at an audit.
     pub most_obligations: usize,
+    /// The most sandboxes at an audit that waited until nothing of them could land late on an engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_tombstones: Option<usize>,
 }
 
 /// A distribution of times.

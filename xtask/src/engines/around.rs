@@ -44,6 +44,12 @@ pub(crate) fn around(work: impl FnOnce(&Variables) -> Result<(), String>) -> Res
     })
 }
 
+/// Works with a set that nobody else uses, beside all others.
+pub(crate) fn alone(purpose: &str, work: impl FnOnce(&Variables) -> Result<(), String>) -> Result<(), String> {
+    let home = PathBuf::from(format!("{DEFAULT}-{purpose}-{}", std::process::id()));
+    with(Some(&home), work)
+}
+
 /// Brings a set up unless a person did, works, and takes it down if it brought it up.
 fn with(home: Option<&PathBuf>, work: impl FnOnce(&Variables) -> Result<(), String>) -> Result<(), String> {
     hold_signals()?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use layout::{Engine, Layout};
 
-pub(crate) use around::{Variables, around, status_of};
+pub(crate) use around::{Variables, alone, around, status_of};
 
 const USAGE: &str = "usage: cargo xtask engines [--dir DIR] up | env | down | run -- COMMAND… | \
                      restart|kill|stop|start docker|podman|rootless";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use chiton_driver::ComputeDriver;
-use chiton_model::{BackendId, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId, nearest};
+use chiton_model::{BackendId, Condition, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId, nearest};
 use futures::channel::oneshot;
 use parking_lot::Mutex;
 
@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) still_running: Mutex<HashMap<(Subject, ExtensionName), CancelToken>>,
     /// Rows whose name is free although their row still holds it: their object is gone, or is being undone.
     pub(super) released: Mutex<HashSet<SandboxId>>,
+    /// What operations wait for that end in their own time only: shown with the row, stored with nothing.
+    pub(super) passing: Mutex<HashMap<SandboxId, Condition>>,
     /// The installation that each driver talks to, while its news have not ended since it was asked.
     pub(super) backends: Mutex<BTreeMap<DriverId, BackendId>>,
     /// Sandboxes and workspaces that nothing may touch, and why.
@@ -104,6 +106,7 @@ impl Engine {
             permits: Mutex::default(),
             still_running: Mutex::default(),
             released: Mutex::default(),
+            passing: Mutex::default(),
             backends: Mutex::default(),
             held: Mutex::default(),
             waiting: Mutex::default(),

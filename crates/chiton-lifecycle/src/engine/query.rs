@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, LogOptions, LogStream};
+use chiton_model::condition::set;
 use chiton_model::{Error, ErrorKind, OperationId, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 
 use super::Engine;
@@ -105,9 +106,13 @@ impl Engine {
         }
     }
 
-    fn view(&self, record: SandboxRecord) -> SandboxView {
+    fn view(&self, mut record: SandboxRecord) -> SandboxView {
         // One lock at a time: a guard inside of the expression would be held to its end.
         let held = self.inner.held.lock().get(&record.subject()).cloned();
+        let passing = self.inner.passing.lock().get(&record.id).cloned();
+        if let Some(condition) = passing {
+            set(&mut record.conditions, condition);
+        }
         SandboxView {
             running: self.inner.table.running(&record.subject()).map(|(_, operation)| operation),
             held,

@@ -314,6 +314,22 @@ impl Run {
         set(&mut self.sandbox.conditions, condition);
     }
 
+    /// Says what the operation waits for: to who watches, and to who asks while it waits. Only the outcome is stored.
+    pub(super) fn passing(&mut self, kind: &str, reason: &str, message: String) {
+        self.condition(kind, ConditionStatus::True, reason, message);
+        let condition = self.sandbox.conditions.iter().find(|condition| condition.kind == kind).cloned();
+        if let Some(condition) = condition {
+            self.inner.passing.lock().insert(self.sandbox.id.clone(), condition);
+        }
+        self.inner.changed(&self.sandbox);
+    }
+
+    /// It waits no longer.
+    pub(super) fn passed(&mut self, kind: &str) {
+        self.sandbox.conditions.retain(|condition| condition.kind != kind);
+        self.inner.passing.lock().remove(&self.sandbox.id);
+    }
+
     /// What is known of an extension's action in these phases; none when it certainly did not start.
     pub(super) fn ran(&self, extension: &ExtensionName, phases: &[Phase]) -> Option<Ran> {
         let mut ran = None;

@@ -63,7 +63,9 @@ impl Run {
         self.sandbox
             .debts
             .extend(stops.iter().filter(|debt| !self.sandbox.debts.contains(debt)).cloned().collect::<Vec<_>>());
-        if let Err(error) = self.stop_for_good().await {
+        let stopped = self.stop_for_good().await;
+        self.passed("StopPending");
+        if let Err(error) = stopped {
             // Not confirmed: nothing may be released yet. The next stop or delete goes on from here.
             let message = format!("the start failed ({failure}) and its stop is not confirmed: {error}");
             self.condition("StopUnconfirmed", chiton_model::ConditionStatus::True, "DriverFailed", message);
@@ -105,6 +107,8 @@ impl Run {
         loop {
             self.stop_confirmed().await?;
             let Some(left) = self.may_land(&[DriverCall::Start]) else { return Ok(()) };
+            let message = format!("it does not run; its start may still land for {left:.0?}");
+            self.passing("StopPending", "StartMayLand", message);
             // Short, so that a delete is soon seen.
             let pause = backoff(&self.inner.world, attempt).min(left).min(Duration::from_secs(10));
             let (stop, cancel) = (self.inner.stop.clone(), Arc::clone(&self.steps.cancel));
@@ -142,23 +146,34 @@ impl Run {
         let (driver, id, deadline) = (Arc::clone(&self.driver), self.sandbox.id.clone(), self.driver.deadlines().act);
         let mut attempt = 0;
         loop {
+            let mut longest = Duration::MAX;
             match self.absent_once(&driver, &id, deadline).await {
-                Ok(()) => return,
+                // A remote platform may finish a create whose answer never came, after it said that there is nothing
+                // (rule 5a).
+                Ok(()) => match self.may_land(&[DriverCall::Create]) {
+                    None => break,
+                    Some(left) => {
+                        // Not beyond the moment at which it is certain.
+                        longest = left;
+                        tracing::info!(sandbox = %id, ?left, "its create may still land; deleting again until it cannot");
+                        let message = format!("nothing of it is there; its create may still land for {left:.0?}");
+                        self.passing("DeletePending", "CreateMayLand", message);
+                    }
+                },
                 Err(error) => {
                     tracing::warn!(sandbox = %id, %error, attempt, "absence is not confirmed; deleting again");
-                    let message = format!("deleting again: {error}");
-                    self.condition("DeletePending", chiton_model::ConditionStatus::True, "AbsenceUnconfirmed", message);
-                    self.inner.changed(&self.sandbox);
+                    self.passing("DeletePending", "AbsenceUnconfirmed", format!("deleting again: {error}"));
                 }
             }
             attempt += 1;
-            let pause = backoff(&self.inner.world, attempt);
+            let pause = backoff(&self.inner.world, attempt).min(longest);
             within(&*self.inner.world.clock, pause, self.inner.stop.cancelled()).await;
             if self.inner.stop.is_cancelled() {
                 // The process ends: the operation stays open and recovery goes on from here.
                 futures::future::pending::<()>().await;
             }
         }
+        self.passed("DeletePending");
     }
 
     async fn absent_once(
@@ -170,19 +185,9 @@ impl Run {
         self.check_backend().await?;
         self.steps.driver(DriverCall::Delete, deadline, driver.delete(id)).await.map_err(CallError::into_error)?;
         match self.inner.look(driver, driver.get(id)).await? {
-            None => {}
-            Some(observed) => {
-                return Err(Error::unavailable(
-                    "driver",
-                    format!("the driver still reports it as {:?}", observed.status),
-                ));
-            }
-        }
-        // A remote platform may finish a create whose answer never came, after it said that there is nothing (rule 5a).
-        match self.may_land(&[DriverCall::Create]) {
             None => Ok(()),
-            Some(left) => {
-                Err(Error::unavailable("driver", format!("its create may still land; waiting {left:?} more")))
+            Some(observed) => {
+                Err(Error::unavailable("driver", format!("the driver still reports it as {:?}", observed.status)))
             }
         }
     }

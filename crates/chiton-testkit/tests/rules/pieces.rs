@@ -302,6 +302,27 @@ fn a_sandbox_of_another_backend_is_held_and_its_absence_there_means_nothing() {
 }
 
 #[test]
+fn a_backend_that_takes_anothers_place_while_the_gateway_runs_says_nothing_about_its_sandboxes() {
+    let lab = one(46);
+    let (id, _) = lab.create("x");
+    lab.platform().move_backend("elsewhere");
+    lab.platform().lose(&id);
+    lab.platform().end_watches();
+    lab.advance(std::time::Duration::from_mins(5));
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Ready), "its absence there is no exit");
+    let (engine, request, deleted) = (lab.engine(), lab.request(), id.clone());
+    lab.block_on(async move { engine.delete(request, deleted, false).await }).expect("accepted");
+    lab.advance(std::time::Duration::from_mins(5));
+    assert!(lab.row(&id).is_some(), "it is not absent because another does not have it");
+    assert!(!lab.ledger().held_by(lab.script("ext").name()).is_empty(), "nothing is released");
+    lab.platform().move_backend("backend-of-fake");
+    lab.platform().end_watches();
+    settle(&lab);
+    lab.advance(std::time::Duration::from_mins(10));
+    assert!(lab.row(&id).is_none(), "its own says that it is gone");
+}
+
+#[test]
 fn an_interrupted_operation_goes_on_when_its_sandbox_is_adopted() {
     let mut lab = one(46);
     let (id, _) = lab.create("x");

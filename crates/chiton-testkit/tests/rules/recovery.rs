@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chiton_lifecycle::CreateRequest;
-use chiton_model::{Phase, SandboxPhase};
+use chiton_lifecycle::journal::SandboxQuery;
+use chiton_lifecycle::{CreateRequest, Selector};
+use chiton_model::{Phase, SandboxId, SandboxPhase};
 use chiton_testkit::{Act, AgentBehaviour, Behaviour, Call, DriverSpec, ExtensionScript, Lab};
 
 use crate::{one, settle};
@@ -140,4 +141,49 @@ fn an_ensure_that_a_crash_interrupts_never_releases_what_an_earlier_one_made_rea
     lab.start();
     settle(&lab);
     assert!(!lab.ledger().calls().contains(&"first release_workspace".to_owned()), "{:?}", lab.ledger());
+}
+
+/// What the operation that runs on it waits for.
+fn waits_for(lab: &Lab, id: &SandboxId) -> Vec<(String, String)> {
+    let engine = lab.engine();
+    let view = lab.block_on(async { engine.get(&Selector::Id(id.clone()), true).await }).expect("a row");
+    let page = lab.block_on(async { engine.list(&SandboxQuery { all: true, ..SandboxQuery::default() }).await });
+    let listed = page.expect("a list").views.into_iter().find(|view| view.record.id == *id).expect("its line");
+    assert_eq!(view.record.conditions, listed.record.conditions);
+    let pending = view.record.conditions.into_iter().filter(|condition| condition.kind.ends_with("Pending"));
+    pending.map(|condition| (condition.kind, condition.reason)).collect()
+}
+
+#[test]
+fn who_asks_while_a_create_may_still_land_is_told_and_nobody_is_afterwards() {
+    let mut lab = Lab::new(83).driver(DriverSpec::new("fake").remote()).extension(ExtensionScript::everywhere("ext"));
+    lab.start();
+    lab.platform().next(Call::Create, Behaviour::Unknown(Duration::from_secs(1), None));
+    let id = lab.ask_create("x").expect("an answer").expect("accepted").sandbox.id;
+    lab.advance(Duration::from_mins(1));
+    assert_eq!(waits_for(&lab, &id), [("DeletePending".to_owned(), "CreateMayLand".to_owned())]);
+    lab.crash();
+    lab.start();
+    lab.advance(Duration::from_secs(1));
+    assert_eq!(waits_for(&lab, &id), [("DeletePending".to_owned(), "CreateMayLand".to_owned())]);
+    settle(&lab);
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Error));
+    assert_eq!(waits_for(&lab, &id), []);
+}
+
+#[test]
+fn who_asks_while_a_start_may_still_land_is_told_and_nobody_is_afterwards() {
+    let mut lab = Lab::new(84).driver(DriverSpec::new("fake").remote()).extension(ExtensionScript::everywhere("ext"));
+    lab.start();
+    let (id, _) = lab.create("x");
+    lab.stop_sandbox(&id).expect("stopped");
+    lab.platform().next(Call::Start, Behaviour::Unknown(Duration::from_secs(1), None));
+    let (engine, request) = (lab.engine(), lab.request());
+    let start = id.clone();
+    lab.block_on(async { engine.start(request, start).await }).expect("accepted");
+    lab.advance(Duration::from_mins(1));
+    assert_eq!(waits_for(&lab, &id), [("StopPending".to_owned(), "StartMayLand".to_owned())]);
+    settle(&lab);
+    assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Stopped));
+    assert_eq!(waits_for(&lab, &id), []);
 }

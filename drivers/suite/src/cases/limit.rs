@@ -38,7 +38,8 @@ fn cpu(text: &str) -> Verdict<CpuQuantity> {
 async fn enforceable(life: &Life, limit: Limit, request: &PlanRequest) -> Verdict {
     life.limits(limit)?;
     match life.plan(request).await {
-        Err(Stop::Failed(Failure::Refused { error, .. })) => {
+        Err(Stop::Failed(failure)) => {
+            let Failure::Refused { error, .. } = *failure else { return Err(Stop::Failed(failure)) };
             ensure(
                 error.kind != ErrorKind::Internal,
                 "the kind of a refusal",

@@ -92,9 +92,9 @@ pub(crate) async fn large_output_is_bounded(stage: Arc<Stage>) -> Verdict {
     let life = kept(&stage).await?;
     let id = sandbox_id()?;
     // 64 MiB in lines of 64 bytes; a full log must not stop the process.
-    let line = "0123456789abcdef".repeat(4);
-    let line = &line[..63];
-    let script = format!("yes {line} | head -n 1048576; echo the very end");
+    let text = "0123456789abcdef".repeat(4);
+    let text = &text[..63];
+    let script = format!("yes {text} | head -n 1048576; echo the very end");
     life.launched(&life.script(&script), &id).await?;
     equal("the exit code of who writes much", &life.exit(&id).await?.code, &Some(0))?;
     let output = life.read(&id, LogOptions::default()).await?;

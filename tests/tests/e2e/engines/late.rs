@@ -97,7 +97,9 @@ fn a_create_that_lands_late_lands_under_its_own_lease(engine: &Engine) {
     faulty.cut();
     // The gateway has been told that there is nothing, and does not believe it yet.
     gateway.until(&id, |sandbox| {
-        sandbox.is_some_and(|sandbox| sandbox.conditions.iter().any(|condition| condition.message.contains("may still land")))
+        sandbox.is_some_and(|sandbox| {
+            sandbox.conditions.iter().any(|condition| condition.message.contains("may still land"))
+        })
     });
     assert!(engine.container(&id).is_none(), "nothing has landed yet");
     assert_eq!(gateway.leases(&id), 1, "the lease waits for what may land");

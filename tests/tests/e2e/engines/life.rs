@@ -64,7 +64,8 @@ fn commands_and_copies(engine: &Engine) {
 fn a_life_from_plan_to_delete(engine: &Engine) {
     let gateway = Scene::new(engine, "", "");
     let script = "echo begun; echo oops >&2; touch /tmp/begun; trap 'exit 0' TERM; while :; do sleep 0.1; done";
-    let request = ["box", "--label", "team=red", "--network", "bridge", "--volume", "work:/data", "--", "sh", "-c", script];
+    let request =
+        ["box", "--label", "team=red", "--network", "bridge", "--volume", "work:/data", "--", "sh", "-c", script];
     let planned = gateway.json(&[&["plan"], &request[..]].concat());
     let digest = planned["digest"].as_str().expect("a digest").to_owned();
     assert_eq!(gateway.json(&["sandbox", "list", "--all"]), json!([]), "a plan stores nothing");

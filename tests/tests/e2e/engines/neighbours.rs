@@ -43,7 +43,8 @@ fn two_gateways_on_one_engine_leave_each_other_alone(engine: &Engine) {
     }
     // Everything of the first, and a container that looks like its orphan, while the first is dead.
     let epoch = engine.container(&of_one).expect("a container")["Config"]["Labels"]["chiton.dev/store-epoch"].clone();
-    let epoch_of_two = engine.container(&of_two).expect("a container")["Config"]["Labels"]["chiton.dev/store-epoch"].clone();
+    let epoch_of_two =
+        engine.container(&of_two).expect("a container")["Config"]["Labels"]["chiton.dev/store-epoch"].clone();
     one.kill();
     let stray_of_one = stray(engine, one.id(), &epoch);
     let before = engine.left(one.id());

@@ -1,11 +1,13 @@
 //! An engine that goes away under running sandboxes, in its own way and by SIGKILL, and comes back: on engines of the
 //! test's own, beside another driver that goes on.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
 use chiton_tests::engines::{Engine, Kind};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{id, on_each};
@@ -13,6 +15,13 @@ use crate::harness::{Gateway, Share};
 use crate::observe::metric;
 
 on_each!(an_engine_that_goes_away_is_told_of_and_taken_up_when_it_is_back);
+
+/// How an engine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Stopped,
+    Killed,
+}
 
 /// Engines of a test's own; down when dropped.
 struct Set {
@@ -25,15 +34,45 @@ impl Set {
     fn up() -> Self {
         let control = std::env::var("ENGINES_CONTROL").expect("ENGINES_CONTROL is set with the engines");
         let home = format!("/var/cache/chiton-e2e-{}", std::process::id());
-        let set = Self { control: control.into(), home: home.into(), image: std::env::var("ENGINES_IMAGE").expect("an image") };
+        let set = Self {
+            control: control.into(),
+            home: home.into(),
+            image: std::env::var("ENGINES_IMAGE").expect("an image"),
+        };
         set.order(&["up"]);
         set
     }
 
     #[track_caller]
     fn order(&self, words: &[&str]) {
-        let output = Command::new(&self.control).arg("engines").arg("--dir").arg(&self.home).args(words).output().expect("the control");
+        let output = Command::new(&self.control)
+            .arg("engines")
+            .arg("--dir")
+            .arg(&self.home)
+            .args(words)
+            .output()
+            .expect("the control");
         assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+
+    /// Ends an engine, in its own way or by SIGKILL; it is not there until it is started.
+    #[track_caller]
+    fn end(&self, kind: Kind, how: How) {
+        if how == How::Stopped {
+            return self.order(&["stop", kind.name()]);
+        }
+        // Its own process alone, as the kernel would do it: what it started is found by its next life.
+        let socket = self.engine(kind).socket.display().to_string();
+        let mut ended = 0;
+        for entry in fs::read_dir("/proc").expect("processes").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(&socket) {
+                kill_process(Pid::from_raw(pid).expect("a process id"), Signal::KILL).expect("a signal");
+                ended += 1;
+            }
+        }
+        assert_eq!(ended, 1, "{kind} is one process that serves {socket}");
     }
 
     fn engine(&self, kind: Kind) -> Engine {
@@ -88,12 +127,12 @@ fn an_engine_that_goes_away_is_told_of_and_taken_up_when_it_is_back(found: &Engi
     let (name, other) = (found.kind.name(), if found.kind == Kind::Docker { Kind::Podman } else { Kind::Docker });
     let (engine, other) = (set.engine(found.kind), set.engine(other));
     let gateway = Gateway::sharing(&config(&engine, &other), Share::Part);
-    for order in ["stop", "kill"] {
+    for how in [How::Stopped, How::Killed] {
         let box_ = gateway.json(&["sandbox", "create", "box", "--extension", "address-lease"]);
         let beside = ["sandbox", "create", "beside", "--driver", other.kind.name()];
         gateway.chiton(&beside).ok();
         let id = id(&box_).to_owned();
-        set.order(&[order, name]);
+        set.end(engine.kind, how);
 
         // While it is away.
         gateway.until(&id, |sandbox| {
@@ -134,20 +173,20 @@ fn an_engine_that_goes_away_is_told_of_and_taken_up_when_it_is_back(found: &Engi
         assert_eq!(gateway.entries("leases"), [""; 0]);
         assert_eq!(engine.left(gateway.id()), [""; 0]);
         gateway.chiton(&["sandbox", "delete", "beside"]).ok();
-        exits_or_survives(&gateway, &set, &engine, order);
+        exits_or_survives(&gateway, &set, &engine, how);
     }
     drop(gateway);
 }
 
 /// What became of a sandbox that ran while its engine was away: docker ends them all, podman none.
 #[track_caller]
-fn exits_or_survives(gateway: &Gateway, set: &Set, engine: &Engine, order: &str) {
+fn exits_or_survives(gateway: &Gateway, set: &Set, engine: &Engine, how: How) {
     let name = engine.kind.name();
     let sandbox = gateway.json(&["sandbox", "create", "box"]);
     let id = id(&sandbox);
     gateway.shell("box", "echo kept > /tmp/note").ok();
     let pid = engine.pid(id);
-    set.order(&[order, name]);
+    set.end(engine.kind, how);
     gateway.until(id, |sandbox| {
         sandbox.is_some_and(|sandbox| sandbox.conditions.iter().any(|condition| condition.r#type == CONDITION))
     });
