@@ -52,8 +52,8 @@ pub(super) async fn load(engine: &Arc<Engine>, pin: &str, file: &str, say: &Say)
         ended
     };
     // Boxed: the connection ends before the other side is waited for, which ends it too.
-    let (exported, sent) = tokio::join!(exporter, Box::pin(sent));
-    let loaded = match (exported, sent) {
+    let (read, sent) = tokio::join!(exporter, Box::pin(sent));
+    let loaded = match (read, sent) {
         (Ok(Some(image)), Ok(())) => image,
         // The engine did not take all of it, and says why.
         (Ok(_), Err(error)) => return Err(failed(engine, file, error)),

@@ -60,12 +60,11 @@ impl Engine {
             let Some(image) = container.image_id else { continue };
             let users = users.entry(whole_id(&image)).or_default();
             let owner = container.labels.as_ref().and_then(Owner::read);
-            match owner.filter(|owner| owner.gateway == self.options.gateway) {
-                Some(owner) => users.ours.push(owner.sandbox),
-                None => {
-                    let name = container.names.into_iter().flatten().next().or(container.id).unwrap_or_default();
-                    users.others.push(name.trim_start_matches('/').to_owned());
-                }
+            if let Some(owner) = owner.filter(|owner| owner.gateway == self.options.gateway) {
+                users.ours.push(owner.sandbox);
+            } else {
+                let name = container.names.into_iter().flatten().next().or(container.id).unwrap_or_default();
+                users.others.push(name.trim_start_matches('/').to_owned());
             }
         }
         Ok(users)
@@ -141,7 +140,7 @@ impl Engine {
             used = used.max(Some(kept.used));
         }
         let tagged = inspected.metadata.and_then(|metadata| metadata.last_tag_time);
-        let tagged = tagged.and_then(|time| time.to_string().parse::<Timestamp>().ok());
+        let tagged = tagged.and_then(|time| time.parse::<Timestamp>().ok());
         let used_at = used
             .and_then(|used| Timestamp::try_from(used).ok())
             .or(tagged.filter(|time| *time > Timestamp::UNIX_EPOCH))
@@ -258,7 +257,7 @@ impl Engine {
             let all = self.seen().await?;
             let Some(seen) = all.iter().find(|seen| seen.info.references.contains(pin)) else {
                 // Not there any more, unless it is on its way.
-                if !self.images.works.lock().get(pin).is_some_and(|work| work.strong_count() > 0) {
+                if self.images.works.lock().get(pin).is_none_or(|work| work.strong_count() == 0) {
                     self.forget_image(pin);
                 }
                 continue;

@@ -281,7 +281,7 @@ impl World {
         }
         let base = Layer::default().raw(tar::Header::from_byte_slice(&base[..512]), &base[512..]);
         let own = Layer::default().file("says", format!("{says} {}", self.gateway).as_bytes());
-        let more = Layer::default().file("more", &[7; 100_000]);
+        let more = Layer::default().file("more", &vec![7; 100_000]);
         let layers: Vec<(Layer, Packing)> = [base, own, more].into_iter().zip(packing).collect();
         image(&layers, &json!({ "Env": ["A=b"] }))
     }

@@ -60,7 +60,7 @@ pub(crate) async fn images_are_listed_pulled_and_removed(engine: There) {
 
     let planned = world.plan(&name, &["x"]).await.unwrap();
     world.create(&planned).await.unwrap();
-    assert_eq!(world.listed(&id(&second)).await.unwrap().used_by, [planned.id.clone()]);
+    assert_eq!(world.listed(&id(&second)).await.unwrap().used_by, std::slice::from_ref(&planned.id));
     world.driver.delete(&planned.id).await.unwrap();
 
     let removed = world.images().remove(&name).await.unwrap();
@@ -194,7 +194,7 @@ pub(crate) async fn names_that_no_engine_should_see_are_refused(engine: There) {
     assert!(matches!(told.kind, ErrorKind::NotFound), "{told:?}");
     // The default is one like any other.
     let with_default = World::with(Arc::clone(&world.engine), |options| {
-        options.default_image = whole.clone();
+        options.default_image.clone_from(&whole);
     });
     let planned = with_default.plan("", &["x"]).await.unwrap();
     assert_eq!(with_default.create(&planned).await.unwrap(), whole);

@@ -61,16 +61,16 @@ pub(crate) async fn a_tag_that_moves_between_plan_and_create_does_not_matter(eng
 pub(crate) async fn a_slow_pull_tells_of_itself(engine: There) {
     let (registry, world) = (Registry::start(), World::new(engine));
     registry.put("app", "1", &large(&world, 24));
-    let (word, held) = gate();
+    let (let_go, held) = gate();
     let front = Front::start(&registry.address, Manner { hold: Some((8 << 20, held)), ..Manner::default() });
     world.mark(&front.address);
     let planned = world.plan(&format!("{}/app:1", front.address), &["x"]).await.unwrap();
-    // The config, which engines fetch too, comes whole before the word is waited for.
+    // The config, which engines fetch too, comes whole before anything is waited for.
     let mut told = world.progress(&planned.id);
     let (pulling, pulled) = (world.driver.clone(), planned.clone());
     let work = tokio::spawn(async move { pulling.prepare(&pulled.id, &pulled.plan).await });
     let mut said = Vec::new();
-    let mut word = Some(word);
+    let mut let_go = Some(let_go);
     let listened = async {
         while let Some(text) = told.recv().await {
             let part = text.strip_prefix("pulling the image: ").and_then(|rest| rest.split_once(" of "));
@@ -81,10 +81,10 @@ pub(crate) async fn a_slow_pull_tells_of_itself(engine: There) {
                 }
                 // The rest comes when some of it was told of.
                 if bytes != "0.0" {
-                    word.take();
+                    let_go.take();
                 }
             }
-            if said.len() >= 2 && word.is_none() {
+            if said.len() >= 2 && let_go.is_none() {
                 return;
             }
         }
@@ -113,7 +113,7 @@ pub(crate) async fn a_pull_that_nobody_waits_for_is_given_up(engine: There) {
     let (registry, world) = (Registry::start(), World::new(engine));
     let made = large(&world, 6);
     registry.put("app", "1", &made);
-    let (word, held) = gate();
+    let (let_go, held) = gate();
     let front = Front::start(&registry.address, Manner { hold: Some((1 << 20, held)), ..Manner::default() });
     world.mark(&front.address);
     let name = format!("{}/app:1", front.address);
@@ -140,7 +140,7 @@ pub(crate) async fn a_pull_that_nobody_waits_for_is_given_up(engine: There) {
     tokio::time::timeout(PATIENCE, left).await.expect("the engine leaves the registry");
     assert_eq!(world.id_of(&pin(&one)).await, None);
     // Whoever comes later begins it anew.
-    drop(word);
+    drop(let_go);
     assert_eq!(world.create(&one).await.unwrap(), id(&made));
 }
 
