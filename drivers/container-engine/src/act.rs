@@ -26,6 +26,12 @@ fn tried(failure: Failure) -> CallError {
     }
 }
 
+/// Nobody took the line because nobody ran: nothing of the sandbox did.
+fn ended_at_once(mut error: Error) -> CallError {
+    error.message = format!("{}: it ended at once", error.message);
+    CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
+}
+
 impl Engine {
     pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
         let deadline = Instant::now() + ACT;
@@ -121,25 +127,39 @@ impl Engine {
         // The agent waits for it. Attaching before the start would be as good, but podman then makes the container's
         // processes twice, and its cleaning after the last start can end the first of them.
         match launch::hand_over(&self.client, &name, &line, deadline).await {
-            Err(CallError::Unknown(error)) => Err(self.not_taken(id, error).await),
-            handed_over => handed_over,
+            Ok(()) if !self.options.dialect.attaching_revives() => Ok(()),
+            Ok(()) => {
+                let error = Error::unavailable("agent", "the agent could not be told how to start");
+                self.revived(id, error, deadline).await?;
+                Ok(())
+            }
+            Err(CallError::Unknown(error)) => {
+                let error = self.revived(id, error, deadline).await?;
+                Err(match self.observe(id).await {
+                    Ok(Some(Observed { status: ObservedStatus::Exited(_), .. })) => ended_at_once(error),
+                    _ => CallError::Unknown(error),
+                })
+            }
+            failed => failed,
         }
     }
 
-    /// Nobody took the line: what could not be executed is over already, and nothing of the sandbox ran.
-    async fn not_taken(&self, id: &SandboxId, mut error: Error) -> CallError {
-        match self.observe(id).await {
-            // Podman prepares what is over for another start when somebody attaches to it.
-            Ok(Some(Observed { status: ObservedStatus::Created, .. })) => {
-                error.message = format!("{}; it ended at once", error.message);
-                CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
-            }
-            Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
-                let code = exit.code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
-                error.message = format!("{}; it ended at once with {code}", error.message);
-                CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
-            }
-            _ => CallError::Unknown(error),
+    /// What could not be executed is over when somebody comes to tell it how to start, and stands there made anew, with
+    /// what it was told: that must not be read at another start.
+    async fn revived(&self, id: &SandboxId, error: Error, deadline: Instant) -> CallResult<Error> {
+        let revived = self.options.dialect.attaching_revives()
+            && matches!(self.observe(id).await, Ok(Some(Observed { status: ObservedStatus::Created, .. })));
+        if !revived {
+            return Ok(error);
+        }
+        let name = names::container(id);
+        let options = StopContainerOptionsBuilder::new().t(0).build();
+        let stopped = self
+            .client
+            .act("stop what is over", deadline, |api| async move { api.stop_container(&name, Some(options)).await });
+        match stopped.await {
+            Ok(()) => Err(ended_at_once(error)),
+            Err(failure) => Err(CallError::Unknown(failure.error())),
         }
     }
 

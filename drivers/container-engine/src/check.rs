@@ -71,6 +71,7 @@ pub(crate) fn able(plan: &EnginePlan, abilities: Abilities, options: &EngineOpti
         ("cpu", plan.resources.cpu.is_some(), abilities.cpu),
         ("memory", plan.resources.memory.is_some(), abilities.memory),
         ("pids", plan.resources.pids.is_some(), abilities.pids),
+        ("open_files", plan.resources.open_files.is_some(), abilities.open_files),
     ];
     let id = options.id.as_str();
     if let Some((limit, ..)) = limits.iter().find(|(_, asked, able)| *asked && !able) {

@@ -32,6 +32,11 @@ pub trait Dialect: Debug + Send + Sync {
         None
     }
 
+    /// Whether somebody who attaches to a container that is over makes its processes anew, though nobody started it.
+    fn attaching_revives(&self) -> bool {
+        false
+    }
+
     /// What an engine of this version of the API can do beyond the oldest.
     fn later_abilities(&self, version: &ClientVersion) -> LaterAbilities;
 

@@ -7,12 +7,13 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bollard::models::{ContainerInspectResponse, ContainerSummaryStateEnum as Word};
+use bollard::models::{ContainerInspectResponse, ContainerSummaryStateEnum as Word, SystemInfo};
 use chiton_driver::{CallError, CallResult, DriverEvent, Observed, ObservedStatus};
 use chiton_model::label::managed;
 use chiton_model::{Error, SandboxId};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, RwLock, broadcast};
 
@@ -36,6 +37,7 @@ pub(crate) struct Abilities {
     pub(crate) cpu: bool,
     pub(crate) memory: bool,
     pub(crate) pids: bool,
+    pub(crate) open_files: bool,
     pub(crate) image_mounts: bool,
     pub(crate) cdi: bool,
 }
@@ -43,7 +45,7 @@ pub(crate) struct Abilities {
 impl Abilities {
     /// Which limits the engine would ignore, as a sentence.
     pub(crate) fn not_limited(self) -> Option<String> {
-        let limits = [("cpu", self.cpu), ("memory", self.memory), ("pids", self.pids)];
+        let limits = [("cpu", self.cpu), ("memory", self.memory), ("pids", self.pids), ("open_files", self.open_files)];
         let missing: Vec<&str> = limits.iter().filter(|(_, able)| !able).map(|(name, _)| *name).collect();
         let missing = missing.join(", ");
         (!missing.is_empty())
@@ -131,9 +133,13 @@ impl Engine {
     /// What the engine can limit. Asked once: it changes with the machine's kernel and the engine's user, not while it runs.
     pub(crate) async fn abilities(&self) -> CallResult<Abilities> {
         let found = self.abilities.get_or_try_init(|| async {
-            let info = self.client.info().await?;
+            let said: Value = self.client.document("look at the engine", "/info").await?;
+            // Podman says it in a word of its own, which the library does not know.
+            let says_so = said["Rootless"] == true;
+            let info: SystemInfo = serde_json::from_value(said)
+                .map_err(|error| self.client.failure("look at the engine", error.into()))?;
             let options = info.security_options.unwrap_or_default();
-            let rootless = options.iter().any(|option| option == "name=rootless");
+            let rootless = says_so || options.iter().any(|option| option == "name=rootless");
             let LaterAbilities { image_mounts, cdi } =
                 self.options.dialect.later_abilities(&self.client.api().await?.client_version());
             // Without the unified hierarchy a rootless engine ignores limits, whatever it says of the kernel.
@@ -144,6 +150,8 @@ impl Engine {
                 cpu: limits && info.cpu_cfs_quota != Some(false),
                 memory: limits && info.memory_limit != Some(false),
                 pids: limits && info.pids_limit != Some(false),
+                // An ordinary user's podman passes over limits of this kind that come by this API.
+                open_files: !says_so,
                 image_mounts,
                 cdi,
             })
@@ -164,7 +172,7 @@ impl Engine {
     /// The same in the engine's words.
     pub(crate) async fn inspect(&self, id: &SandboxId) -> Result<Option<ContainerInspectResponse>, Failure> {
         let path = format!("/containers/{}/json", names::container(id));
-        match self.client.containers::<ContainerInspectResponse>("look at the sandbox", &path).await {
+        match self.client.document::<ContainerInspectResponse>("look at the sandbox", &path).await {
             Ok(found) => Ok(Some(found).filter(|found| {
                 inspected(found).is_some_and(|observed| observed.gateway == self.options.gateway && observed.id == *id)
             })),

@@ -21,8 +21,8 @@ const LARGEST: usize = 256 << 20;
 const KNOWN: [&str; 8] = ["created", "running", "paused", "restarting", "removing", "exited", "dead", "stopping"];
 
 impl Client {
-    /// Asks for something about containers. `path` begins with a slash and has its query.
-    pub(crate) async fn containers<T: DeserializeOwned>(&self, doing: &str, path: &str) -> Answer<T> {
+    /// Asks for something. `path` begins with a slash and has its query.
+    pub(crate) async fn document<T: DeserializeOwned>(&self, doing: &str, path: &str) -> Answer<T> {
         let version = self.api().await?.client_version();
         let target = format!("/v{version}{path}");
         let mut found = match timeout(LOOK, self.get(doing, &target)).await {
@@ -46,7 +46,7 @@ impl Client {
         if let Some((key, value)) = filter {
             path = format!("{path}&filters={}", query(&json!({ key: [value] }).to_string()));
         }
-        self.containers(doing, &path).await
+        self.document(doing, &path).await
     }
 
     async fn get(&self, doing: &str, target: &str) -> Answer<Value> {

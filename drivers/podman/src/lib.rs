@@ -50,6 +50,10 @@ impl Dialect for Podman {
         Some(ClientVersion { major_version: 1, minor_version: 41 })
     }
 
+    fn attaching_revives(&self) -> bool {
+        true
+    }
+
     fn later_abilities(&self, _version: &ClientVersion) -> LaterAbilities {
         // What it serves of Docker's API has images as mounts since it has mounts, and no CDI names.
         LaterAbilities { image_mounts: true, cdi: false }

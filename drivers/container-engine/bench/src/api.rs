@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 /// The longest request of a bench.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An engine's API as its JSON is: nothing that an engine says is lost in types.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl Api {
             let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();
             Ok::<_, hyper::Error>(Answer { status, text })
         };
-        let (answer, _) = futures::future::join(asking, async {
+        let (answer, ()) = futures::future::join(asking, async {
             // Its failure is the answer's as well.
             drop(connection.await);
         })

@@ -14,7 +14,7 @@ use crate::life::{Gateway, done, holds};
 use crate::trials::{SLEEP, nothing_left};
 
 /// The longest wait for one thing.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Whether an engine's containers live on without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -81,7 +81,7 @@ pub async fn lists_survive_passing_states(bench: EngineBench) -> Verdict {
         Ok(())
     };
     let mut watch = gateway.driver.watch();
-    let looks = async {
+    let at_changes = async {
         // At each change, which is when states pass.
         while watch.next().await.is_some() {
             done("list", gateway.driver.list().await)?;
@@ -89,8 +89,8 @@ pub async fn lists_survive_passing_states(bench: EngineBench) -> Verdict {
         holds(false, "the watch", "going on", "its end")
     };
     let ended: Verdict = tokio::select! {
-        lived = lives => lived,
-        looked = looks => looked,
+        ended = lives => ended,
+        failed = at_changes => failed,
     };
     ended?;
     nothing_left(&bench, &gateway).await

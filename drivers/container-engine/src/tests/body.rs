@@ -107,10 +107,10 @@ fn the_agent_is_relabelled_where_selinux_is_and_may_be_and_mounted_otherwise() {
     let everything = ["/run/chiton-agent", "/run/chiton", "/shared", "/private", "/plain"];
     for (relabel, selinux) in [(true, false), (false, true), (false, false)] {
         options.relabel = relabel;
-        let plain = made(&plan, &options, true, selinux);
-        assert_eq!(binds(&plain), Vec::<String>::new());
-        assert_eq!(mount_targets(&plain), everything);
-        let mounts = plain.host_config.unwrap().mounts.unwrap();
+        let body = made(&plan, &options, true, selinux);
+        assert_eq!(binds(&body), Vec::<String>::new());
+        assert_eq!(mount_targets(&body), everything);
+        let mounts = body.host_config.unwrap().mounts.unwrap();
         assert!(mounts[..2].iter().all(|mount| mount.read_only == Some(true) && mount.typ == Some(MountType::BIND)));
     }
 }

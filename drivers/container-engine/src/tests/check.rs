@@ -137,6 +137,8 @@ fn what_the_engine_cannot_do_is_refused_by_name() {
     let memory = |plan: &mut EnginePlan| plan.resources.memory = Some(MemoryQuantity::parse("memory", "1Gi").unwrap());
     unable(Abilities { memory: false, ..ABLE }, memory, "resources.memory");
     unable(Abilities { pids: false, ..ABLE }, |plan| plan.resources.pids = Some(9), "resources.pids");
+    let files = |plan: &mut EnginePlan| plan.resources.open_files = Some(9);
+    unable(Abilities { open_files: false, ..ABLE }, files, "resources.open_files");
     let image =
         |plan: &mut EnginePlan| plan.mounts.push(MountPlan::Image { source: "a".to_owned(), target: "/a".to_owned() });
     unable(Abilities { image_mounts: false, ..ABLE }, image, "mounts");

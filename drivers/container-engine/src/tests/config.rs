@@ -7,7 +7,7 @@ use super::{all_keys, generous, options, plan_of, planned, request};
 use crate::plan::MountPlan;
 
 /// The refusal of a block, and the field that it is about.
-fn refused(config: Value) -> (String, String, String) {
+fn refused(config: &Value) -> (String, String, String) {
     let error = planned(&request(config.clone()), &generous()).expect_err(&format!("{config} is refused"));
     let field = match &error.kind {
         ErrorKind::Invalid { field } => field.clone(),
@@ -53,12 +53,12 @@ fn a_misspelt_key_is_refused_with_the_nearest() {
         let misspelt = format!("{}x", &key[..key.len() - 1]);
         let mut block = Map::new();
         block.insert(misspelt.clone(), value);
-        let (field, message, cure) = refused(Value::Object(block));
+        let (field, message, cure) = refused(&Value::Object(block));
         assert_eq!(field, format!("driver_config.{misspelt}"));
         assert!(message.contains(&misspelt), "{message}");
         assert!(cure.contains(&format!("{key:?}")), "{key}: {cure}");
     }
-    let (_, _, cure) = refused(json!({ "zzzzzzzzzzzz": 1 }));
+    let (_, _, cure) = refused(&json!({ "zzzzzzzzzzzz": 1 }));
     for (key, _) in all_keys() {
         assert!(cure.contains(key), "{cure} names {key}");
     }
@@ -76,12 +76,12 @@ fn a_wrong_type_is_refused_by_its_key() {
             }
             let mut block = Map::new();
             block.insert(key.to_owned(), wrong.clone());
-            let (field, message, _) = refused(Value::Object(block));
+            let (field, message, _) = refused(&Value::Object(block));
             assert!(field.starts_with(&format!("driver_config.{key}")), "{key} = {wrong}: {field}: {message}");
         }
     }
     for block in [json!([]), json!("x"), json!(null), json!(1)] {
-        let (field, ..) = refused(block);
+        let (field, ..) = refused(&block);
         assert_eq!(field, "driver_config");
     }
 }
@@ -96,7 +96,7 @@ fn mounts_are_as_strict() {
         (json!({ "type": "tmp", "target": "/a" }), ".type"),
         (json!({ "target": "/a" }), ".type"),
     ] {
-        let (found, message, _) = refused(json!({ "mounts": [mount] }));
+        let (found, message, _) = refused(&json!({ "mounts": [mount] }));
         assert_eq!(found, format!("driver_config.mounts[0]{field}"), "{message}");
     }
     // A key of another type of mount.
@@ -154,12 +154,12 @@ fn a_bind_is_what_its_links_lead_to_and_never_the_drivers_own() {
 #[test]
 fn users_and_host_names_are_names() {
     for user in ["", ":", "a:", ":b", "a:b:c", "-a", "a b", "a/b", &"a".repeat(33)] {
-        assert_eq!(refused(json!({ "user": user })).0, "driver_config.user", "{user:?}");
+        assert_eq!(refused(&json!({ "user": user })).0, "driver_config.user", "{user:?}");
     }
     for name in ["", "-a", "a-", ".a", "a b", "ä", &"a".repeat(64)] {
-        assert_eq!(refused(json!({ "hostname": name })).0, "driver_config.hostname", "{name:?}");
+        assert_eq!(refused(&json!({ "hostname": name })).0, "driver_config.hostname", "{name:?}");
     }
-    let (field, message, _) = refused(json!({ "stop_grace_seconds": 46 }));
+    let (field, message, _) = refused(&json!({ "stop_grace_seconds": 46 }));
     assert_eq!(field, "driver_config.stop_grace_seconds");
     assert!(message.contains("stop_grace_seconds"), "{message}");
 }

@@ -62,7 +62,8 @@ impl Dialect for Paper {
     }
 }
 
-const ABLE: Abilities = Abilities { selinux: true, cpu: true, memory: true, pids: true, image_mounts: true, cdi: true };
+const ABLE: Abilities =
+    Abilities { selinux: true, cpu: true, memory: true, pids: true, open_files: true, image_mounts: true, cdi: true };
 
 fn options() -> EngineOptions {
     let folders = ("/nonexistent/state".into(), "/nonexistent/run".into());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerConfig, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Word};
 use chiton_driver::ObservedStatus;
+use chiton_model::label::managed;
 
 use super::identity;
 use crate::observe::{Owner, inspected};
@@ -89,7 +90,6 @@ fn ends_have_a_reason() {
 #[test]
 fn what_lacks_a_label_is_nobodys() {
     assert!(Owner::read(&labels()).is_some_and(|owner| owner.gateway == identity().gateway));
-    use chiton_model::label::managed;
     for key in [managed::GATEWAY_ID, managed::SANDBOX_ID, managed::STORE_EPOCH, managed::COMMIT] {
         let mut without = labels();
         without.remove(key);
