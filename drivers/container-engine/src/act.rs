@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
-use chiton_driver::{CallError, CallResult, CreateCall, ObservedStatus, StartCall};
+use chiton_driver::{CallError, CallResult, CreateCall, Observed, ObservedStatus, StartCall};
 use chiton_model::{Error, SandboxId};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -17,6 +17,14 @@ use crate::{check, launch, names};
 
 /// The first pause before a look is repeated, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+
+/// What a failure in the course of a start means: the engine tried, and what is left is found by its name.
+fn tried(failure: Failure) -> CallError {
+    match failure {
+        Failure::Refused(error) | Failure::Conflict(error) => CallError::Failed(error),
+        failure => failure.into(),
+    }
+}
 
 impl Engine {
     pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
@@ -99,25 +107,34 @@ impl Engine {
         let _busy = self.alone(&busy, deadline).await?;
         self.tombstones.refuse(id)?;
         let name = names::container(id);
-        let mut input = None;
+        let mut line = None;
         if let Some(agent) = &call.agent {
             self.agent_program().await?;
             self.make_agent_folder(id)?;
-            let line = launch::line(&plan, agent)?;
-            input = Some((launch::attach(&self.client, &name, deadline).await?, line));
+            line = Some(launch::line(&plan, agent)?);
         }
         let (of, options) = (name.as_str(), None::<StartContainerOptions>);
         let started =
             self.client.act("start the sandbox", deadline, |api| async move { api.start_container(of, options).await });
-        match started.await {
-            Ok(()) => {}
-            // The engine tried: what is left is found by its name.
-            Err(Failure::Refused(error) | Failure::Conflict(error)) => return Err(CallError::Failed(error)),
-            Err(failure) => return Err(failure.into()),
+        started.await.map_err(tried)?;
+        let Some(line) = line else { return Ok(()) };
+        // The agent waits for it. Attaching before the start would be as good, but podman then makes the container's
+        // processes twice, and its cleaning after the last start can end the first of them.
+        match launch::hand_over(&self.client, &name, &line, deadline).await {
+            Err(CallError::Unknown(error)) => Err(self.not_taken(id, error).await),
+            handed_over => handed_over,
         }
-        match input {
-            Some((input, line)) => launch::hand_over(input, &line, deadline).await,
-            None => Ok(()),
+    }
+
+    /// Nobody took the line: what could not be executed is over already, and nothing of the sandbox ran.
+    async fn not_taken(&self, id: &SandboxId, mut error: Error) -> CallError {
+        match self.observe(id).await {
+            Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
+                let code = exit.code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
+                error.message = format!("{}; it ended at once with {code}", error.message);
+                CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
+            }
+            _ => CallError::Unknown(error),
         }
     }
 
@@ -149,9 +166,9 @@ impl Engine {
         // Absence is looked for, not concluded: a removal that another asked for may be under way.
         while let Some(found) = self.inspect(id).await? {
             let name = names::container(id);
-            let network = found.host_config.and_then(|host| host.network_mode);
-            // Podman calls every network of its own so.
-            on_bridge = network.is_some_and(|mode| mode == names::network(&self.options, id) || mode == "bridge");
+            // Not by the network's mode: podman says "bridge" of every network that it made.
+            let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            on_bridge = networks.contains_key(&names::network(&self.options, id));
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             let removed = self.client.act("delete the sandbox", deadline, |api| async move {
                 api.remove_container(&name, Some(options)).await

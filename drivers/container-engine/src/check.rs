@@ -49,6 +49,10 @@ pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Err
         return Err(Error::conflict(format!("environment variable {name:?} is set by a secret and in the open"))
             .cure("set it once"));
     }
+    if let Some(index) = plan.command.iter().position(|argument| argument.contains('\0')) {
+        return Err(Error::invalid(format!("command[{index}]"), "an argument of the command has a NUL byte in it")
+            .cure("leave the NUL byte out; the kernel cannot pass it"));
+    }
     targets(plan)?;
     for (index, device) in plan.devices.iter().enumerate().filter(|(_, device)| !open(&device.path)) {
         let field = format!("devices[{index}].path");
@@ -113,7 +117,13 @@ fn targets(plan: &EnginePlan) -> Result<(), Error> {
         if let MountPlan::Bind { source, .. } = mount
             && !open(source)
         {
-            path(&format!("mounts[{index}].source"), source)?;
+            let field = format!("mounts[{index}].source");
+            path(&field, source)?;
+            // Engines make a folder in its place when a bind is written in the older form.
+            if std::fs::metadata(source).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                return Err(Error::invalid(field, format!("{source:?} is not on this machine"))
+                    .cure("make it first, or show another path"));
+            }
         }
     }
     Ok(())

@@ -18,6 +18,8 @@ use crate::dialect::Dialect;
 pub(crate) const LOOK: Duration = Duration::from_secs(9);
 /// The longest change: within the engine's own deadline of a minute.
 pub(crate) const ACT: Duration = Duration::from_secs(57);
+/// What a change may last longer in all: looks before and after it have a limit of their own.
+const SLACK: Duration = Duration::from_secs(1);
 /// What bollard waits for an answer at most; ours are shorter, but pulls are not.
 const TRANSPORT: u64 = 15 * 60;
 
@@ -133,12 +135,20 @@ impl Client {
         }
     }
 
+    /// Its version holds: that was the answer of whoever is at the other end, and asking again would take as long.
     fn late(&self, doing: &str, limit: Duration) -> Failure {
-        self.forget();
+        *self.backend.lock() = None;
         Failure::Lost(
             Error::deadline(format!("{doing}: {} did not answer within {} s", self.name(), limit.as_secs()))
                 .cure("look at the engine's own log"),
         )
+    }
+
+    /// A call within what it may take, whatever it consists of. Something of it may have been done by then.
+    pub(crate) async fn in_time<T>(&self, doing: &str, call: impl Future<Output = CallResult<T>>) -> CallResult<T> {
+        let limit = ACT + SLACK;
+        let ended = timeout(limit, call).await;
+        ended.unwrap_or_else(|_| Err(self.late(doing, limit).into()))
     }
 
     fn name(&self) -> String {

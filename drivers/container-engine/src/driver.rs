@@ -64,6 +64,14 @@ impl EngineDriver {
     }
 }
 
+/// A registry's or an engine's error is about itself; the request named an image.
+fn about(image: &str, mut error: Error) -> Error {
+    if !error.message.contains(image) {
+        error.message = format!("image {image:?}: {}", error.message);
+    }
+    error
+}
+
 #[async_trait]
 impl ComputeDriver for EngineDriver {
     fn capabilities(&self) -> &Capabilities {
@@ -76,8 +84,9 @@ impl ComputeDriver for EngineDriver {
 
     async fn default_plan(&self, request: &PlanRequest) -> Result<DefaultPlan, Error> {
         let options = &self.engine.options;
+        self.capabilities.check_offers(&request.resources, &request.network, &request.volumes)?;
         plan::check_config(request, options)?;
-        let found = self.engine.resolve(&request.image).await?;
+        let found = self.engine.resolve(&request.image).await.map_err(|error| about(&request.image, error))?;
         let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
         plan::default_plan(request, PlanContext { options, abilities, found })
     }
@@ -111,19 +120,19 @@ impl ComputeDriver for EngineDriver {
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
-        self.engine.create(call).await
+        self.engine.client.in_time("create the sandbox", self.engine.create(call)).await
     }
 
     async fn start(&self, call: &StartCall) -> CallResult<()> {
-        self.engine.start(call).await
+        self.engine.client.in_time("start the sandbox", self.engine.start(call)).await
     }
 
     async fn stop(&self, id: &SandboxId) -> CallResult<()> {
-        self.engine.stop(id).await
+        self.engine.client.in_time("stop the sandbox", self.engine.stop(id)).await
     }
 
     async fn delete(&self, id: &SandboxId) -> CallResult<()> {
-        self.engine.delete(id).await
+        self.engine.client.in_time("delete the sandbox", self.engine.delete(id)).await
     }
 
     async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>> {

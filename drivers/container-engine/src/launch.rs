@@ -1,45 +1,36 @@
 //! Telling the agent how to start: one line on its standard input, which no file, label or answer of the engine shows.
 
-use std::pin::Pin;
-
 use bollard::query_parameters::AttachContainerOptionsBuilder;
 use chiton_agent_proto::launch::LaunchDocument;
 use chiton_confine::{Arch, Confinement};
 use chiton_driver::{AgentLaunch, CallError, CallResult};
 use chiton_model::Error;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::client::{Answer, Client};
+use crate::client::Client;
 use crate::plan::EnginePlan;
 
-/// The other end of a container's standard input.
-pub(crate) struct Input(Pin<Box<dyn AsyncWrite + Send>>);
-
-/// Attaches to a container that is about to be started.
-pub(crate) async fn attach(client: &Client, name: &str, deadline: Instant) -> Answer<Input> {
+/// Attaches to a container that was just started, hands the line over and closes the input.
+pub(crate) async fn hand_over(client: &Client, name: &str, line: &[u8], deadline: Instant) -> CallResult<()> {
     let options = AttachContainerOptionsBuilder::new().stdin(true).stream(true).build();
     let attached = client
         .act("attach to the sandbox", deadline, |api| async move { api.attach_container(name, Some(options)).await });
-    Ok(Input(attached.await?.input))
-}
-
-/// Hands the line over and closes the input.
-pub(crate) async fn hand_over(mut input: Input, line: &[u8], deadline: Instant) -> CallResult<()> {
-    let write = async {
-        input.0.write_all(line).await?;
-        input.0.flush().await?;
-        input.0.shutdown().await
-    };
-    let lost = |why: String| {
+    let lost = |why: &str| {
         // It started; an agent that is told nothing ends by itself.
         CallError::Unknown(Error::unavailable("agent", format!("the agent could not be told how to start: {why}")))
     };
+    let mut input = attached.await.map_err(|failure| lost(&failure.error().message))?.input;
+    let write = async {
+        input.write_all(line).await?;
+        input.flush().await?;
+        input.shutdown().await
+    };
     match timeout_at(deadline, write).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(lost(error.to_string())),
-        Err(_) => Err(lost("the engine did not take it in time".to_owned())),
+        Ok(Err(error)) => Err(lost(&error.to_string())),
+        Err(_) => Err(lost("the engine did not take it in time")),
     }
 }
 

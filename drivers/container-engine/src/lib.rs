@@ -34,3 +34,6 @@ pub use plan::{
     DevicePlan, EnginePlan, ImagePlan, MountPlan, NetworkPlan, PLAN_SCHEMA, ResourcesPlan, SandboxRef, SecurityPlan,
     SelinuxLabel, VolumePlan,
 };
+
+#[cfg(test)]
+mod tests;

@@ -27,10 +27,15 @@ impl Dialect for Docker {
     }
 
     fn log_config(&self, bytes: u64) -> HostConfigLogConfig {
-        // Two files of half the size: one is kept while the other is written.
+        // Two files of half the size: one is kept while the other is written. As text in JSON, the other way to keep output
+        // that can be read back, bytes that are no UTF-8 would be lost.
         let size = format!("{}k", (bytes / 2048).max(1));
-        let config = HashMap::from([("max-size".to_owned(), size), ("max-file".to_owned(), "2".to_owned())]);
-        HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(config) }
+        let config = HashMap::from([
+            ("max-size".to_owned(), size),
+            ("max-file".to_owned(), "2".to_owned()),
+            ("compress".to_owned(), "false".to_owned()),
+        ]);
+        HostConfigLogConfig { typ: Some("local".to_owned()), config: Some(config) }
     }
 
     fn keeps_members_apart(&self) -> bool {

@@ -22,7 +22,7 @@ pub(crate) fn open(text: &str) -> bool {
 }
 
 /// Checks all of a sealed plan.
-pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::Means) -> Result<(), Error> {
+pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::DiskAbility) -> Result<(), Error> {
     limits(plan, means, disk)?;
     filled(plan)?;
     plan.image.pinned()?;
@@ -135,7 +135,7 @@ fn check_device(field: &str, path: &str) -> Result<(), Error> {
 }
 
 /// Checks limits: each is applied or the sandbox is refused.
-pub(crate) fn limits(plan: &OciPlan, means: &Means, disk: &disk::Means) -> Result<(), Error> {
+pub(crate) fn limits(plan: &OciPlan, means: &Means, disk: &disk::DiskAbility) -> Result<(), Error> {
     let limits = &plan.resources;
     disk::check(limits, plan.image.read_only, disk)?;
     open_files(limits)?;

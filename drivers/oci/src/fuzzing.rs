@@ -9,7 +9,7 @@ use crate::options::OciOptions;
 /// The plan for a request.
 pub fn default_plan(request: &PlanRequest, options: &OciOptions) -> Result<DefaultPlan, Error> {
     // No image is resolved: what a source says has targets of its own.
-    crate::plan::default_plan(request, options, &crate::disk::Means::detect(), &|reference| {
+    crate::plan::default_plan(request, options, &crate::disk::DiskAbility::detect(), &|reference| {
         Err(Error::invalid("image", format!("image {reference:?} is not looked for")))
     })
 }

@@ -63,7 +63,7 @@ pub(crate) struct Host {
     /// When old tombstones were last looked for.
     swept: Mutex<Option<Instant>>,
     /// By what a writable layer can be limited here.
-    disk: OnceLock<disk::Means>,
+    disk: OnceLock<disk::DiskAbility>,
     /// Held while a volume is made or deleted, so that none is deleted from under a sandbox.
     volumes: Mutex<()>,
     /// The bridge and who has which address on it.
@@ -126,8 +126,8 @@ impl Host {
     }
 
     /// By what a writable layer can be limited on this machine; looked at once.
-    pub(crate) fn disk_means(&self) -> &disk::Means {
-        self.disk.get_or_init(disk::Means::detect)
+    pub(crate) fn disk_means(&self) -> &disk::DiskAbility {
+        self.disk.get_or_init(disk::DiskAbility::detect)
     }
 
     /// Sets folders and the agent's program up, once; forgets old tombstones.

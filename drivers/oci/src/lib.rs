@@ -34,6 +34,7 @@ mod record;
 mod spec;
 mod sys;
 mod volumes;
+mod wait;
 mod watch;
 
 pub use doctor::{Finding, doctor, probe};

@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -204,17 +203,8 @@ async fn a_delete_ends_a_create_that_is_under_way_without_waiting_for_its_monito
 /// Not a test of its own: the process that the next test kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn gateway_to_be_killed() {
-    let (Ok(folder), Ok(gateway), Ok(id)) =
-        (std::env::var("OCI_TEST_FOLDER"), std::env::var("OCI_TEST_GATEWAY"), std::env::var("OCI_TEST_ID"))
-    else {
-        return;
-    };
-    let mut world = World::new();
-    world.options.state_dir = format!("{folder}/state").into();
-    world.options.run_dir = format!("{folder}/run").into();
-    world.options.gateway = chiton_model::GatewayId::new(gateway).unwrap();
+    let Some((world, id)) = to_be_killed(World::new()) else { return };
     let driver = world.driver();
-    let id = SandboxId::new(id).unwrap();
     let call = call(&driver, &request("host", &SLEEP), &id).await;
     println!("begin");
     let _ = driver.create(&call).await;
@@ -231,24 +221,8 @@ async fn a_gateway_killed_at_any_time_of_create_and_start_leaves_nothing_after_d
     let world = World::new();
     for step in 0..25 {
         let id = sandbox_id();
-        let mut gateway = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &name_of(module_path!(), "gateway_to_be_killed"), "--nocapture"])
-            .env("OCI_TEST_FOLDER", world.folder.path())
-            .env("OCI_TEST_GATEWAY", world.gateway.as_str())
-            .env("OCI_TEST_ID", id.as_str())
-            .env("TMPDIR", world.folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(gateway.stdout.take().unwrap()));
-        assert!(lines.any(|line| line.unwrap().ends_with("begin")));
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_millis(step) {
-            std::hint::spin_loop();
-        }
-        gateway.kill().unwrap();
-        gateway.wait().unwrap();
+        let test = name_of(module_path!(), "gateway_to_be_killed");
+        kill_a_gateway(&world, &test, &id, Duration::from_millis(step), false);
         let next = world.driver();
         within("the delete", next.delete(&id)).await.unwrap();
         world.assert_no_traces();

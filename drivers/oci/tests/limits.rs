@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use chiton_driver::{ComputeDriver, LogOptions, ObservedStatus, PlanRequest};
-use chiton_model::{MemoryQuantity, SandboxId};
+use chiton_driver::{ComputeDriver, ObservedStatus, PlanRequest};
+use chiton_model::MemoryQuantity;
 use common::*;
-use futures::StreamExt;
 use serde_json::json;
 
 fn bytes(text: &str) -> MemoryQuantity {
@@ -99,18 +98,6 @@ async fn a_limited_layer_is_kept_over_a_stop_and_another_gateway_and_removed_wit
     driver.delete(&id).await.unwrap();
     assert_eq!(loops(&world), Vec::<String>::new());
     world.assert_no_traces();
-}
-
-/// Waits until a running sandbox has said a word.
-async fn said(driver: &chiton_driver_oci::OciDriver, id: &SandboxId, word: &str) {
-    let mut stream = driver.logs(id, LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
-    let mut text = String::new();
-    within(word, async {
-        while !text.contains(word) {
-            text += &String::from_utf8_lossy(&stream.next().await.expect("it goes on").unwrap().data);
-        }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,11 +5,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use chiton_driver::{ComputeDriver, LogOptions, PlanRequest, VolumeRequest};
-use chiton_driver_oci::OciDriver;
-use chiton_model::{ErrorKind, SandboxId, StoreEpoch, VolumeMount, VolumeName, WorkspaceName};
+use chiton_driver::{ComputeDriver, PlanRequest, VolumeRequest};
+use chiton_model::{ErrorKind, StoreEpoch, VolumeMount, VolumeName, WorkspaceName};
 use common::*;
-use futures::StreamExt;
 use serde_json::json;
 
 fn name(text: &str) -> VolumeName {
@@ -46,25 +44,6 @@ fn world() -> World {
     let mut world = World::new();
     world.options.gateway = chiton_model::GatewayId::new("g-test").unwrap();
     world
-}
-
-async fn started(driver: &OciDriver, request: &PlanRequest) -> SandboxId {
-    let id = sandbox_id();
-    let call = call(driver, request, &id).await;
-    driver.create(&call).await.unwrap();
-    driver.start(&call).await.unwrap();
-    id
-}
-
-async fn said(driver: &OciDriver, id: &SandboxId, word: &str) {
-    let mut stream = driver.logs(id, LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
-    let mut text = String::new();
-    within(word, async {
-        while !text.contains(word) {
-            text += &String::from_utf8_lossy(&stream.next().await.expect("it goes on").unwrap().data);
-        }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,10 @@
 //! The promises of every driver, kept by this one on a real podman service.
 
-use chiton_driver_podman::Podman;
-use chiton_driver_suite::driver_suite;
-use chiton_engine_bench::{EngineBench, Target};
+mod common;
 
-const PODMAN: Target = Target { name: "podman", dialect: &Podman, socket: "ENGINES_PODMAN", waived: |_| None };
+use chiton_driver_suite::driver_suite;
+use chiton_engine_bench::{EngineBench, engine_trials};
+use common::PODMAN;
 
 driver_suite!(EngineBench::new(PODMAN));
+engine_trials!(PODMAN);

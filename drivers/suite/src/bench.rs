@@ -10,6 +10,9 @@ use chiton_model::{GatewayId, SandboxId};
 use crate::proxy::Proxy;
 use crate::verdict::{Failure, Stop, Verdict};
 
+/// The host's folder of a sandbox in which its gateway binds the agent's socket.
+pub type AgentFolder = dyn Fn(&SandboxId) -> PathBuf + Send + Sync;
+
 /// One life of a gateway as far as a driver is concerned: a driver value, and where its sandboxes' agents dial.
 #[derive(Clone)]
 pub struct Subject {
@@ -17,7 +20,7 @@ pub struct Subject {
     pub driver: Arc<dyn ComputeDriver>,
     /// The host's folder that a sandbox's agent finds its gateway's socket `agent.sock` in. None for drivers that carry
     /// no agent.
-    pub agent_folder: Option<Arc<dyn Fn(&SandboxId) -> PathBuf + Send + Sync>>,
+    pub agent_folder: Option<Arc<AgentFolder>>,
 }
 
 /// An object that somebody made on the platform by hand, without our labels.
@@ -85,6 +88,16 @@ pub trait Bench: Send + Sync + 'static {
     /// expected failure, declared: it stands in the report.
     fn waived(&self, _case: &str) -> Option<String> {
         None
+    }
+
+    /// Why the platform cannot say that a lack of memory was why a process was killed. It must be killed all the same.
+    fn silent_about_memory(&self) -> Option<String> {
+        None
+    }
+
+    /// The step in which the platform tells the times of output.
+    fn log_step(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
     }
 
     /// Everything on the platform that belongs to a gateway's sandboxes: objects, processes, mounts, folders, networks.

@@ -73,7 +73,7 @@ async fn played(case: &Case, bench: Arc<dyn Bench>) -> Verdict {
     let cleaned = stage.clean().await;
     match verdict {
         // The case's own failure tells more than what it left.
-        Err(Stop::Failed(failure)) => Err(failure.into()),
+        Err(Stop::Failed(failure)) => Err(Stop::Failed(failure)),
         verdict => cleaned.and(verdict),
     }
 }

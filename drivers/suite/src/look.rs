@@ -13,7 +13,7 @@ use crate::stage::sandbox_id;
 use crate::verdict::{Failure, Verdict, wrong};
 
 /// No single step of a case takes longer, or something hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a main process wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -115,3 +115,6 @@ impl fmt::Display for Table {
         notes.iter().try_for_each(|note| write!(f, "\n{note}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,10 +79,16 @@ fn cure(error: &Error) -> String {
 pub enum Stop {
     /// The driver breaks a rule.
     #[error(transparent)]
-    Failed(#[from] Failure),
+    Failed(Box<Failure>),
     /// The case does not apply to this driver here; the reason is the driver's own declaration or the bench's.
     #[error("skipped: {0}")]
     Skipped(String),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
 }
 
 /// How a case ends.

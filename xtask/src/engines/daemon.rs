@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -111,6 +111,7 @@ fn podman(layout: &Layout, state: &State, folder: &Path) -> Result<Command, Stri
     let mut command = Command::new("podman");
     command.env_clear();
     configure(layout, state, Engine::Podman, folder)?;
+    trust_loopback(folder)?;
     arguments(&mut command, Engine::Podman, folder);
     serve(&mut command, layout, Engine::Podman);
     Ok(command)
@@ -120,10 +121,12 @@ fn rootless(layout: &Layout, state: &State, folder: &Path) -> Result<Command, St
     let user = user::make(layout)?;
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     configure(layout, state, Engine::Rootless, folder)?;
-    make(&folder.join("home"), 0o700)?;
+    let home = folder.join("home");
+    make(&home, 0o700)?;
+    let settings = trust_loopback(&home)?;
     let runtime = layout.runtime();
     make(&runtime, 0o700)?;
-    for path in [folder.to_owned(), runtime.clone()].into_iter().chain(entries(folder)) {
+    for path in [folder.to_owned(), runtime.clone()].into_iter().chain(entries(folder)).chain(settings) {
         chown(&path, Some(uid), Some(gid)).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     // `setpriv` also clears the groups, which only unsafe code can do between fork and exec.
@@ -223,7 +226,18 @@ fn configure(layout: &Layout, state: &State, engine: Engine, folder: &Path) -> R
     Ok(())
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = std::path::PathBuf> {
+/// Registries on this machine are asked over plain HTTP, as Docker asks them without being told. Returns what was made.
+fn trust_loopback(home: &Path) -> Result<[PathBuf; 3], String> {
+    let config = home.join(".config");
+    let folder = config.join("containers");
+    make(&config, 0o700)?;
+    make(&folder, 0o700)?;
+    let file = folder.join("registries.conf");
+    write(&file, "[[registry]]\nprefix = \"127.0.0.1\"\nlocation = \"127.0.0.1\"\ninsecure = true\n")?;
+    Ok([config, folder, file])
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 

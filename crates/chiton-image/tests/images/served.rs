@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,6 +127,17 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Takes an image's manifest away, as a registry's owner may at any time.
+    pub(crate) fn forget(&self, repository: &str, image: &Image) {
+        let digest = image.digest().hex();
+        for links in ["_manifests/revisions", "_layers"] {
+            let link = format!("docker/registry/v2/repositories/{repository}/{links}/sha256/{digest}");
+            fs::remove_dir_all(self.root.join(link)).unwrap();
+        }
+    }
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -148,7 +159,7 @@ pub(crate) struct Manner {
 /// Stands before a registry.
 pub(crate) struct Front {
     pub(crate) address: String,
-    /// The request lines that came.
+    /// The request lines that came, and again with `LEFT` before those whose client went away while its answer was held.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     ended: Arc<AtomicBool>,
 }
@@ -187,6 +198,26 @@ impl Drop for Front {
         self.ended.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(&self.address);
     }
+}
+
+/// Waits for a word; whether the client is still there then.
+fn held(client: &TcpStream, gate: &Mutex<Receiver<()>>) -> bool {
+    client.set_nonblocking(true).unwrap();
+    loop {
+        match gate.lock().unwrap().recv_timeout(Duration::from_millis(20)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let gone = match client.peek(&mut [0]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        if gone {
+            return false;
+        }
+    }
+    client.set_nonblocking(false).unwrap();
+    true
 }
 
 fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mutex<Vec<String>>) -> io::Result<()> {
@@ -250,7 +281,10 @@ fn serve(client: TcpStream, behind: &str, own: &str, manner: &Manner, lines: &Mu
     if let Some((bytes, gate)) = manner.hold.as_ref().filter(|_| blob) {
         io::copy(&mut (&mut server).take(*bytes), &mut client)?;
         client.flush()?;
-        let _ = gate.lock().unwrap().recv();
+        if !held(&client, gate) {
+            lines.lock().unwrap().push(format!("LEFT {first}"));
+            return Ok(());
+        }
     }
     io::copy(&mut server, &mut client).map(drop)
 }

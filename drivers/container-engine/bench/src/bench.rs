@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chiton_container_engine::{Dialect, EngineDriver, EngineOptions};
+use chiton_container_engine::{Dialect, EngineDriver, EngineOptions, Ulimit};
 use chiton_driver_suite::proxy::Proxy;
 use chiton_driver_suite::{Bench, Failure, FaultyBench, Foreign, Named, Routes, Stop, Subject, Verdict, engine};
 use chiton_model::{DriverId, GatewayId, SandboxId};
@@ -26,8 +27,14 @@ pub struct Target {
     pub dialect: &'static dyn Dialect,
     /// The environment variable that holds its socket.
     pub socket: &'static str,
+    /// Limits of every container: what the engine's own defaults would exceed here.
+    pub ulimits: &'static [(&'static str, i64)],
     /// Cases that it cannot keep, by name, and why.
     pub waived: fn(&str) -> Option<&'static str>,
+    /// Why it does not say that memory was short.
+    pub silent_about_memory: Option<&'static str>,
+    /// The step of its output's times.
+    pub log_step: Duration,
 }
 
 /// One engine, with fresh folders for each gateway.
@@ -74,6 +81,8 @@ impl EngineBench {
             chiton_agent_binary::AGENT,
         );
         options.allowed.networks.insert(self.network_name());
+        let limit = |(name, limit): &(&str, i64)| ((*name).to_owned(), Ulimit { soft: *limit, hard: *limit });
+        options.ulimits = self.target.ulimits.iter().map(limit).collect();
         Ok(options)
     }
 
@@ -127,6 +136,14 @@ impl Bench for EngineBench {
 
     fn waived(&self, case: &str) -> Option<String> {
         (self.target.waived)(case).map(str::to_owned)
+    }
+
+    fn silent_about_memory(&self) -> Option<String> {
+        self.target.silent_about_memory.map(str::to_owned)
+    }
+
+    fn log_step(&self) -> Duration {
+        self.target.log_step
     }
 
     async fn traces(&self, gateway: &GatewayId) -> Verdict<Vec<String>> {

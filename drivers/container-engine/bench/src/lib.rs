@@ -8,7 +8,13 @@
 mod api;
 mod bench;
 mod foreign;
+mod life;
+mod macros;
+mod restart;
 mod traces;
+pub mod trials;
 
 pub use api::{Answer, Api};
 pub use bench::{EngineBench, Target};
+pub use macros::judged;
+pub use restart::{Without, survives_the_engines_restart};

@@ -86,7 +86,8 @@ impl DriverConfig {
             check_user(user)?;
         }
         if self.stop_grace_seconds.is_some_and(|seconds| seconds > GRACE_LIMIT) {
-            let text = format!("more than {GRACE_LIMIT} seconds do not fit into the deadline of a stop");
+            let text =
+                format!("stop_grace_seconds: more than {GRACE_LIMIT} seconds do not fit into the deadline of a stop");
             return Err(
                 Error::invalid("driver_config.stop_grace_seconds", text).cure(format!("use at most {GRACE_LIMIT}"))
             );

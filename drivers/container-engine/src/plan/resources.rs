@@ -79,8 +79,25 @@ impl ResourcesPlan {
             return Err(Error::invalid("resources.cpu", "container engines give at least a hundredth of a processor")
                 .cure("ask for at least 10m"));
         }
+        for (name, count) in [("pids", self.pids), ("open_files", self.open_files)] {
+            if count == Some(0) {
+                let text = format!("a sandbox with no {name} cannot run, and engines take 0 for no limit");
+                return Err(Error::invalid(format!("resources.{name}"), text).cure("ask for more, or leave it out"));
+            }
+        }
+        let most = most_open_files();
+        if self.open_files.is_some_and(|files| u64::from(files) > most) {
+            let text = format!("a process of this machine can have at most {most} open files");
+            return Err(Error::invalid("resources.open_files", text).cure("ask for less"));
+        }
         Ok(())
     }
+}
+
+/// The kernel's own bound; the engine is on this machine.
+fn most_open_files() -> u64 {
+    let read = std::fs::read_to_string("/proc/sys/fs/nr_open");
+    read.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1 << 20)
 }
 
 fn count<T: FromStr + Default + PartialOrd>(field: &str, quantity: &str) -> Result<T, Error> {

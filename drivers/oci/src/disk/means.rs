@@ -16,12 +16,12 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
 
 /// What was found, looked at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Means {
+pub(crate) struct DiskAbility {
     /// `mkfs.ext4`, or what an image would need and is missing here.
     pub(crate) image: Result<PathBuf, String>,
 }
 
-impl Means {
+impl DiskAbility {
     /// Looks at the machine. Changes nothing.
     pub(crate) fn detect() -> Self {
         Self { image: image() }
@@ -56,12 +56,12 @@ fn image() -> Result<PathBuf, String> {
 }
 
 /// The means for a request: what it asks for, else the best that this machine has.
-pub(crate) fn chosen(asked: Option<DiskMeans>, means: &Means) -> Option<DiskMeans> {
+pub(crate) fn chosen(asked: Option<DiskMeans>, means: &DiskAbility) -> Option<DiskMeans> {
     asked.or_else(|| means.best())
 }
 
 /// Checks a plan's limits of the writable layer against this machine: each is applied or refused.
-pub(crate) fn check(limits: &ResourcesPlan, read_only: bool, means: &Means) -> Result<(), Error> {
+pub(crate) fn check(limits: &ResourcesPlan, read_only: bool, means: &DiskAbility) -> Result<(), Error> {
     if limits.disk_lost_at_stop != (limits.disk_by == Some(DiskMeans::Memory)) {
         return Err(Error::refused("driver", "the plan is not true about what is lost at a stop")
             .cure("leave /resources/disk_by and /resources/disk_lost_at_stop as the driver made them"));

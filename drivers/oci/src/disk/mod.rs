@@ -9,4 +9,4 @@ mod means;
 
 pub(crate) use geometry::Geometry;
 pub(crate) use image::prepare;
-pub(crate) use means::{Means, check, chosen};
+pub(crate) use means::{DiskAbility, check, chosen};

@@ -8,12 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, flock, mkdirat, openat, openat2,
-    statat,
-};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
@@ -23,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LaunchError, Step};
 use crate::sys::loops;
+use crate::wait;
 
 /// Where a file system of the layer's own is attached, below the stage.
 const LAYER: &str = "/run/layer";
@@ -79,7 +77,8 @@ pub(super) fn open(layer: &Layer) -> Result<Ready, LaunchError> {
 pub(super) fn image(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?);
-    lock(&file, patience)?;
+    // The kernel gives a device up after the last process of its mount ended.
+    wait::for_lock(&file, patience, "it is mounted by another sandbox")?;
     let (device, node) = loops::attach(&file)?;
     let system = fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&system, "source", &node)?;
@@ -97,24 +96,6 @@ pub(super) fn image(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
 
 fn attributes() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
-}
-
-fn lock(file: &File, patience: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + patience;
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is mounted by another sandbox"));
-            }
-            other => return Ok(other?),
-        }
-        // The kernel gives a device up after the last process of its mount ended; there is no event for that.
-        #[expect(clippy::disallowed_methods, reason = "the kernel tells of this by no event")]
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
 }
 
 fn memory(bytes: u64, inodes: u64) -> io::Result<OwnedFd> {

@@ -8,11 +8,9 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-
-use crate::program;
+use crate::{program, wait};
 
 /// How long one transaction may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -43,20 +41,6 @@ pub(crate) fn run(file: &Path, script: &str) -> io::Result<()> {
 /// Opens the file and waits for whoever still works with it.
 fn lock(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    let begin = Instant::now();
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < PATIENCE => {
-                #[expect(clippy::disallowed_methods, reason = "the kernel tells of a free lock by no event")]
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(10));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another nft of this driver does not end"));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    wait::for_lock(&file, PATIENCE, "another nft of this driver does not end")?;
+    Ok(file)
 }

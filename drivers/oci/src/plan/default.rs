@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::tighten::Tighten;
 use super::{DiskMeans, ImageKind, ImagePlan, OciPlan, ResourcesPlan, SandboxRef, SecurityPlan};
-use crate::disk::{self, Means};
+use crate::disk::{self, DiskAbility};
 use crate::options::OciOptions;
 
 /// The search path of programs when the request sets none.
@@ -198,7 +198,7 @@ fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
 pub(crate) fn default_plan(
     request: &PlanRequest,
     options: &OciOptions,
-    means: &Means,
+    means: &DiskAbility,
     source: Resolver<'_>,
 ) -> Result<DefaultPlan, Error> {
     let config = DriverConfig::decode(&request.driver_config)?;

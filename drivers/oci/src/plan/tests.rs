@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{OciPlan, default_plan, field_rules, write_portable};
 use crate::check;
-use crate::disk::Means;
+use crate::disk::DiskAbility;
 use crate::options::OciOptions;
 
 fn options() -> OciOptions {
@@ -20,8 +20,8 @@ fn options() -> OciOptions {
 }
 
 /// A machine that can mount images.
-fn means() -> Means {
-    Means { image: Ok("/usr/sbin/mkfs.ext4".into()) }
+fn means() -> DiskAbility {
+    DiskAbility { image: Ok("/usr/sbin/mkfs.ext4".into()) }
 }
 
 fn request() -> PlanRequest {
@@ -193,7 +193,7 @@ fn a_limit_that_cannot_be_applied_is_refused_by_the_controllers_name() {
 }
 
 /// What `check::limits` says of some resources on a machine with these means.
-fn limits(resources: Value, driver_config: Value, means: &Means) -> Result<(), chiton_model::Error> {
+fn limits(resources: Value, driver_config: Value, means: &DiskAbility) -> Result<(), chiton_model::Error> {
     let resources: Resources = serde_json::from_value(resources).unwrap();
     let request = PlanRequest { resources, driver_config, ..request() };
     let plan = default_plan(&request, &options(), means, &|_| unreachable!())?.plan;
@@ -221,7 +221,7 @@ fn the_means_of_a_disk_limit_stands_in_the_plan_and_a_loss_at_stop_is_said_there
 
 #[test]
 fn a_disk_limit_without_a_means_is_refused_with_what_the_machine_lacks_and_memory_only_serves_who_asks() {
-    let none = Means { image: Err("mkfs.ext4 is nowhere".to_owned()) };
+    let none = DiskAbility { image: Err("mkfs.ext4 is nowhere".to_owned()) };
     let error = limits(json!({ "disk": "64Mi" }), json!({}), &none).unwrap_err();
     assert!(error.message.contains("mkfs.ext4 is nowhere"), "{error}");
     assert!(error.cure.is_some_and(|cure| cure.contains("disk = \"memory\"")));

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chiton_driver::{
     AgentLaunch, ComputeDriver, CreateCall, DriverEvent, Identity, LogOptions, Observed, ObservedStatus, PlanRequest,
@@ -294,6 +296,27 @@ pub async fn output(driver: &OciDriver, id: &SandboxId) -> String {
     String::from_utf8(text).unwrap()
 }
 
+/// Creates and starts.
+pub async fn started(driver: &OciDriver, request: &PlanRequest) -> SandboxId {
+    let id = sandbox_id();
+    let call = call(driver, request, &id).await;
+    driver.create(&call).await.unwrap();
+    driver.start(&call).await.unwrap();
+    id
+}
+
+/// Waits until a running sandbox has said a word.
+pub async fn said(driver: &OciDriver, id: &SandboxId, word: &str) {
+    let mut stream = driver.logs(id, LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
+    let mut text = String::new();
+    within(word, async {
+        while !text.contains(word) {
+            text += &String::from_utf8_lossy(&stream.next().await.expect("it goes on").unwrap().data);
+        }
+    })
+    .await;
+}
+
 /// Creates, starts, waits for the end; returns the exit and the output.
 pub async fn run(driver: &OciDriver, request: &PlanRequest) -> (ExitStatus, String) {
     let id = sandbox_id();
@@ -304,4 +327,41 @@ pub async fn run(driver: &OciDriver, request: &PlanRequest) -> (ExitStatus, Stri
     let status = exit(driver, &id).await;
     driver.delete(&id).await.unwrap();
     (status, text)
+}
+
+/// In the process that [`kill_a_gateway`] started: the world that it was told, made from one of its own kind, and the
+/// sandbox. None in a run of the tests.
+pub fn to_be_killed(mut world: World) -> Option<(World, SandboxId)> {
+    let told = |name: &str| std::env::var(name).ok();
+    let folder = PathBuf::from(told("OCI_TEST_FOLDER")?);
+    world.options.state_dir = folder.join("state");
+    world.options.run_dir = folder.join("run");
+    world.options.gateway = GatewayId::new(told("OCI_TEST_GATEWAY")?).unwrap();
+    Some((world, SandboxId::new(told("OCI_TEST_ID")?).unwrap()))
+}
+
+/// Runs a test of this binary as a gateway, and kills it so long after it said that it begins.
+pub fn kill_a_gateway(world: &World, test: &str, id: &SandboxId, after: Duration, late: bool) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if late {
+        command.env("OCI_TEST_LATE", "1");
+    }
+    let mut gateway = command
+        .args(["--exact", test, "--nocapture"])
+        .env("OCI_TEST_FOLDER", world.folder.path())
+        .env("OCI_TEST_GATEWAY", world.gateway.as_str())
+        .env("OCI_TEST_ID", id.as_str())
+        .env("TMPDIR", world.folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(gateway.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("begin")));
+    let begin = Instant::now();
+    while begin.elapsed() < after {
+        std::hint::spin_loop();
+    }
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
 }

@@ -262,13 +262,14 @@ pub(crate) async fn engine_that_was_away(stage: Arc<Stage>) -> Verdict {
     stage.nothing_left().await
 }
 
-/// Makes every kind of call and holds each to its deadline; none may claim to have seen or done anything.
+/// Makes every kind of call and holds each to its deadline; none may claim to have seen or done anything. Tells whether the
+/// create may have made something.
 async fn every_call_fails(
     life: &Life,
     call: &chiton_driver::CreateCall,
     absent: &chiton_driver::CreateCall,
     check: impl Fn(&str, &CallError) -> Verdict,
-) -> Verdict {
+) -> Verdict<bool> {
     let id = &call.identity.sandbox;
     let volumes = async {
         if !life.has(Feature::Volumes) {
@@ -296,6 +297,7 @@ async fn every_call_fails(
         volumes,
         logs,
     );
+    let made_perhaps = matches!(create, Ok(CallError::Unknown(_) | CallError::Failed(_)));
     let ended = [
         ("get", get.map(Some)),
         ("get of what is not there", other.map(Some)),
@@ -313,7 +315,7 @@ async fn every_call_fails(
             check(what, &error)?;
         }
     }
-    Ok(())
+    Ok(made_perhaps)
 }
 
 pub(crate) async fn engine_that_is_away(stage: Arc<Stage>) -> Verdict {
@@ -323,7 +325,7 @@ pub(crate) async fn engine_that_is_away(stage: Arc<Stage>) -> Verdict {
     let absent = life.call(&life.sleeper(), &other).await?;
     faulty.proxy.down();
     let socket = faulty.proxy.socket().to_string_lossy().into_owned();
-    every_call_fails(&life, &call, &absent, |what, error| {
+    let made_perhaps = every_call_fails(&life, &call, &absent, |what, error| {
         let known = matches!(error, CallError::NotRun(_) | CallError::Unknown(_));
         ensure(known, &format!("{what} without an engine"), "NotRun or Unknown", format!("{error:?}"))?;
         tells(error.error(), &[&socket])
@@ -332,6 +334,10 @@ pub(crate) async fn engine_that_is_away(stage: Arc<Stage>) -> Verdict {
     equal("the sandbox, asked for directly", &direct.status(&id).await?, &Some(ObservedStatus::Running))?;
     faulty.proxy.up().map_err(|error| Failure::bench("bring the proxy up again", error))?;
     equal("the sandbox when the engine is back", &life.status(&id).await?, &Some(ObservedStatus::Running))?;
+    // As the engine does it: what was certainly not run owes nothing, so that it may have left nothing.
+    if made_perhaps {
+        life.delete(&other).await?;
+    }
     life.delete(&id).await?;
     stage.nothing_left().await
 }

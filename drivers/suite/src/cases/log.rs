@@ -27,7 +27,8 @@ pub(crate) async fn streams_are_told_apart(stage: Arc<Stage>) -> Verdict {
 pub(crate) async fn tail_and_since_choose(stage: Arc<Stage>) -> Verdict {
     let life = kept(&stage).await?;
     let id = sandbox_id()?;
-    life.launched(&life.script("echo a; sleep 0.3; echo b; sleep 0.3; echo c"), &id).await?;
+    let apart = stage.bench().log_step().as_secs_f64() + 0.3;
+    life.launched(&life.script(&format!("echo a; sleep {apart}; echo b; sleep {apart}; echo c")), &id).await?;
     let (_, all) = life.ending(&id).await?;
     equal("the whole log", &all.text(), &"a\nb\nc\n".to_owned())?;
     // Read again, also by the next life: nothing was used up.
@@ -91,9 +92,9 @@ pub(crate) async fn large_output_is_bounded(stage: Arc<Stage>) -> Verdict {
     let life = kept(&stage).await?;
     let id = sandbox_id()?;
     // 64 MiB in lines of 64 bytes; a full log must not stop the process.
-    let line = "0123456789abcdef".repeat(4);
-    let line = &line[..63];
-    let script = format!("yes {line} | head -n 1048576; echo the very end");
+    let text = "0123456789abcdef".repeat(4);
+    let text = &text[..63];
+    let script = format!("yes {text} | head -n 1048576; echo the very end");
     life.launched(&life.script(&script), &id).await?;
     equal("the exit code of who writes much", &life.exit(&id).await?.code, &Some(0))?;
     let output = life.read(&id, LogOptions::default()).await?;

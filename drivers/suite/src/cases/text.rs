@@ -24,7 +24,10 @@ const STRANGE: [&str; 8] = [
 /// is certain to have done nothing.
 async fn run_or_refused(life: &Life, request: &PlanRequest) -> Verdict<Option<Output>> {
     match life.plan(request).await {
-        Err(Stop::Failed(Failure::Refused { error, .. })) => return tells(&error, &[]).map(|()| None),
+        Err(Stop::Failed(failure)) => {
+            let Failure::Refused { error, .. } = *failure else { return Err(Stop::Failed(failure)) };
+            return tells(&error, &[]).map(|()| None);
+        }
         other => drop(other?),
     }
     let id = sandbox_id()?;
@@ -72,7 +75,7 @@ pub(crate) async fn arguments_arrive_as_they_are(stage: Arc<Stage>) -> Verdict {
     let mut request = life.script("for word; do printf '<%s>' \"$word\"; done");
     request.command.push("sh".to_owned());
     request.command.extend(STRANGE.map(ToOwned::to_owned));
-    let wanted: String = STRANGE.iter().map(|word| format!("<{word}>")).collect();
+    let wanted = format!("<{}>", STRANGE.join("><"));
     if let Some(output) = run_or_refused(&life, &request).await? {
         equal("the arguments", &output.text(), &wanted)?;
     }

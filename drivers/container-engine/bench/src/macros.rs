@@ -1,0 +1,41 @@
+//! Tests that are the same for every engine.
+
+use chiton_driver_suite::{Stop, Verdict};
+
+/// Makes a module of tests that try what is about engines alone. The argument is a [`crate::Target`].
+#[macro_export]
+macro_rules! engine_trials {
+    ($target:expr $(,)?) => {
+        $crate::engine_trials! { $target;
+            volumes_of_an_image_go_with_the_sandbox
+            lists_survive_passing_states
+            networks_are_removed_and_swept
+        }
+    };
+    ($target:expr; $($name:ident)+) => {
+        mod engine_trials {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let tried = async { $crate::trials::$name($crate::EngineBench::new($target)?).await };
+                    $crate::judged(stringify!($name), tried.await);
+                }
+            )+
+        }
+    };
+}
+
+/// A verdict as a test: fails where it failed, and says by name what was skipped.
+///
+/// # Panics
+/// When the verdict is a failure.
+pub fn judged(name: &str, verdict: Verdict) {
+    match verdict {
+        Ok(()) => {}
+        Err(Stop::Skipped(why)) => eprintln!("SKIPPED {name}: {why}"),
+        Err(Stop::Failed(failure)) => panic!("{name}: {failure}"),
+    }
+}
