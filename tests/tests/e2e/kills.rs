@@ -49,7 +49,7 @@ pub(crate) fn killed(driver: &str, kills: u64, beside: Share) -> Report {
         report.leaks.join("\n")
     );
     assert_eq!(report.kills.gateway, kills);
-    assert!(report.operations.resumed > 0 && report.audits > 1, "{text}");
+    assert!(report.operations.resumed > 0 && report.audits > 0, "{text}");
     report
 }
 
@@ -59,7 +59,7 @@ fn a_gateway_that_is_killed_at_any_moment_leaves_nothing_that_nobody_owns() {
         return;
     }
     let report = killed("oci", 50, Share::Whole);
-    assert!(report.kills.recovering > 0, "{:?}", report.kills);
+    assert!(report.kills.recovering > 0 && report.audits > 1, "{:?} {}", report.kills, report.audits);
     let sent = |kinds: &[&str]| kinds.iter().filter_map(|kind| report.requests.sent.get(*kind)).sum::<u64>();
     assert!(sent(&["create"]) > 0 && sent(&["delete"]) > 0, "{:?}", report.requests);
     assert!(sent(&["start", "stop", "exec"]) > 0, "no sandbox ever ran: {:?}", report.requests);

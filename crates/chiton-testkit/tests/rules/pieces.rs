@@ -306,8 +306,9 @@ fn a_backend_that_takes_anothers_place_while_the_gateway_runs_says_nothing_about
     let lab = one(46);
     let (id, _) = lab.create("x");
     lab.platform().move_backend("elsewhere");
-    lab.platform().lose(&id);
+    // The old one's news end; whoever watches the new one sees that it has no such object.
     lab.platform().end_watches();
+    lab.platform().lose(&id);
     lab.advance(std::time::Duration::from_mins(5));
     assert_eq!(lab.row(&id).map(|row| row.phase), Some(SandboxPhase::Ready), "its absence there is no exit");
     let (engine, request, deleted) = (lab.engine(), lab.request(), id.clone());

@@ -33,7 +33,7 @@ fn a_key_that_resembles_nothing() {
     let text = r"[compute]
 frobnicate = true
 ";
-    assert_snapshot!(bad(&file(text)), @r"chiton.toml:2: compute.frobnicate: unknown key; remove it; known here: drivers, default_driver, extensions, missing, drain, driver, extension, policy");
+    assert_snapshot!(bad(&file(text)), @r"chiton.toml:2: compute.frobnicate: unknown key; remove it; known here: drivers, default_driver, extensions, missing, drain, late_effects, driver, extension, policy");
 }
 
 #[test]
@@ -275,4 +275,10 @@ fn a_duration_without_quotes() {
 drain = 60
 ";
     assert_snapshot!(bad(&file(text)), @r#"chiton.toml:2: compute.drain: is an integer; write a duration in quotes, for example "30s""#);
+}
+
+#[test]
+fn a_window_for_late_effects_that_is_none_is_refused() {
+    let text = "[compute]\nlate_effects = \"500ms\"\n";
+    assert_snapshot!(bad(&file(text)), @r#"chiton.toml:2: compute.late_effects: duration "500ms" is too short; write at least "1s""#);
 }

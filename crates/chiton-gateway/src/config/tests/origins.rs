@@ -62,6 +62,7 @@ fn every_setting_of_a_full_config_is_shown_once_with_its_line() {
     compute.extension.fleet-labels.labels.fleet = "prod"  # chiton.toml:20
     compute.extension.fleet-labels.labels.region = "us-west"  # chiton.toml:20
     compute.extensions = ["fleet-labels"]  # chiton.toml:11
+    compute.late_effects = "10m"  # default
     compute.missing = "hold"  # chiton.toml:12
     compute.policy.address-lease.abandon = false  # default
     compute.policy.address-lease.activation = "always"  # default
@@ -125,6 +126,7 @@ fn every_variable_sets_its_key() {
         ("CHITON_COMPUTE_EXTENSIONS", "", "compute.extensions", "[]"),
         ("CHITON_COMPUTE_MISSING", "hold", "compute.missing", "\"hold\""),
         ("CHITON_COMPUTE_DRAIN", "5s", "compute.drain", "\"5s\""),
+        ("CHITON_COMPUTE_LATE_EFFECTS", "6s", "compute.late_effects", "\"6s\""),
         ("CHITON_LOG", "debug", "log.level", "\"debug\""),
         ("CHITON_LOG_FORMAT", "json", "log.format", "\"json\""),
         ("CHITON_RECONCILE_INTERVAL", "7s", "reconcile.interval", "\"7s\""),
@@ -135,7 +137,7 @@ fn every_variable_sets_its_key() {
         assert_eq!(origin(&good(&env(file(""), name, value)), key), pair(shown, &format!("env {name}")));
     }
     let known = super::super::keys::KEYS.iter().filter(|key| key.env.is_some()).count();
-    assert_eq!(known, 15, "a variable was added: add it above");
+    assert_eq!(known, 16, "a variable was added: add it above");
 }
 
 #[test]
