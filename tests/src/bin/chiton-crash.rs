@@ -14,7 +14,7 @@ use rand::Rng as _;
 #[command(name = "chiton-crash")]
 struct Arguments {
     /// The driver whose sandboxes are made: oci, docker, podman, links. The engine of docker and podman is the one that
-    /// ENGINES_DOCKER or ENGINES_PODMAN names.
+    /// `ENGINES_DOCKER` or `ENGINES_PODMAN` names.
     #[arg(long, default_value = "oci")]
     driver: String,
     /// How often the gateway is killed.
