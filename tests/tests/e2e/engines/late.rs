@@ -50,7 +50,7 @@ impl Faulty {
 
     #[track_caller]
     fn wait(&self, what: &str, event: impl Future<Output = ()>) {
-        let limit = std::time::Duration::from_secs(60);
+        let limit = std::time::Duration::from_mins(1);
         let ended = self.runtime.block_on(async { tokio::time::timeout(limit, event).await });
         assert!(ended.is_ok(), "{what} did not happen");
     }
