@@ -5,18 +5,40 @@ use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, CreateCall, Identity, PlanRequest, slots};
 use chiton_driver_suite::{Bench as _, Failure, Stop, Verdict};
+use chiton_model::label::managed;
 use chiton_model::{
     Error, GatewayId, NetworkMode, NetworkSpec, OperationId, Resources, SandboxId, SandboxName, StoreEpoch,
     WorkspaceName,
 };
 use serde_json::json;
 
-use crate::bench::EngineBench;
+use crate::api::{Api, labelled};
+use crate::bench::{EngineBench, finally};
 
 /// A gateway on an engine, whose sandboxes have no agent.
 pub(crate) struct Gateway {
     pub(crate) id: GatewayId,
     pub(crate) driver: Arc<dyn ComputeDriver>,
+    api: Api,
+}
+
+impl Drop for Gateway {
+    /// What a trial that failed left must not be in the way of others.
+    fn drop(&mut self) {
+        let (api, label) = (self.api.clone(), labelled(&format!("{}={}", managed::GATEWAY_ID, self.id)));
+        finally(async move {
+            for (list, one, query, key) in [
+                (format!("/containers/json?all=true&{label}"), "/containers", "?force=true&v=true", "Id"),
+                (format!("/networks?{label}"), "/networks", "", "Name"),
+            ] {
+                let found = api.find(&list).await?.unwrap_or_default();
+                for name in found.as_array().into_iter().flatten().filter_map(|found| found[key].as_str()) {
+                    api.remove(&format!("{one}/{name}{query}")).await?;
+                }
+            }
+            Ok(())
+        });
+    }
 }
 
 /// A text that was never used.
@@ -46,7 +68,7 @@ impl Gateway {
     pub(crate) async fn new(bench: &EngineBench) -> Verdict<Self> {
         let id = GatewayId::new(unique("g")).map_err(named)?;
         let driver = bench.driver(&id).await?.driver;
-        Ok(Self { id, driver })
+        Ok(Self { id, driver, api: bench.api().clone() })
     }
 
     pub(crate) fn sandbox() -> Verdict<SandboxId> {
