@@ -11,6 +11,7 @@ mod driver;
 mod images;
 mod observe;
 mod offers;
+mod parts;
 mod plan;
 mod volume;
 
@@ -19,5 +20,8 @@ pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Poin
 pub use driver::{ComputeDriver, Deadlines};
 pub use images::{ImageEvent, ImageInfo, Images, Removed};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
+pub use parts::{
+    DevicePlan, SandboxRef, VolumePlan, check_hostname, check_path, has_open_slot, parse_count, pointer_segment,
+};
 pub use plan::{DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, marker, slots};
 pub use volume::{Volume, VolumeRequest, VolumeUser};

@@ -2,21 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::{Component, Path};
+use std::path::Path;
 
+use chiton_driver::{check_hostname, check_path, has_open_slot};
 use chiton_model::{Error, NetworkMode, label};
 
 use crate::engine::Abilities;
 use crate::options::EngineOptions;
-use crate::plan::{EnginePlan, MountPlan, allowed_network, check_hostname};
+use crate::plan::{EnginePlan, MountPlan, allowed_network};
 
 /// Where the driver itself puts things.
 const OWN_PATHS: [&str; 5] = ["/dev", "/proc", "/sys", crate::body::AGENT_FOLDER, crate::body::AGENT_PROGRAM];
-
-/// Whether a text still has a slot in it, so that it cannot be checked yet.
-pub(crate) fn open(text: &str) -> bool {
-    text.contains("<known after apply: ")
-}
 
 /// Checks a plan, its slots filled or not.
 pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
@@ -29,11 +25,11 @@ pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Err
     if let Some(name) = plan.security.capabilities.iter().find(|name| !options.allowed.capabilities.contains(*name)) {
         return Err(loose(&format!("it has the capability {name:?}, which the operator does not allow")));
     }
-    if !open(&plan.hostname) {
+    if !has_open_slot(&plan.hostname) {
         check_hostname("hostname", &plan.hostname)?;
     }
-    if !open(&plan.workdir) {
-        path("workdir", &plan.workdir)?;
+    if !has_open_slot(&plan.workdir) {
+        check_path("workdir", &plan.workdir)?;
     }
     for (name, value) in plan.env.iter().chain(&plan.secrets) {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
@@ -54,9 +50,9 @@ pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Err
             .cure("leave the NUL byte out; the kernel cannot pass it"));
     }
     targets(plan)?;
-    for (index, device) in plan.devices.iter().enumerate().filter(|(_, device)| !open(&device.path)) {
+    for (index, device) in plan.devices.iter().enumerate().filter(|(_, device)| !has_open_slot(&device.path)) {
         let field = format!("devices[{index}].path");
-        path(&field, &device.path)?;
+        check_path(&field, &device.path)?;
         if !device.path.starts_with("/dev/") {
             return Err(Error::invalid(field, format!("device {:?} is not below /dev", device.path))
                 .cure("name a device node below /dev"));
@@ -102,9 +98,9 @@ fn targets(plan: &EnginePlan) -> Result<(), Error> {
     let volumes =
         plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), volume.target.as_str()));
     let mut seen = BTreeSet::new();
-    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !open(target)) {
+    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !has_open_slot(target)) {
         let field = format!("{field}.target");
-        path(&field, target)?;
+        check_path(&field, target)?;
         if let Some(own) = OWN_PATHS.into_iter().find(|own| Path::new(target).starts_with(own)) {
             return Err(Error::invalid(&field, format!("{target:?} is at or below {own:?}, which the driver makes"))
                 .cure("choose another path in the sandbox"));
@@ -116,10 +112,10 @@ fn targets(plan: &EnginePlan) -> Result<(), Error> {
     }
     for (index, mount) in plan.mounts.iter().enumerate() {
         if let MountPlan::Bind { source, .. } = mount
-            && !open(source)
+            && !has_open_slot(source)
         {
             let field = format!("mounts[{index}].source");
-            path(&field, source)?;
+            check_path(&field, source)?;
             // Engines make a folder in its place when a bind is written in the older form.
             if std::fs::metadata(source).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
                 return Err(Error::invalid(field, format!("{source:?} is not on this machine"))
@@ -131,7 +127,7 @@ fn targets(plan: &EnginePlan) -> Result<(), Error> {
 }
 
 fn address(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
-    let Some(address) = plan.network.address.as_ref().filter(|address| !open(address)) else { return Ok(()) };
+    let Some(address) = plan.network.address.as_ref().filter(|address| !has_open_slot(address)) else { return Ok(()) };
     let wrong = |why: String, cure: &str| Err(Error::invalid("network.address", why).cure(cure));
     let Ok(parsed) = address.parse::<Ipv4Addr>() else {
         return wrong(format!("{address:?} is not an IPv4 address"), "write four numbers, for example 10.1.2.3");
@@ -151,14 +147,4 @@ fn address(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
             "let the operator set bridge.subnet in the driver's table",
         ),
     }
-}
-
-/// An absolute path without `..`, `.` or NUL.
-fn path(field: &str, path: &str) -> Result<(), Error> {
-    let plain = Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if path.starts_with('/') && plain && !path.contains('\0') {
-        return Ok(());
-    }
-    Err(Error::invalid(field, format!("path {path:?} is not an absolute path without \"..\""))
-        .cure("write the path from \"/\" without detours"))
 }

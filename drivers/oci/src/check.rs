@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Component, Path};
+use std::path::Path;
 
+use chiton_driver::{check_hostname, check_path, has_open_slot};
 use chiton_model::Error;
 
 use crate::disk;
@@ -16,11 +17,6 @@ const LEAST_MEMORY: u64 = 16 << 20;
 /// The least processor time that the kernel accepts: 1 ms in each 100 ms.
 const LEAST_MILLICORES: u64 = 10;
 
-/// Whether a text still has a slot in it, so that it cannot be checked yet.
-pub(crate) fn open(text: &str) -> bool {
-    text.contains("<known after apply: ")
-}
-
 /// Checks all of a sealed plan.
 pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::DiskAbility) -> Result<(), Error> {
     limits(plan, means, disk)?;
@@ -30,7 +26,7 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &d
         crate::plan::resolve(&plan.image.reference, Path::new(path), options)?;
     }
     for (index, mount) in plan.mounts.iter().enumerate() {
-        if open(&mount.source) {
+        if has_open_slot(&mount.source) {
             continue;
         }
         let field = format!("mounts[{index}].source");
@@ -46,7 +42,7 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &d
         }
     }
     for (index, device) in plan.devices.iter().enumerate() {
-        if !open(&device.path) {
+        if !has_open_slot(&device.path) {
             check_device(&format!("devices[{index}].path"), &device.path)?;
         }
     }
@@ -62,11 +58,11 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
         )
         .cure("leave /security as the driver made it; a request makes it tighter by driver_config.security"));
     }
-    if !open(&plan.hostname) {
-        crate::plan::check_hostname("hostname", &plan.hostname)?;
+    if !has_open_slot(&plan.hostname) {
+        check_hostname("hostname", &plan.hostname)?;
     }
-    if !open(&plan.workdir) {
-        check_target("workdir", &plan.workdir)?;
+    if !has_open_slot(&plan.workdir) {
+        check_path("workdir", &plan.workdir)?;
     }
     for (name, value) in &plan.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
@@ -81,9 +77,9 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
     let mounts = plan.mounts.iter().enumerate().map(|(index, mount)| (format!("mounts[{index}]"), &mount.target));
     let volumes = plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), &volume.target));
     let mut targets = BTreeSet::new();
-    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !open(target)) {
+    for (field, target) in mounts.chain(volumes).filter(|(_, target)| !has_open_slot(target)) {
         let field = format!("{field}.target");
-        check_target(&field, target)?;
+        check_path(&field, target)?;
         let taken = ["/dev", "/proc", "/sys", "/run/chiton", "/run/chiton-agent"]
             .into_iter()
             .find(|own| Path::new(target).starts_with(own));
@@ -97,7 +93,7 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
         }
     }
     for (index, mount) in plan.mounts.iter().enumerate() {
-        if !open(&mount.source) && !mount.source.starts_with('/') {
+        if !has_open_slot(&mount.source) && !mount.source.starts_with('/') {
             let field = format!("mounts[{index}].source");
             return Err(Error::invalid(field, format!("host path {:?} is not absolute", mount.source))
                 .cure("begin it with \"/\""));
@@ -106,18 +102,8 @@ pub(crate) fn filled(plan: &OciPlan) -> Result<(), Error> {
     Ok(())
 }
 
-/// An absolute path without `..`, `.` or NUL.
-fn check_target(field: &str, path: &str) -> Result<(), Error> {
-    let plain = Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if path.starts_with('/') && plain && !path.contains('\0') {
-        return Ok(());
-    }
-    Err(Error::invalid(field, format!("path {path:?} is not an absolute path without \"..\""))
-        .cure("write the path from \"/\" without detours"))
-}
-
 fn check_device(field: &str, path: &str) -> Result<(), Error> {
-    check_target(field, path)?;
+    check_path(field, path)?;
     let refuse = |why: &str| Error::invalid(field, format!("device {path:?} cannot be shown: {why}"));
     if !path.starts_with("/dev/") {
         return Err(refuse("it is not below /dev").cure("name a device node below /dev"));

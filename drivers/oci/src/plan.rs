@@ -14,15 +14,14 @@ mod network;
 mod resources;
 mod security;
 mod tighten;
-mod volumes;
 
-pub(crate) use default::{check_hostname, default_plan, resolve};
+pub use chiton_driver::{DevicePlan, SandboxRef, VolumePlan};
+pub(crate) use default::{default_plan, resolve};
 pub use image::{ImageKind, ImagePlan, LayerPlan};
 pub use network::{DnsSource, NetworkMode, NetworkPlan};
 use resources::write_resource;
 pub use resources::{DiskMeans, ResourcesPlan};
 pub use security::SecurityPlan;
-pub use volumes::VolumePlan;
 
 /// The version of [`OciPlan`]'s schema.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -64,18 +63,6 @@ pub struct OciPlan {
     pub stop_grace_seconds: u64,
 }
 
-/// Which sandbox a plan is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SandboxRef {
-    /// Its id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Its workspace.
-    pub workspace: String,
-}
-
 /// A host path shown in the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -86,14 +73,6 @@ pub struct MountPlan {
     pub target: String,
     /// Whether it cannot be written there.
     pub read_only: bool,
-}
-
-/// A host device shown in the sandbox under its own path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DevicePlan {
-    /// Absolute path below `/dev`.
-    pub path: String,
 }
 
 impl OciPlan {

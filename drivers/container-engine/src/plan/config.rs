@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chiton_driver::check_hostname;
 use chiton_model::{Error, nearest, printable};
 use serde::Deserialize;
 use serde_json::Value;
@@ -224,17 +225,4 @@ fn check_user(user: &str) -> Result<(), Error> {
     }
     Err(Error::invalid("driver_config.user", format!("{user:?} is not a user"))
         .cure("write a name or number, with a group if you like: app, 1000, app:staff, 1000:1000"))
-}
-
-/// Checks a host name as hostname(7) has it.
-pub(crate) fn check_hostname(field: &str, name: &str) -> Result<(), Error> {
-    let sound = matches!(name.len(), 1..=63)
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && !name.starts_with(['-', '.'])
-        && !name.ends_with(['-', '.']);
-    if sound {
-        return Ok(());
-    }
-    Err(Error::invalid(field, format!("host name {name:?} is not valid"))
-        .cure("use 1 to 63 letters, digits and inner hyphens"))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
+use chiton_driver::{DefaultPlan, PlanRequest, marker, pointer_segment, slots};
 use chiton_image::ImageConfig;
 use chiton_model::Error;
 use serde_json::json;
@@ -30,11 +30,6 @@ pub(crate) struct PlanContext<'a> {
     pub(crate) found: Found,
 }
 
-/// A segment of a JSON pointer (RFC 6901).
-fn segment(text: &str) -> String {
-    text.replace('~', "~0").replace('/', "~1")
-}
-
 /// Pointers to what the request says; its environment is said where it is made.
 fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
     let single = [
@@ -58,7 +53,7 @@ fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
         said.extend(["name", "target", "read_only"].map(|part| format!("/volumes/{index}/{part}")));
     }
     said.extend((0..config.mounts.len()).map(|index| format!("/mounts/{index}")));
-    said.extend(request.labels.keys().map(|key| format!("/labels/{}", segment(key))));
+    said.extend(request.labels.keys().map(|key| format!("/labels/{}", pointer_segment(key))));
     said
 }
 
@@ -79,17 +74,17 @@ pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> R
     let mut from_image = vec!["/image/pin".to_owned()];
     let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
     for (name, value) in from.env {
-        from_image.push(format!("/env/{}", segment(&name)));
+        from_image.push(format!("/env/{}", pointer_segment(&name)));
         env.insert(name, value);
     }
     for (name, value) in &request.env {
-        from_request.push(format!("/env/{}", segment(name)));
+        from_request.push(format!("/env/{}", pointer_segment(name)));
         env.insert(name.clone(), value.clone());
     }
     let mut secrets = BTreeMap::new();
     for (name, reference) in &request.secrets {
         let slot = format!("{}{reference}", slots::SECRET_PREFIX);
-        let pointer = format!("/secrets/{}", segment(name));
+        let pointer = format!("/secrets/{}", pointer_segment(name));
         // What the agent is handed wins; a value that does not hold must not stand in the plan.
         env.remove(name);
         secrets.insert(name.clone(), marker(&slot));

@@ -15,9 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub(crate) use config::check_hostname;
+pub use chiton_driver::{DevicePlan, SandboxRef, VolumePlan};
 pub(crate) use default::{Found, PlanContext, check_config, default_plan};
-pub use mounts::{MountPlan, SelinuxLabel, VolumePlan};
+pub use mounts::{MountPlan, SelinuxLabel};
 pub use network::NetworkPlan;
 pub(crate) use network::allowed as allowed_network;
 pub use resources::ResourcesPlan;
@@ -73,18 +73,6 @@ pub struct EnginePlan {
     pub stop_grace_seconds: u64,
 }
 
-/// Which sandbox a plan is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SandboxRef {
-    /// Its id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Its workspace.
-    pub workspace: String,
-}
-
 /// An image of which every byte is fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -99,14 +87,6 @@ pub struct ImagePlan {
     pub file: Option<String>,
     /// When a registry may be asked for it.
     pub pull: PullPolicy,
-}
-
-/// A host device shown in the sandbox under its own path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DevicePlan {
-    /// Absolute path below `/dev`.
-    pub path: String,
 }
 
 impl EnginePlan {

@@ -1,6 +1,5 @@
 //! What is shown in the sandbox.
 
-use chiton_model::{VolumeMount, VolumeName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -74,23 +73,5 @@ impl MountPlan {
             | Self::Tmpfs { target, .. }
             | Self::Image { target, .. } => target,
         }
-    }
-}
-
-/// A named volume of the gateway shown in the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct VolumePlan {
-    /// Its name in the workspace.
-    pub name: VolumeName,
-    /// Absolute path in the sandbox.
-    pub target: String,
-    /// Whether it cannot be written there.
-    pub read_only: bool,
-}
-
-impl From<&VolumeMount> for VolumePlan {
-    fn from(mount: &VolumeMount) -> Self {
-        Self { name: mount.name.clone(), target: mount.target.clone(), read_only: mount.read_only }
     }
 }

@@ -1,7 +1,6 @@
 //! Limits.
 
-use std::str::FromStr;
-
+use chiton_driver::parse_count;
 use chiton_model::{CpuQuantity, Error, MemoryQuantity, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,8 +58,8 @@ impl ResourcesPlan {
         match name {
             "cpu" => self.cpu = Some(CpuQuantity::parse(&field, quantity)?),
             "memory" => self.memory = Some(MemoryQuantity::parse(&field, quantity)?),
-            "pids" => self.pids = Some(count(&field, quantity)?),
-            "open_files" => self.open_files = Some(count(&field, quantity)?),
+            "pids" => self.pids = Some(parse_count(&field, quantity)?),
+            "open_files" => self.open_files = Some(parse_count(&field, quantity)?),
             _ => {
                 return Err(Error::invalid(&field, format!("there is no limit called {name:?}"))
                     .cure("the limits are \"cpu\", \"memory\", \"pids\" and \"open_files\""));
@@ -98,11 +97,4 @@ impl ResourcesPlan {
 fn most_open_files() -> u64 {
     let read = std::fs::read_to_string("/proc/sys/fs/nr_open");
     read.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1 << 20)
-}
-
-fn count<T: FromStr + Default + PartialOrd>(field: &str, quantity: &str) -> Result<T, Error> {
-    quantity.parse().ok().filter(|count| *count > T::default()).ok_or_else(|| {
-        Error::invalid(field, format!("{quantity:?} is not a positive whole number"))
-            .cure("write a number, for example \"256\"")
-    })
 }

@@ -47,7 +47,7 @@ pub(crate) fn bridge(
         rules::check_server(&format!("network.dns[{index}]"), *server, options, own)?;
     }
     match plan.address.as_deref() {
-        Some(text) if !crate::check::open(text) => address(text, range).map(drop),
+        Some(text) if !chiton_driver::has_open_slot(text) => address(text, range).map(drop),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chiton_driver::{DefaultPlan, PlanRequest, marker, slots};
+use chiton_driver::{DefaultPlan, PlanRequest, check_hostname, marker, pointer_segment, slots};
 use chiton_image::{ImageConfig, Pinned};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
@@ -80,19 +80,6 @@ impl DriverConfig {
     }
 }
 
-/// Checks a host name as hostname(7) has it.
-pub(crate) fn check_hostname(field: &str, name: &str) -> Result<(), Error> {
-    let sound = matches!(name.len(), 1..=63)
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && !name.starts_with(['-', '.'])
-        && !name.ends_with(['-', '.']);
-    if sound {
-        return Ok(());
-    }
-    Err(Error::invalid(field, format!("host name {name:?} is not valid"))
-        .cure("use 1 to 63 letters, digits and inner hyphens"))
-}
-
 /// Finds out what a reference means now, and how the image wants to be run.
 pub(crate) type Resolver<'a> = &'a dyn Fn(&str) -> Result<(Pinned, ImageConfig), Error>;
 
@@ -163,11 +150,6 @@ pub(crate) fn resolve(reference: &str, path: &Path, options: &OciOptions) -> Res
     })
 }
 
-/// A segment of a JSON pointer (RFC 6901).
-fn segment(text: &str) -> String {
-    text.replace('~', "~0").replace('/', "~1")
-}
-
 /// Pointers to what the request says; its environment is said where it is made.
 fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
     let single = [
@@ -189,7 +171,7 @@ fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
     for index in 0..request.volumes.len() {
         said.extend(["name", "target", "read_only"].map(|part| format!("/volumes/{index}/{part}")));
     }
-    said.extend(request.labels.keys().map(|key| format!("/labels/{}", segment(key))));
+    said.extend(request.labels.keys().map(|key| format!("/labels/{}", pointer_segment(key))));
     said
 }
 
@@ -213,21 +195,21 @@ pub(crate) fn default_plan(
         // Whose home it is is known when the image's user was looked up; HOME is set then.
         from_image.extend(["/image/source", "/image/digest", "/image/layers", "/image/user"].map(str::to_owned));
         for (name, value) in from.env {
-            from_image.push(format!("/env/{}", segment(&name)));
+            from_image.push(format!("/env/{}", pointer_segment(&name)));
             env.insert(name, value);
         }
     } else {
         env.insert("HOME".to_owned(), home.to_owned());
     }
     for (name, value) in &request.env {
-        from_request.push(format!("/env/{}", segment(name)));
+        from_request.push(format!("/env/{}", pointer_segment(name)));
         env.insert(name.clone(), value.clone());
     }
     for (name, reference) in &request.secrets {
         let slot = format!("{}{reference}", slots::SECRET_PREFIX);
         env.insert(name.clone(), marker(&slot));
-        from_request.push(format!("/env/{}", segment(name)));
-        filled.insert(format!("/env/{}", segment(name)), slot);
+        from_request.push(format!("/env/{}", pointer_segment(name)));
+        filled.insert(format!("/env/{}", pointer_segment(name)), slot);
     }
     let name = request.name.clone().unwrap_or_else(|| {
         filled.insert("/sandbox/name".to_owned(), slots::SANDBOX_NAME.to_owned());

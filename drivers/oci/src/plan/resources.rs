@@ -1,5 +1,6 @@
 //! Limits.
 
+use chiton_driver::parse_count;
 use chiton_model::{CpuQuantity, Error, MemoryQuantity, Resources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -100,20 +101,13 @@ pub(super) fn write_resource(resources: &mut ResourcesPlan, name: &str, quantity
         "cpu" => resources.cpu = Some(CpuQuantity::parse(&field, quantity)?),
         "memory" => resources.memory = Some(MemoryQuantity::parse(&field, quantity)?),
         "disk" => resources.disk = Some(MemoryQuantity::parse(&field, quantity)?),
-        "pids" => resources.pids = Some(count(&field, quantity)?),
-        "inodes" => resources.inodes = Some(count(&field, quantity)?),
-        "open_files" => resources.open_files = Some(count(&field, quantity)?),
+        "pids" => resources.pids = Some(parse_count(&field, quantity)?),
+        "inodes" => resources.inodes = Some(parse_count(&field, quantity)?),
+        "open_files" => resources.open_files = Some(parse_count(&field, quantity)?),
         _ => {
             return Err(Error::invalid(&field, format!("there is no limit called {name:?}"))
                 .cure("the limits are \"cpu\", \"memory\", \"pids\", \"disk\", \"inodes\" and \"open_files\""));
         }
     }
     Ok(())
-}
-
-fn count<T: std::str::FromStr + Default + PartialOrd>(field: &str, quantity: &str) -> Result<T, Error> {
-    quantity.parse().ok().filter(|count| *count > T::default()).ok_or_else(|| {
-        Error::invalid(field, format!("{quantity:?} is not a positive whole number"))
-            .cure("write a number, for example \"256\"")
-    })
 }
