@@ -112,7 +112,7 @@ impl Peer {
     /// What a careful user asks the API for: the limits and the confinement that our containers have.
     fn body(&self) -> ContainerCreateBody {
         let log = match self.kind {
-            "docker" => "json-file",
+            "docker" => "local",
             _ => "k8s-file",
         };
         let limit = |name: &str| ResourcesUlimits { name: Some(name.to_owned()), soft: Some(1024), hard: Some(1024) };

@@ -1,15 +1,16 @@
 //! Chores. `cargo xtask test` sets up what the tests need and runs them all; `lint` and `bench` do what they say; `crash`
-//! kills a real gateway over and over; `limits` prints what happens when limits are exceeded; `guest` runs the driver's tests in a virtual machine; `ci` is what the gate runs.
+//! kills a real gateway over and over; `limits` prints what happens when limits are exceeded; `suite` prints driver × behaviour; `guest` runs the driver's tests in a virtual machine; `ci` is what the gate runs.
 #![forbid(unsafe_code)]
 
 mod engines;
 mod guest;
 mod setup;
+mod suite;
 
 use std::env;
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | engines … | limits | ci";
+const USAGE: &str = "usage: cargo xtask test [ARGS of cargo test] | lint | bench [ARGS] | crash [ARGS] | guest [TESTS] | engines … | suite [CASE] | limits | ci";
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "bench" => setup::prepare().and_then(|()| bench(&rest)),
         "crash" => setup::prepare().and_then(|()| crash(rest)),
+        "suite" => setup::prepare().and_then(|()| engines::around(|variables| suite::run(&rest, variables))),
         "limits" => setup::prepare().and_then(|()| limits()),
         "guest" => setup::prepare_guest().and_then(|()| guest::run(&rest)),
         "ci" => {

@@ -39,7 +39,7 @@ pub enum LaunchError {
     TooLong,
     /// It takes too long.
     #[error(
-        "no launch document arrived on standard input within {DEADLINE:?} ({0} bytes did, and no newline); attach before the start and send it at once"
+        "no launch document arrived on standard input within {DEADLINE:?} ({0} bytes did, and no newline); attach when it is started and send it at once"
     )]
     Late(usize),
     /// The line is no document.
