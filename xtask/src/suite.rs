@@ -83,20 +83,21 @@ fn table(rows: &BTreeMap<String, BTreeMap<&str, Outcome>>) -> String {
     let heads: Vec<&str> = DRIVERS.iter().map(|(driver, _)| *driver).collect();
     let _ = writeln!(text, "| behaviour | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
     for (case, outcomes) in rows {
-        let cell = |driver: &&str, reasons: &mut Vec<_>| match outcomes.get(driver) {
-            None => String::new(),
-            Some(Outcome::Passed) => "holds".to_owned(),
-            Some(Outcome::Failed) => "FAILS".to_owned(),
-            Some(Outcome::Declared(why)) => {
-                let known = reasons.iter().position(|known| *known == why.as_str());
-                let number = known.unwrap_or_else(|| {
-                    reasons.push(why.as_str());
-                    reasons.len() - 1
-                });
-                format!("declared ({})", number + 1)
-            }
-        };
-        let cells: Vec<String> = heads.iter().map(|driver| cell(driver, &mut reasons)).collect();
+        let mut cells = Vec::new();
+        for driver in &heads {
+            cells.push(match outcomes.get(driver) {
+                None => String::new(),
+                Some(Outcome::Passed) => "holds".to_owned(),
+                Some(Outcome::Failed) => "FAILS".to_owned(),
+                Some(Outcome::Declared(why)) => {
+                    let number = reasons.iter().position(|known| known == why).unwrap_or_else(|| {
+                        reasons.push(why);
+                        reasons.len() - 1
+                    });
+                    format!("declared ({})", number + 1)
+                }
+            });
+        }
         let _ = writeln!(text, "| {} | {} |", case.replace('_', " "), cells.join(" | "));
     }
     for (index, why) in reasons.iter().enumerate() {
