@@ -82,11 +82,12 @@ async fn a_process_that_ignores_the_stop_signal_is_killed_after_its_grace() {
     let world = World::new();
     let driver = world.driver();
     let id = sandbox_id();
-    let mut request = request("host", &["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]);
+    let mut request = request("host", &["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]);
     request.driver_config = serde_json::json!({ "stop_grace_seconds": 1 });
     let call = call(&driver, &request, &id).await;
     driver.create(&call).await.unwrap();
     driver.start(&call).await.unwrap();
+    said(&driver, &id, "deaf").await;
     driver.stop(&id).await.unwrap();
     let exit = exit(&driver, &id).await;
     assert_eq!((exit.code, exit.reason.as_str()), (Some(137), "Signaled"));

@@ -53,7 +53,7 @@ pub(crate) async fn tail_and_since_choose(stage: Arc<Stage>) -> Verdict {
 pub(crate) async fn follow_ends_with_the_process(stage: Arc<Stage>) -> Verdict {
     let life = kept(&stage).await?;
     let id = sandbox_id()?;
-    let script = "echo first; trap 'echo last; exit 0' TERM; while :; do sleep 0.05; done";
+    let script = "trap 'echo last; exit 0' TERM; echo first; while :; do sleep 0.05; done";
     life.launched(&life.script(script), &id).await?;
     life.said(&id, "first").await?;
     // Two followers, and one that starts from the end.

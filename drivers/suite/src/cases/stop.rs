@@ -33,10 +33,13 @@ pub(crate) async fn is_graceful(stage: Arc<Stage>) -> Verdict {
 
 pub(crate) async fn kills_after_grace(stage: Arc<Stage>) -> Verdict {
     let life = stage.life().await?;
+    life.needs(Feature::Logs)?;
     let id = sandbox_id()?;
-    let mut request = life.script("trap '' TERM; while :; do sleep 0.05; done");
+    let mut request = life.script("trap '' TERM; echo deaf; while :; do sleep 0.05; done");
     request.driver_config = stage.bench().grace(1);
     life.launched(&request, &id).await?;
+    // Before that it would end by the signal.
+    life.said(&id, "deaf").await?;
     let begin = Instant::now();
     life.stop(&id).await?;
     let took = begin.elapsed();
