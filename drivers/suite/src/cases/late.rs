@@ -207,6 +207,9 @@ pub(crate) async fn delete_whose_answer_is_lost(stage: Arc<Stage>) -> Verdict {
 }
 
 /// Waits for the exit of a sandbox by watches of one driver, each begun when the last one ended.
+/// A process that ends with 5 when it is asked to end, once it is ready.
+const EXITS_5: &str = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+
 async fn exit_by_any_watch(life: &Life, mut watch: crate::look::Watcher, id: &SandboxId) -> Verdict {
     let waiting = async {
         loop {
@@ -230,12 +233,13 @@ async fn exit_by_any_watch(life: &Life, mut watch: crate::look::Watcher, id: &Sa
 
 pub(crate) async fn events_that_break_off(stage: Arc<Stage>) -> Verdict {
     let (life, faulty, direct) = lives(&stage).await?;
+    life.needs(Feature::Logs)?;
     let id = sandbox_id()?;
     let cut = inject(&faulty, &faulty.routes.events, Fault::Cut);
     let mut watch = life.watch();
     watch.snapshot().await?;
-    let script = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
-    life.launched(&life.script(script), &id).await?;
+    life.launched(&life.script(EXITS_5), &id).await?;
+    life.said(&id, "ready").await?;
     watch.status("news before the cut", &id, |status| *status == ObservedStatus::Running).await?;
     // From here to the next connection nothing can be told.
     inject(&faulty, &faulty.routes.events, Fault::DropRequest);
@@ -248,9 +252,10 @@ pub(crate) async fn events_that_break_off(stage: Arc<Stage>) -> Verdict {
 
 pub(crate) async fn engine_that_was_away(stage: Arc<Stage>) -> Verdict {
     let (life, faulty, direct) = lives(&stage).await?;
+    life.needs(Feature::Logs)?;
     let id = sandbox_id()?;
-    let script = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
-    life.launched(&life.script(script), &id).await?;
+    life.launched(&life.script(EXITS_5), &id).await?;
+    life.said(&id, "ready").await?;
     let mut watch = life.watch();
     watch.snapshot().await?;
     faulty.proxy.down();
