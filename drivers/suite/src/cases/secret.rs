@@ -62,8 +62,8 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     // Told by the exit code: what it wrote to its output would be kept, rightly.
     let script = format!(
         "case \"$PASSWORD\" in 'begin hidden-'*' end') ;; *) exit 8 ;; esac; \
-         [ $(printf %s \"$PASSWORD\" | wc -c) -eq {} ] || exit 9; echo got it; \
-         trap 'exit 7' TERM; while :; do sleep 0.05; done",
+         [ $(printf %s \"$PASSWORD\" | wc -c) -eq {} ] || exit 9; \
+         trap 'exit 7' TERM; echo got it; while :; do sleep 0.05; done",
         value.len()
     );
     let mut request = life.script(&script);
