@@ -311,7 +311,9 @@ impl World {
         let marks = self.marks.lock().clone();
         let options = ListImagesOptionsBuilder::new().build();
         for found in self.api.list_images(Some(options)).await.unwrap_or_default() {
-            for name in found.repo_tags.iter().chain(&found.repo_digests) {
+            // By a digest podman removes an image with all its names, whoever gave them.
+            let names = if found.repo_tags.is_empty() { &found.repo_digests } else { &found.repo_tags };
+            for name in names {
                 if marks.iter().any(|mark| name.contains(mark.as_str())) {
                     let options = RemoveImageOptionsBuilder::new().build();
                     drop(self.api.remove_image(name, Some(options), None).await);
