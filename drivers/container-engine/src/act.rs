@@ -18,6 +18,10 @@ use crate::{check, launch, names};
 /// The first pause before a look is repeated, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
+/// What an engine needs at most for a stop, beyond the grace, and for a removal. One that takes longer hangs, as podman at
+/// times does when a start's caller went away; asked again, it goes on.
+const OWN_TIME: Duration = Duration::from_secs(20);
+
 /// What a failure in the course of a start means: the engine tried, and what is left is found by its name.
 fn tried(failure: Failure) -> CallError {
     match failure {
@@ -167,12 +171,13 @@ impl Engine {
         let deadline = Instant::now() + ACT;
         let Some(found) = self.inspect(id).await? else { return Ok(()) };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let grace = labels.get(body::STOP_GRACE).and_then(|grace| grace.parse().ok()).unwrap_or(10);
+        let grace: u16 = labels.get(body::STOP_GRACE).and_then(|grace| grace.parse().ok()).unwrap_or(10);
         let name = names::container(id);
-        let options = StopContainerOptionsBuilder::new().t(grace).build();
+        let options = StopContainerOptionsBuilder::new().t(i32::from(grace)).build();
+        let answered = deadline.min(Instant::now() + Duration::from_secs(u64::from(grace)) + OWN_TIME);
         let stopped = self
             .client
-            .act("stop the sandbox", deadline, |api| async move { api.stop_container(&name, Some(options)).await });
+            .act("stop the sandbox", answered, |api| async move { api.stop_container(&name, Some(options)).await });
         match stopped.await {
             Ok(()) | Err(Failure::Absent(_)) => Ok(()),
             Err(failure) => Err(failure.into()),
@@ -195,7 +200,8 @@ impl Engine {
             let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
             on_bridge = networks.contains_key(&names::network(&self.options, id));
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            let removed = self.client.act("delete the sandbox", deadline, |api| async move {
+            let answered = deadline.min(Instant::now() + OWN_TIME);
+            let removed = self.client.act("delete the sandbox", answered, |api| async move {
                 api.remove_container(&name, Some(options)).await
             });
             match removed.await {

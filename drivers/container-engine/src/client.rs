@@ -133,10 +133,11 @@ impl Client {
         deadline: Instant,
         ask: impl FnOnce(Docker) -> F,
     ) -> Answer<T> {
+        let limit = deadline.saturating_duration_since(Instant::now());
         let api = self.api().await?;
         match tokio::time::timeout_at(deadline, ask(api)).await {
             Ok(result) => result.map_err(|error| self.failure(doing, error)),
-            Err(_) => Err(self.late(doing, ACT)),
+            Err(_) => Err(self.late(doing, limit)),
         }
     }
 

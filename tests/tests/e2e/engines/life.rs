@@ -36,7 +36,9 @@ fn commands_and_copies(engine: &Engine) {
     let limits = &engine.container(id(&gateway.get("box"))).expect("a container")["HostConfig"];
     assert_eq!((&limits["Memory"], &limits["PidsLimit"]), (&json!(128 << 20), &json!(64)), "{limits:#}");
 
-    let script = "stty size; read line; stty size; echo got $line; exit 5";
+    // A resize and what is typed are two streams: which of them is first is no matter.
+    let script = "stty size; read line; until [ \"$(stty size)\" = '50 120' ]; do sleep 0.05; done; \
+                  stty size; echo got $line; exit 5";
     let command = gateway.plain_command(&["sandbox", "exec", "-it", "box", "--", "sh", "-c", script]);
     let mut terminal = Terminal::run(command, 40, 100);
     terminal.until("40 100\r\n");
