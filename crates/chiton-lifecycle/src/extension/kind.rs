@@ -134,8 +134,6 @@ pub fn decode_config<C: DeserializeOwned>(document: &Value) -> Result<C, ConfigI
                     None => Some(format!("the options are {}", known.join(", "))),
                 }
             }
-            // Nothing was given at all: the caller knows where it would stand.
-            None if document.as_object().is_some_and(serde_json::Map::is_empty) => None,
             None => Some("give it the form that the schema says".to_owned()),
         };
         ConfigIssue { pointer, message, cure }
