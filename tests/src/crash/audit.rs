@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 
 use super::load::by_id;
 use super::platform::{Found, Life, Platform, entries};
-use super::process::{DEADLINE, Process, may_run, rows, settled, waits_for_late};
+use super::process::{DEADLINE, Process, may_run, rows, settled, stop_is_owed, waits_for_late};
 use super::{EFFECTS, LEASES, NETNS, leftovers};
 
 /// What the audit asks the gateway for, and what the machine shows.
@@ -131,7 +131,7 @@ impl View {
             let by_tombstone = held && owner.is_some_and(waits_for_late);
             let by_row = by_tombstone
                 || match found.life {
-                    Life::Running => owner.is_some_and(|row| runs(row) || may_run(row)),
+                    Life::Running => owner.is_some_and(|row| runs(row) || may_run(row) || stop_is_owed(row)),
                     Life::There => owner.is_some_and(there),
                     Life::Common => self.rows.iter().any(there),
                     Life::Kept => true,

@@ -218,6 +218,11 @@ pub fn may_run(row: &wire::Sandbox) -> bool {
     waits(row, "AgentMayCall")
 }
 
+/// Whether its driver was away when it was to stop: what a stop releases is owed by its row until the next start or delete.
+pub fn stop_is_owed(row: &wire::Sandbox) -> bool {
+    row.conditions.iter().any(|condition| condition.r#type == "StopUnconfirmed" && condition.status == "True")
+}
+
 fn waits(row: &wire::Sandbox, reason: &str) -> bool {
     !row.operation.is_empty() && row.conditions.iter().any(|condition| condition.reason == reason)
 }
