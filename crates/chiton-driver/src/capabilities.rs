@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chiton_model::DriverId;
+use chiton_model::{DriverId, Resources};
 use serde::{Deserialize, Serialize};
 
 /// A place in a plan that extensions can write without knowing the driver.
@@ -85,6 +85,19 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// The limits that a request names.
+    pub fn asked(resources: &Resources) -> impl Iterator<Item = Self> {
+        let asked = [
+            (Self::Cpu, resources.cpu.is_some()),
+            (Self::Memory, resources.memory.is_some()),
+            (Self::Pids, resources.pids.is_some()),
+            (Self::Disk, resources.disk.is_some()),
+            (Self::Inodes, resources.inodes.is_some()),
+            (Self::OpenFiles, resources.open_files.is_some()),
+        ];
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(limit, _)| limit)
+    }
+
     /// The word that requests and messages use.
     pub fn as_str(self) -> &'static str {
         match self {

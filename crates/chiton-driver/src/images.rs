@@ -28,6 +28,12 @@ pub struct ImageInfo {
     pub pinned: bool,
 }
 
+/// How far an image on its way is, for people: `pulling the image: 12.0 of 80.5 MB`.
+pub fn transfer_in_words(doing: &str, bytes: u64, of: u64) -> String {
+    let megabytes = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
+    format!("{doing} the image: {} of {} MB", megabytes(bytes), megabytes(of))
+}
+
 /// News of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageEvent {

@@ -18,7 +18,7 @@ mod volume;
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
 pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
 pub use driver::{ComputeDriver, Deadlines};
-pub use images::{ImageEvent, ImageInfo, Images, Removed};
+pub use images::{ImageEvent, ImageInfo, Images, Removed, transfer_in_words};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
 pub use parts::{
     DevicePlan, SandboxRef, VolumePlan, check_hostname, check_path, has_open_slot, parse_count, pointer_segment,

@@ -13,15 +13,7 @@ impl Capabilities {
         network: &NetworkSpec,
         volumes: &[VolumeMount],
     ) -> Result<(), Error> {
-        let asked = [
-            (Limit::Cpu, resources.cpu.is_some()),
-            (Limit::Memory, resources.memory.is_some()),
-            (Limit::Pids, resources.pids.is_some()),
-            (Limit::Disk, resources.disk.is_some()),
-            (Limit::Inodes, resources.inodes.is_some()),
-            (Limit::OpenFiles, resources.open_files.is_some()),
-        ];
-        if let Some((limit, _)) = asked.iter().find(|(limit, asked)| *asked && !self.limits.contains(limit)) {
+        if let Some(limit) = Limit::asked(resources).find(|limit| !self.limits.contains(limit)) {
             let known: Vec<&str> = self.limits.iter().map(|limit| limit.as_str()).collect();
             let point = format!("resources.{}", limit.as_str());
             return Err(self.lacks(&point, &format!("cannot limit {}", limit.as_str()), &known, "limits"));

@@ -7,6 +7,7 @@ use bollard::query_parameters::{
 };
 use chiton_driver::{CallError, CallResult, CreateCall, Observed, ObservedStatus, StartCall};
 use chiton_model::{Error, SandboxId};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::body::{self, AgentFiles};
@@ -41,8 +42,7 @@ impl Engine {
         let deadline = Instant::now() + ACT;
         let id = &call.identity.sandbox;
         let plan = self.decode(call)?;
-        let busy = self.busy(id);
-        let _busy = self.alone(&busy, deadline).await?;
+        let _busy = self.alone(id, deadline).await?;
         self.tombstones.refuse(id)?;
         let repeated = self.agent_folder(id).exists();
         let made = self.make(call, &plan, deadline).await;
@@ -113,8 +113,7 @@ impl Engine {
         let deadline = Instant::now() + ACT;
         let id = &call.identity.sandbox;
         let plan = self.decode(call)?;
-        let busy = self.busy(id);
-        let _busy = self.alone(&busy, deadline).await?;
+        let _busy = self.alone(id, deadline).await?;
         self.tombstones.refuse(id)?;
         let name = names::container(id);
         let mut line = None;
@@ -130,41 +129,32 @@ impl Engine {
         let Some(line) = line else { return Ok(()) };
         // The agent waits for it. Attaching before the start would be as good, but podman then makes the container's
         // processes twice, and its cleaning after the last start can end the first of them.
-        match launch::hand_over(&self.client, &name, &line, deadline).await {
-            Ok(()) if !self.options.dialect.attaching_revives() => Ok(()),
-            Ok(()) => {
-                let error = Error::unavailable("agent", "the agent could not be told how to start");
-                self.revived(id, error, deadline).await?;
-                Ok(())
-            }
-            Err(CallError::Unknown(error)) => {
-                let error = self.revived(id, error, deadline).await?;
-                Err(match self.observe(id).await {
-                    Ok(Some(Observed { status: ObservedStatus::Exited(_), .. })) => ended_at_once(error),
-                    _ => CallError::Unknown(error),
-                })
-            }
-            failed => failed,
-        }
+        let told = launch::hand_over(&self.client, &name, &line, deadline).await;
+        let error = match &told {
+            Ok(()) => Error::unavailable("agent", "the agent could not be told how to start"),
+            Err(CallError::Unknown(error)) => error.clone(),
+            Err(_) => return told,
+        };
+        let over = self.revived(id, deadline).await?
+            || told.is_err()
+                && matches!(self.observe(id).await, Ok(Some(Observed { status: ObservedStatus::Exited(_), .. })));
+        if over { Err(ended_at_once(error)) } else { told }
     }
 
     /// What could not be executed is over when somebody comes to tell it how to start, and stands there made anew, with
-    /// what it was told: that must not be read at another start.
-    async fn revived(&self, id: &SandboxId, error: Error, deadline: Instant) -> CallResult<Error> {
+    /// what it was told: that must not be read at another start, so it is stopped. Whether it was so.
+    async fn revived(&self, id: &SandboxId, deadline: Instant) -> CallResult<bool> {
         let revived = self.options.dialect.attaching_revives()
             && matches!(self.observe(id).await, Ok(Some(Observed { status: ObservedStatus::Created, .. })));
-        if !revived {
-            return Ok(error);
+        if revived {
+            let name = names::container(id);
+            let options = StopContainerOptionsBuilder::new().t(0).build();
+            let stopped = self.client.act("stop what is over", deadline, |api| async move {
+                api.stop_container(&name, Some(options)).await
+            });
+            stopped.await.map_err(|failure| CallError::Unknown(failure.error()))?;
         }
-        let name = names::container(id);
-        let options = StopContainerOptionsBuilder::new().t(0).build();
-        let stopped = self
-            .client
-            .act("stop what is over", deadline, |api| async move { api.stop_container(&name, Some(options)).await });
-        match stopped.await {
-            Ok(()) => Err(ended_at_once(error)),
-            Err(failure) => Err(CallError::Unknown(failure.error())),
-        }
+        Ok(revived)
     }
 
     pub(crate) async fn stop(&self, id: &SandboxId) -> CallResult<()> {
@@ -180,6 +170,8 @@ impl Engine {
             .act("stop the sandbox", answered, |api| async move { api.stop_container(&name, Some(options)).await });
         match stopped.await {
             Ok(()) | Err(Failure::Absent(_)) => Ok(()),
+            // Podman fails over what goes away meanwhile.
+            Err(Failure::Failed(_)) if self.inspect(id).await?.is_none() => Ok(()),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -188,8 +180,7 @@ impl Engine {
         let deadline = Instant::now() + ACT;
         self.tombstones.add(id)?;
         self.images.release(id);
-        let busy = self.busy(id);
-        let _busy = self.alone(&busy, deadline).await?;
+        let _busy = self.alone(id, deadline).await?;
         let mut pause = PAUSES.0;
         // What a crash after the removal left is looked for too.
         let mut on_bridge = true;
@@ -206,6 +197,7 @@ impl Engine {
             });
             match removed.await {
                 Ok(()) | Err(Failure::Absent(_)) => {}
+                Err(Failure::Failed(_)) if self.inspect(id).await?.is_none() => break,
                 Err(Failure::Conflict(error)) if Instant::now() + pause < deadline => {
                     tracing::debug!(sandbox = %id, %error, "the engine is removing it already");
                     sleep(pause).await;
@@ -231,12 +223,9 @@ impl Engine {
         }
     }
 
-    async fn alone<'a>(
-        &self,
-        busy: &'a tokio::sync::Mutex<()>,
-        deadline: Instant,
-    ) -> CallResult<tokio::sync::MutexGuard<'a, ()>> {
-        timeout_at(deadline, busy.lock())
+    /// The calls of one sandbox come one after another.
+    async fn alone(&self, id: &SandboxId, deadline: Instant) -> CallResult<OwnedMutexGuard<()>> {
+        timeout_at(deadline, self.busy(id).lock_owned())
             .await
             .map_err(|_| CallError::NotRun(Error::deadline("another call about this sandbox did not end in time")))
     }

@@ -1,7 +1,6 @@
 //! The engine's API with deadlines, and what an answer means for a call's outcome.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
@@ -70,14 +69,11 @@ pub(crate) struct Client {
     dialect: &'static dyn Dialect,
     socket: PathBuf,
     agreed: Mutex<Option<Docker>>,
-    backend: Mutex<Option<BackendId>>,
-    /// How many streams of events are open: while one is, the engine is the one that was asked for its id.
-    witnesses: AtomicUsize,
 }
 
 impl Client {
     pub(crate) fn new(dialect: &'static dyn Dialect, socket: PathBuf) -> Self {
-        Self { dialect, socket, agreed: Mutex::default(), backend: Mutex::default(), witnesses: AtomicUsize::new(0) }
+        Self { dialect, socket, agreed: Mutex::default() }
     }
 
     /// A client that speaks the engine's version of the API.
@@ -104,7 +100,8 @@ impl Client {
     }
 
     /// Asks for something that changes nothing. What cannot be read is asked again: engines have words for passing
-    /// states that their API does not know.
+    /// states that their API does not know. So is what fails, for a moment: podman fails when what it looks at changes
+    /// meanwhile.
     pub(crate) async fn look<T, F: Future<Output = Result<T, ApiError>>>(
         &self,
         doing: &str,
@@ -116,7 +113,7 @@ impl Client {
             let api = self.api().await?;
             match tokio::time::timeout_at(deadline, ask(api)).await {
                 Ok(Ok(found)) => return Ok(found),
-                Ok(Err(ApiError::JsonDataError { .. })) if Instant::now() + pause < deadline => {
+                Ok(Err(error)) if pause <= patience(&error) && Instant::now() + pause < deadline => {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
@@ -143,7 +140,6 @@ impl Client {
 
     /// Its version holds: that was the answer of whoever is at the other end, and asking again would take as long.
     pub(crate) fn late(&self, doing: &str, limit: Duration) -> Failure {
-        *self.backend.lock() = None;
         Failure::Lost(
             Error::deadline(format!("{doing}: {} did not answer within {} s", self.name(), limit.as_secs()))
                 .cure("look at the engine's own log"),
@@ -176,7 +172,6 @@ impl Client {
     /// What was known of the engine may no longer hold.
     pub(crate) fn forget(&self) {
         *self.agreed.lock() = None;
-        *self.backend.lock() = None;
     }
 
     /// What an error of the library means.
@@ -186,8 +181,6 @@ impl Client {
             ApiError::DockerResponseServerError { status_code, message } => {
                 let text = format!("{doing}: {kind} answered {status_code}: {}", printable(message.trim()));
                 match status_code {
-                    // Podman, when it was removed between two looks of its own.
-                    500 if message.trim().ends_with(": no such container") => Failure::Absent(Error::not_found(text)),
                     404 => Failure::Absent(Error::not_found(text)),
                     409 => Failure::Conflict(
                         Error::conflict(text)
@@ -213,13 +206,8 @@ impl Client {
         self.look("look at the engine", |api| async move { api.info().await }).await
     }
 
-    /// Which installation of the engine this is. Kept while a stream of events proves that it is still the same.
+    /// Which installation of the engine this is. Asked each time: whoever remembers it knows when to forget it.
     pub(crate) async fn backend_id(&self) -> CallResult<BackendId> {
-        if self.witnesses.load(Ordering::Acquire) > 0
-            && let Some(known) = self.backend.lock().clone()
-        {
-            return Ok(known);
-        }
         let info = self.info().await?;
         let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         let machine = if machine.trim().is_empty() { "unidentified" } else { machine.trim() };
@@ -227,27 +215,16 @@ impl Client {
             let text = format!("{} does not say which installation it is", self.name());
             return Err(CallError::NotRun(Error::unavailable(self.dialect.kind(), text).cure("update the engine")));
         };
-        let id = BackendId(format!("{}:{installation}", self.dialect.kind()));
-        *self.backend.lock() = Some(id.clone());
-        Ok(id)
-    }
-
-    /// Says that a stream of events is open until the value is dropped.
-    pub(crate) fn witness(self: &std::sync::Arc<Self>) -> Witness {
-        // What was asked before the stream was open may have been another's word.
-        *self.backend.lock() = None;
-        self.witnesses.fetch_add(1, Ordering::AcqRel);
-        Witness(std::sync::Arc::clone(self))
+        Ok(BackendId(format!("{}:{installation}", self.dialect.kind())))
     }
 }
 
-/// An open stream of events.
-pub(crate) struct Witness(std::sync::Arc<Client>);
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        self.0.witnesses.fetch_sub(1, Ordering::AcqRel);
-        self.0.forget();
+/// The longest pause before a look that ended so is repeated.
+fn patience(error: &ApiError) -> Duration {
+    match error {
+        ApiError::JsonDataError { .. } => LOOK,
+        ApiError::DockerResponseServerError { status_code: 500, .. } => Duration::from_millis(80),
+        _ => Duration::ZERO,
     }
 }
 

@@ -25,7 +25,14 @@ impl Client {
     pub(crate) async fn document<T: DeserializeOwned>(&self, doing: &str, path: &str) -> Answer<T> {
         let version = self.api().await?.client_version();
         let target = format!("/v{version}{path}");
-        let mut found = match timeout(LOOK, self.get(doing, &target)).await {
+        let asked = async {
+            match self.get(doing, &target).await {
+                // Podman fails when what it looks at goes in between; asked again, it says that it is gone.
+                Err(Failure::Failed(_)) => self.get(doing, &target).await,
+                answer => answer,
+            }
+        };
+        let mut found = match timeout(LOOK, asked).await {
             Ok(found) => found?,
             Err(_) => return Err(self.late(doing, LOOK)),
         };

@@ -48,7 +48,6 @@ pub(crate) async fn watch(engine: Arc<Engine>, sender: mpsc::Sender<DriverEvent>
     if let Err(failure) = engine.sweep_networks().await {
         tracing::warn!(error = %failure.error(), "networks that no sandbox uses were not removed");
     }
-    let witness = engine.client.witness();
     for observed in snapshot {
         if sender.send(DriverEvent::Changed(observed)).await.is_err() {
             return;
@@ -78,7 +77,6 @@ pub(crate) async fn watch(engine: Arc<Engine>, sender: mpsc::Sender<DriverEvent>
             () = sender.closed() => return,
         };
         if !passed {
-            drop(witness);
             return;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chiton_driver::{CallError, CallResult, ImageEvent, ImageInfo, Images, Removed};
+use chiton_driver::{CallError, CallResult, ImageEvent, ImageInfo, Images, Removed, transfer_in_words};
 use chiton_image::{Cancel, Digest, Freed, ImageError, Pinned, Progress, Stored};
 use chiton_model::{Error, SandboxId};
 use futures::StreamExt;
@@ -52,13 +52,9 @@ pub(crate) async fn ensure(host: Arc<Host>, image: Pinned, tell: Tell) -> CallRe
 
 fn in_words(progress: &Progress) -> String {
     match progress {
-        Progress::Fetched { bytes, of } => format!("pulling the image: {} of {} MB", megabytes(*bytes), megabytes(*of)),
+        Progress::Fetched { bytes, of } => transfer_in_words("pulling", *bytes, *of),
         Progress::Unpacked { layers, of } => format!("unpacked {layers} of {of} layers of the image"),
     }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 
 /// The store of one driver.

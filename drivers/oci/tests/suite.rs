@@ -6,12 +6,11 @@ mod net;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chiton_driver_oci::OciDriver;
-use chiton_driver_suite::{Bench, Case, Failure, Outcome, Stop, Subject, Verdict, driver_suite, run};
+use chiton_driver_suite::{Bench, Case, Failure, Outcome, Stop, Subject, Verdict, driver_suite, run, text_of_files};
 use chiton_model::{GatewayId, SandboxId};
 use common::{World, call, request, root, sandbox_id};
 use parking_lot::Mutex;
@@ -94,7 +93,7 @@ impl Bench for OciBench {
 
     async fn exposed(&self, gateway: &GatewayId, _id: &SandboxId) -> Verdict<String> {
         let mut text = String::new();
-        files(self.world(gateway).folder.path(), &mut text);
+        text_of_files(self.world(gateway).folder.path(), &mut text);
         Ok(text)
     }
 
@@ -102,21 +101,6 @@ impl Bench for OciBench {
         let record = self.record(gateway, id)?;
         let labels = record["labels"].as_object().cloned().unwrap_or_default();
         Ok(labels.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect())
-    }
-}
-
-/// All that is in files, where it is text.
-fn files(folder: &Path, text: &mut String) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files(&path, text),
-            Ok(kind) if kind.is_file() => {
-                text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
-                text.push('\n');
-            }
-            _ => {}
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a driver's author writes so that the driver can be held against the cases.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -159,5 +160,20 @@ impl Failure {
     /// The bench failed in what it is for.
     pub fn bench(doing: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Self::Bench { doing: doing.into(), why: why.to_string() }
+    }
+}
+
+/// Adds all that is in a folder's files, where it is text: a part of what [`Bench::exposed`] answers.
+pub fn text_of_files(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => text_of_files(&path, text),
+            Ok(kind) if kind.is_file() => {
+                text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
+                text.push('\n');
+            }
+            _ => {}
+        }
     }
 }

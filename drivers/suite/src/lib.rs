@@ -26,7 +26,7 @@ mod verdict;
 
 pub mod proxy;
 
-pub use bench::{AgentFolder, Bench, FaultyBench, Foreign, Named, Routes, Subject, absent, engine};
+pub use bench::{AgentFolder, Bench, FaultyBench, Foreign, Named, Routes, Subject, absent, engine, text_of_files};
 pub use case::{CASES, Case, run};
 #[doc(hidden)]
 pub use macros::assert_case;

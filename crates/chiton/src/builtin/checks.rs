@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use chiton_gateway::Finding;
 use chiton_lifecycle::extension::ConfigIssue;
-use chiton_model::MemoryQuantity;
+use chiton_model::{Error, MemoryQuantity};
 
 /// What is wrong with a config. Places are JSON pointers into the driver's own table.
 #[derive(Debug, Default)]
@@ -52,4 +53,10 @@ impl Issues {
 /// A name as a part of a JSON pointer.
 pub(super) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
+}
+
+/// What a doctor finds where the config itself stops it.
+pub(super) fn unusable(error: Error) -> Finding {
+    let cure = error.cure.unwrap_or_default();
+    Finding { check: "config".to_owned(), ok: false, detail: error.message, cure }
 }

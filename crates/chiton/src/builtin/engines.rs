@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::checks::{Issues, escaped};
+use super::checks::{Issues, escaped, unusable};
 use super::machine::{folders, half_of_memory};
 use super::registries::{LoginConfig, Registries};
 
@@ -223,11 +223,6 @@ fn doctor(dialect: &'static dyn Dialect, config: &Value) -> Vec<Finding> {
             .into_iter()
             .map(|found| Finding { check: found.what, ok: found.ok, detail: found.detail, cure: found.cure })
             .collect(),
-        Err(error) => vec![Finding {
-            check: "config".to_owned(),
-            ok: false,
-            detail: error.message,
-            cure: error.cure.unwrap_or_default(),
-        }],
+        Err(error) => vec![unusable(error)],
     }
 }

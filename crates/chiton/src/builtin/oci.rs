@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use self::bridge::BridgeConfig;
 use self::images::ImagesConfig;
-use super::checks::Issues;
+use super::checks::{Issues, unusable};
 use super::machine::{folders, half_of_memory};
 
 /// `[compute.driver.oci]`.
@@ -127,12 +127,7 @@ fn doctor(config: &Value) -> Vec<Finding> {
             .into_iter()
             .map(|found| Finding { check: found.what, ok: found.ok, detail: found.detail, cure: found.cure })
             .collect(),
-        Err(error) => vec![Finding {
-            check: "config".to_owned(),
-            ok: false,
-            detail: error.message,
-            cure: error.cure.unwrap_or_default(),
-        }],
+        Err(error) => vec![unusable(error)],
     }
 }
 

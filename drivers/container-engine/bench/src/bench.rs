@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chiton_container_engine::{Dialect, EngineDriver, EngineOptions, Ulimit};
 use chiton_driver_suite::proxy::Proxy;
-use chiton_driver_suite::{Bench, Failure, FaultyBench, Foreign, Named, Routes, Stop, Subject, Verdict, engine};
+use chiton_driver_suite::{
+    Bench, Failure, FaultyBench, Foreign, Named, Routes, Stop, Subject, Verdict, engine, text_of_files,
+};
 use chiton_model::{DriverId, GatewayId, SandboxId};
 use http::Method;
 use parking_lot::Mutex;
@@ -170,7 +172,7 @@ impl Bench for EngineBench {
             text.push_str(&self.api.ask(Method::GET, &path, None).await?.text);
             text.push('\n');
         }
-        traces::files(&self.folder(gateway)?, &mut text);
+        text_of_files(&self.folder(gateway)?, &mut text);
         Ok(text)
     }
 

@@ -45,18 +45,3 @@ pub(crate) fn on_machine(folder: &Path) -> Vec<String> {
     }
     found
 }
-
-/// All that is in files, where it is text.
-pub(crate) fn files(folder: &Path, text: &mut String) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files(&path, text),
-            Ok(kind) if kind.is_file() => {
-                text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
-                text.push('\n');
-            }
-            _ => {}
-        }
-    }
-}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bollard::errors::Error as ApiError;
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::{Bytes, BytesMut};
-use chiton_driver::{CallError, CallResult};
+use chiton_driver::{CallError, CallResult, transfer_in_words};
 use chiton_image::{Cancel, Digest, ImageError, Pinned, Progress};
 use chiton_model::{Error, printable};
 use futures::StreamExt;
@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::bring::Say;
-use super::progress::in_words;
 use super::{FILES, blocking};
 use crate::client::Failure;
 use crate::engine::Engine;
@@ -87,7 +86,7 @@ fn export(
     }
     let tell = |progress| {
         if let Progress::Fetched { bytes, of } = progress {
-            say.say(in_words("loading", bytes, of));
+            say.say(transfer_in_words("loading", bytes, of));
         }
     };
     let mut pipe = Pipe { sender, piece: BytesMut::new() };

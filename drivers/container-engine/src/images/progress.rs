@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bollard::models::CreateImageInfo;
+use chiton_driver::transfer_in_words;
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(250);
@@ -42,19 +43,10 @@ impl Progress {
         }
         self.told = Some(Instant::now());
         let (bytes, of) = self.layers.values().fold((0, 0), |(bytes, of), layer| (bytes + layer.0, of + layer.1));
-        Some(in_words("pulling", bytes.unsigned_abs(), of.unsigned_abs()))
+        Some(transfer_in_words("pulling", bytes.unsigned_abs(), of.unsigned_abs()))
     }
 
     fn whole(&self) -> bool {
         self.layers.values().all(|(bytes, of)| bytes == of)
     }
-}
-
-/// As all drivers say it.
-pub(super) fn in_words(doing: &str, bytes: u64, of: u64) -> String {
-    format!("{doing} the image: {} of {} MB", megabytes(bytes), megabytes(of))
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chiton_driver::{DefaultPlan, PlanRequest, marker, pointer_segment, slots};
+use chiton_driver::{DefaultPlan, Limit, PlanRequest, marker, pointer_segment, slots};
 use chiton_image::ImageConfig;
 use chiton_model::Error;
 use serde_json::json;
@@ -48,7 +48,7 @@ fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
     ];
     let mut said: Vec<String> =
         single.into_iter().filter(|(given, _)| *given).map(|(_, pointer)| pointer.to_owned()).collect();
-    said.extend(ResourcesPlan::from_request(&request.resources));
+    said.extend(Limit::asked(&request.resources).map(|limit| format!("/resources/{}", limit.as_str())));
     for index in 0..request.volumes.len() {
         said.extend(["name", "target", "read_only"].map(|part| format!("/volumes/{index}/{part}")));
     }

@@ -41,17 +41,6 @@ impl ResourcesPlan {
         }
     }
 
-    /// The pointers of the limits that a request named.
-    pub(super) fn from_request(asked: &Resources) -> impl Iterator<Item = String> {
-        let named = [
-            ("cpu", asked.cpu.is_some()),
-            ("memory", asked.memory.is_some()),
-            ("pids", asked.pids.is_some()),
-            ("open_files", asked.open_files.is_some()),
-        ];
-        named.into_iter().filter(|(_, named)| *named).map(|(name, _)| format!("/resources/{name}"))
-    }
-
     /// Sets one limit from its portable form.
     pub(super) fn write(&mut self, name: &str, quantity: &str) -> Result<(), Error> {
         let field = format!("resources.{name}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chiton_driver::{DefaultPlan, PlanRequest, check_hostname, marker, pointer_segment, slots};
+use chiton_driver::{DefaultPlan, Limit, PlanRequest, check_hostname, marker, pointer_segment, slots};
 use chiton_image::{ImageConfig, Pinned};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
     ];
     let mut said: Vec<String> =
         single.into_iter().filter(|(given, _)| *given).map(|(_, pointer)| pointer.to_owned()).collect();
-    said.extend(ResourcesPlan::from_request(&request.resources));
+    said.extend(Limit::asked(&request.resources).map(|limit| format!("/resources/{}", limit.as_str())));
     for index in 0..request.volumes.len() {
         said.extend(["name", "target", "read_only"].map(|part| format!("/volumes/{index}/{part}")));
     }

@@ -75,19 +75,6 @@ impl ResourcesPlan {
         }
     }
 
-    /// The pointers of the limits that a request named.
-    pub(super) fn from_request(asked: &Resources) -> impl Iterator<Item = String> {
-        let named = [
-            ("cpu", asked.cpu.is_some()),
-            ("memory", asked.memory.is_some()),
-            ("pids", asked.pids.is_some()),
-            ("disk", asked.disk.is_some()),
-            ("inodes", asked.inodes.is_some()),
-            ("open_files", asked.open_files.is_some()),
-        ];
-        named.into_iter().filter(|(_, named)| *named).map(|(name, _)| format!("/resources/{name}"))
-    }
-
     /// Whether the writable layer is limited at all.
     pub(crate) fn limits_disk(&self) -> bool {
         self.disk.is_some() || self.inodes.is_some()
