@@ -41,7 +41,10 @@ const FOREIGN: [&str; 15] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; run this by cargo")?);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    // Asked for now and not when this script was compiled: checkouts that share a target folder share the script.
+    let own =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set; run this by cargo")?);
+    let root = own.join("../..").canonicalize()?;
     let triple = env::var("TARGET")?;
     let target = out.join("agent-target");
 
@@ -58,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes = std::fs::read(folder.join("chiton-agent"))?;
     std::fs::write(out.join("chiton-agent"), &bytes)?;
     println!("cargo::rustc-env=CHITON_AGENT_SHA256={}", hex::encode(Sha256::digest(&bytes)));
-    for source in sources(&root, &folder.join("chiton-agent.d"))? {
+    for source in sources(&root, &own, &folder.join("chiton-agent.d"))? {
         println!("cargo::rerun-if-changed={}", source.display());
     }
     Ok(())
@@ -86,7 +89,7 @@ fn cargo(root: &Path, triple: &str, target: &Path, offline: bool) -> Result<Outp
 }
 
 /// All files that made the agent, as the compiler noted them, and the manifests beside them.
-fn sources(root: &Path, notes: &Path) -> Result<BTreeSet<PathBuf>, Box<dyn Error>> {
+fn sources(root: &Path, own: &Path, notes: &Path) -> Result<BTreeSet<PathBuf>, Box<dyn Error>> {
     let notes = std::fs::read_to_string(notes)?;
     let (_, files) = notes.split_once(": ").ok_or("the compiler's list of sources is empty")?;
     let mut sources = BTreeSet::from([root.join("Cargo.toml"), root.join("Cargo.lock")]);
@@ -97,6 +100,6 @@ fn sources(root: &Path, notes: &Path) -> Result<BTreeSet<PathBuf>, Box<dyn Error
         sources.extend(manifest);
         sources.insert(file);
     }
-    sources.insert(Path::new(env!("CARGO_MANIFEST_DIR")).join("build"));
+    sources.insert(own.join("build"));
     Ok(sources)
 }
