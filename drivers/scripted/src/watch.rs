@@ -66,7 +66,7 @@ impl Watcher {
         let _only = if self.has(Fault::OneWatcher) { Some(only.lock_owned().await) } else { None };
         loop {
             tokio::select! {
-                changed = changes.changed() => changed.map_err(|_| Gone)?,
+                moved = changes.changed() => moved.map_err(|_| Gone)?,
                 Ok(rumour) = rumours.recv() => self.send(sandbox(rumour)).await?,
             }
             self.round().await?;
