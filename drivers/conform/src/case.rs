@@ -138,7 +138,7 @@ list! {
             "makes one sandbox of eight creates at once",
     }
     get {
-        of_missing Look ["list::answers"] "compute_driver.proto: GetSandbox, NOT_FOUND":
+        of_missing Look ["get::finds_it"] "compute_driver.proto: GetSandbox, NOT_FOUND":
             "answers NOT_FOUND for a sandbox that never was",
         tells_of_the_one_asked_for Life ["get::finds_it" "delete::removes_it"] "compute_driver.proto: DriverSandbox":
             "tells id, name and workspace of the one that is asked for, by get and by list",
@@ -174,19 +174,19 @@ list! {
     delete {
         says_that_it_was_there Life ["delete::removes_it"] "compute_driver.proto: DeleteSandboxResponse.deleted":
             "answers deleted=true for a sandbox that is there",
-        of_missing Look ["list::answers"] "compute_driver.proto: DeleteSandboxResponse.deleted":
+        of_missing Look ["delete::removes_it"] "compute_driver.proto: DeleteSandboxResponse.deleted":
             "answers OK and deleted=false for a sandbox that never was",
         again Life ["delete::removes_it"] "compute_driver.proto: DeleteSandbox is idempotent":
             "answers OK and deleted=false for a sandbox that is gone",
         eight_at_once Life ["delete::removes_it"] "compute_driver.proto: DeleteSandbox is idempotent":
             "answers OK to eight deletes at once, and the sandbox goes",
-        ends_get Life ["delete::removes_it" "get::finds_it"] "compute_driver.proto: GetSandbox, NOT_FOUND":
+        ends_get Life ["delete::removes_it" "get::of_missing"] "compute_driver.proto: GetSandbox, NOT_FOUND":
             "answers NOT_FOUND when it is asked for a deleted sandbox",
         is_final Life ["delete::removes_it" "get::finds_it"] "drivers: a deleted id is never created again":
             "refuses to make a deleted id again",
     }
     race {
-        create_and_delete_agree Many ["delete::removes_it" "get::finds_it"] "drivers: create and delete are idempotent by id":
+        create_and_delete_agree Many ["delete::again" "delete::ends_get"] "drivers: create and delete are idempotent by id":
             "has a sandbox or has it not, by every call, after a create and a delete at once",
     }
     validate {
@@ -196,21 +196,23 @@ list! {
             "refuses a missing sandbox and an id that is none",
     }
     malformed {
-        no_sandbox Look ["list::answers"] "compute_driver.proto: INVALID_ARGUMENT":
+        no_sandbox Look ["create::is_answered"] "compute_driver.proto: INVALID_ARGUMENT":
             "refuses a create without a sandbox",
-        no_spec Look ["list::answers"] "compute_driver.proto: INVALID_ARGUMENT":
+        no_spec Look ["create::is_answered"] "compute_driver.proto: INVALID_ARGUMENT":
             "refuses a create without a specification",
-        empty_id Look ["list::answers"] "compute_driver.proto: INVALID_ARGUMENT":
+        empty_id Look ["create::is_answered"] "compute_driver.proto: INVALID_ARGUMENT":
             "refuses a create with an empty id",
-        ids_that_are_paths Look ["list::answers"] "drivers: ids are checked before any library sees them":
+        ids_that_are_paths Look ["create::is_answered"] "drivers: ids are checked before any library sees them":
             "refuses ids with slashes, and ids of dots",
-        ids_with_control_characters Look ["list::answers"] "drivers: ids are checked before any library sees them":
+        ids_with_control_characters Look ["create::is_answered"] "drivers: ids are checked before any library sees them":
             "refuses ids with NUL, line breaks and other control characters",
-        nul_in_processes Look ["list::answers"] "execve(2): arguments and variables end at a NUL":
+        nul_in_processes Look ["create::is_answered"] "execve(2): arguments and variables end at a NUL":
             "refuses NUL in commands and variables",
         names_of_ten_kilobytes Life ["get::finds_it" "delete::removes_it"] "conformance: text survives or is refused":
             "refuses ids of ten kilobytes, and refuses or keeps such names",
-        odd_ids_are_survived Look ["list::answers"] "conformance: no request ends the driver":
+        looks_with_odd_ids Look ["get::of_missing"] "compute_driver.proto: INVALID_ARGUMENT, NOT_FOUND":
+            "finds nothing by ids that are none",
+        odd_ids_are_survived Look ["get::finds_it"] "conformance: no request ends the driver":
             "answers whatever an id is made of, and goes on",
     }
     wire {
@@ -238,7 +240,7 @@ list! {
             "gives the main process the request's arguments, byte for byte",
     }
     quantity {
-        nonsense_is_refused Look ["list::answers"] "compute_driver.proto: DriverResourceRequirements; INVALID_ARGUMENT":
+        nonsense_is_refused Look ["create::is_answered"] "compute_driver.proto: DriverResourceRequirements; INVALID_ARGUMENT":
             "refuses quantities that are no numbers, negative, without bounds or in units that are none",
         sound_ones_are_understood Life ["delete::removes_it"] "compute_driver.proto: DriverResourceRequirements":
             "does not call Kubernetes quantities malformed",
@@ -246,7 +248,7 @@ list! {
             "lets no process have more memory than its limit, or refuses the limit",
     }
     config {
-        unknown_keys_are_refused Look ["list::answers"] "drivers: driver_config is decoded strictly":
+        unknown_keys_are_refused Look ["create::is_answered"] "drivers: driver_config is decoded strictly":
             "refuses driver_config with a key that it does not know",
         refusals_name_a_key Look ["config::unknown_keys_are_refused"] "drivers: unknown keys are errors with the nearest known key":
             "names the unknown key, or the keys that it knows",
@@ -256,7 +258,7 @@ list! {
             "shows a sandbox's token by no call",
         environment_is_not_shown Life ["get::finds_it" "delete::removes_it"] "compute_driver.proto: secret_environment is secret":
             "shows secret variables by no call, if it takes them",
-        refusals_hide_the_token Look ["list::answers"] "compute_driver.proto: sandbox_token is secret":
+        refusals_hide_the_token Look ["create::is_answered"] "compute_driver.proto: sandbox_token is secret":
             "repeats no token in a refusal",
     }
     watch {
@@ -270,7 +272,7 @@ list! {
             "tells when a sandbox becomes ready, stops and starts",
         tells_deletions Life ["watch::begins_with_everything"] "compute_driver.proto: WatchSandboxesDeletedEvent":
             "tells that a sandbox is deleted",
-        tells_deletions_once Life ["watch::tells_deletions"] "compute_driver.proto: WatchSandboxesDeletedEvent":
+        tells_deletions_once Life ["watch::tells_deletions" "delete::again"] "compute_driver.proto: WatchSandboxesDeletedEvent":
             "tells each deletion once",
         tells_deletions_when_they_are_over Life ["watch::tells_deletions"] "drivers: absence is confirmed before anything is released":
             "tells a deletion when the sandbox is gone, and nothing of it afterwards",
@@ -284,8 +286,12 @@ list! {
             "tells who reads late how things are at last",
     }
     restart {
-        forgets_nothing Many ["delete::removes_it" "get::finds_it"] "drivers: sandboxes outlive the driver's process":
+        forgets_nothing Many ["delete::removes_it" "get::tells_of_the_one_asked_for"] "drivers: sandboxes outlive the driver's process":
             "has every sandbox once after a restart, and can delete it",
+        creates_stay_idempotent Many ["restart::forgets_nothing" "create::again_changes_nothing"] "compute_driver.proto: CreateSandbox is idempotent by id":
+            "answers OK to the repeated create of a sandbox from before a restart, and there is one",
+        watches_begin_with_everything Many ["restart::forgets_nothing" "watch::begins_again_on_reconnect"] "compute_driver.proto: WatchSandboxes":
+            "tells of every sandbox from before a restart",
         deleted_stay_deleted Many ["delete::is_final"] "drivers: a deleted id is never created again":
             "refuses to make a deleted id again after a restart",
         under_load Many ["restart::forgets_nothing"] "compute_driver.proto: a call that was answered is over":

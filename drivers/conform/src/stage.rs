@@ -185,6 +185,11 @@ impl Stage {
     /// The exit code of a main process that ends by itself.
     pub(crate) async fn exit_code(&self, sandbox: &DriverSandbox) -> Verdict<i32> {
         must("CreateSandbox", self.create(sandbox).await?)?;
+        self.end(sandbox).await
+    }
+
+    /// The exit code of a sandbox that is made.
+    pub(crate) async fn end(&self, sandbox: &DriverSandbox) -> Verdict<i32> {
         if self.run.capabilities.contract_version == 0 {
             return not_here(By::Driver, "contract_version is 0: the driver tells no exit codes");
         }

@@ -36,6 +36,8 @@ async fn without_a_restart_and_a_shell_what_needs_them_is_declared() {
             "process::arguments_arrive",
             "quantity::memory_is_applied_or_refused",
             "restart::forgets_nothing",
+            "restart::creates_stay_idempotent",
+            "restart::watches_begin_with_everything",
             "restart::deleted_stay_deleted",
             "restart::under_load",
         ]

@@ -24,8 +24,10 @@ pub(crate) fn id(text: &str) -> Result<(), Status> {
 
 /// A sandbox that is to be made.
 pub(crate) fn sandbox(sandbox: Option<DriverSandbox>, faults: &Faults) -> Result<DriverSandbox, Status> {
-    let mut sandbox =
-        sandbox.ok_or_else(|| Status::invalid_argument("sandbox is missing; send the sandbox to make"))?;
+    let Some(mut sandbox) = sandbox else {
+        let wrong = faults.has(Fault::WrongCodeForMalformed);
+        return Err(if wrong { Status::internal("it did not work") } else { missing() });
+    };
     let token = sandbox.spec.as_ref().map(|spec| spec.sandbox_token.clone()).unwrap_or_default();
     if faults.has(Fault::StripsControl) {
         sandbox.name.retain(|letter| !letter.is_control());
@@ -55,6 +57,10 @@ pub(crate) fn sandbox(sandbox: Option<DriverSandbox>, faults: &Faults) -> Result
     }
     sandbox.status = None;
     Ok(sandbox)
+}
+
+fn missing() -> Status {
+    Status::invalid_argument("sandbox is missing; send the sandbox to make")
 }
 
 fn ascii(text: &str) -> String {

@@ -63,6 +63,10 @@ pub(crate) struct Inner {
     pub(crate) objects: BTreeMap<String, Object>,
     pub(crate) deleted: BTreeSet<String>,
     pub(crate) revision: u64,
+    /// What deletes left behind.
+    pub(crate) left: Vec<String>,
+    /// What is from before a restart.
+    pub(crate) old: BTreeSet<String>,
 }
 
 /// The platform on which the driver works. It outlives servers, as a platform does.
@@ -120,6 +124,14 @@ impl Platform {
         if faults.has(Fault::ForgetsOnRestart) {
             self.forget();
         }
+        self.change(|inner| {
+            inner.old = inner.objects.keys().cloned().collect();
+            if faults.has(Fault::ForgetsNewestOnRestart) && inner.objects.len() > 4 {
+                let newest = inner.objects.iter().max_by_key(|(_, object)| object.revision).map(|(id, _)| id.clone());
+                let lost = newest.and_then(|id| inner.objects.remove(&id));
+                lost.inspect(|object| object.signal(Signal::KILL));
+            }
+        });
         if faults.has(Fault::ForgetsDeletedOnRestart) {
             self.change(|inner| inner.deleted.clear());
         }

@@ -118,7 +118,8 @@ impl Service {
         if self.has(Fault::RefusesRepeats) {
             return Err(Status::already_exists(format!("sandbox {id:?} is there")));
         }
-        if self.has(Fault::CreatesTwice) {
+        let old = self.platform.look(|inner| inner.old.contains(&id));
+        if self.has(Fault::CreatesTwice) || old && self.has(Fault::CreatesAnewAfterRestart) {
             self.memory.extra.lock().push(sandbox);
         }
         Ok(())
@@ -197,7 +198,9 @@ impl ComputeDriver for Service {
     ) -> Result<Response<wire::GetSandboxResponse>, Status> {
         self.hang(Fault::HangsOnGet).await;
         let id = request.into_inner().sandbox_id;
-        check::id(&id)?;
+        check::id(&id).map_err(|status| {
+            if self.has(Fault::BreaksOnOddLooks) { Status::internal("it did not work") } else { status }
+        })?;
         let found = match self.known(&id) {
             None if self.has(Fault::KeepsDeleted) && self.is_deleted(&id) => {
                 DriverSandbox { id, ..DriverSandbox::default() }
@@ -220,6 +223,8 @@ impl ComputeDriver for Service {
             sandboxes.extend(sandboxes.clone());
         }
         sandboxes.extend(self.memory.extra.lock().iter().cloned());
+        let left = self.platform.look(|inner| inner.left.clone());
+        sandboxes.extend(left.into_iter().map(|id| DriverSandbox { id, ..DriverSandbox::default() }));
         Ok(Response::new(wire::ListSandboxesResponse { sandboxes }))
     }
 
@@ -309,6 +314,15 @@ impl ComputeDriver for Service {
         if self.has(Fault::RefusesRepeatedDelete) && self.is_deleted(&id) {
             return Err(self.missing(&id));
         }
+        if self.has(Fault::RefusesBusyDelete) {
+            if self.phase(&id) == Some(Phase::Deleting) {
+                return Err(Status::aborted(format!("sandbox {id:?} is being deleted")));
+            }
+            if self.phase(&id).is_some() {
+                self.platform.announce_delete(&id);
+                tokio::time::sleep(EARLY).await;
+            }
+        }
         if self.has(Fault::TellsDeletedEarly) {
             self.platform.announce_delete(&id);
             tokio::time::sleep(EARLY).await;
@@ -319,7 +333,7 @@ impl ComputeDriver for Service {
             self.memory.early.lock().insert(id.clone());
         }
         if there && self.has(Fault::Leaks) {
-            self.memory.extra.lock().push(DriverSandbox { id: format!("left-{id}"), ..DriverSandbox::default() });
+            self.platform.change(|inner| inner.left.push(format!("left-{id}")));
         }
         let deleted = if there { !self.has(Fault::DeniesDeletion) } else { never && self.has(Fault::ClaimsDeletion) };
         Ok(Response::new(wire::DeleteSandboxResponse { deleted }))

@@ -100,6 +100,8 @@ impl Watcher {
                 self.send(deleted(&id)).await?;
             }
             let silent = self.early.contains(&id)
+                || self.has(Fault::NoSnapshotAfterRestart)
+                    && self.service.platform.look(|inner| inner.old.contains(&id))
                 || !first && self.has(Fault::SilentAboutChanges)
                 || !self.ended
                     && self.has(Fault::NoSnapshotOnReconnect)

@@ -24,10 +24,17 @@ pub(crate) async fn no_spec(stage: &Stage) -> Verdict {
 async fn id_is_refused(stage: &Stage, id: &str, what: &str) -> Verdict {
     let mut sandbox = stage.sandbox();
     id.clone_into(&mut sandbox.id);
-    stage.refused(what, &sandbox, INVALID).await?;
-    // A look for it finds nothing, by whichever word.
-    let looked = stage.wire.get(id, &sandbox.name).await?;
-    refused(&format!("GetSandbox with {what}"), looked, &[Code::InvalidArgument, Code::NotFound]).map(drop)
+    stage.refused(what, &sandbox, INVALID).await.map(drop)
+}
+
+pub(crate) async fn looks_with_odd_ids(stage: &Stage) -> Verdict {
+    for id in ["../conform", "/", "..", "conform\0x", "a\nb", &"i".repeat(LONG)] {
+        // Malformed or not there: both are true.
+        let looked = stage.wire.get(id, "absent").await?;
+        let shown: String = id.chars().take(20).collect();
+        refused(&format!("GetSandbox of the id {shown:?}"), looked, &[Code::InvalidArgument, Code::NotFound])?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn empty_id(stage: &Stage) -> Verdict {

@@ -12,13 +12,21 @@ pub(crate) async fn exit_code_is_told(stage: &Stage) -> Verdict {
     equal("the exit code of a process that exits with 23", &stage.exit_code(&sandbox).await?, &23)
 }
 
+/// The text as a shell reads it: in single quotes nothing has a meaning but their end.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 pub(crate) async fn environment_arrives(stage: &Stage) -> Verdict {
-    let script = r#"[ "${CONFORM_SPEC-absent}" = "$1" ] || exit 31
-        [ "${CONFORM_TEMPLATE-absent}" = "$1" ] || exit 32
-        [ "${CONFORM_EMPTY-absent}" = "" ] || exit 33
-        exit 21"#;
+    let script = format!(
+        r#"[ "${{CONFORM_SPEC-absent}}" = {hard} ] || exit 31
+        [ "${{CONFORM_TEMPLATE-absent}}" = {hard} ] || exit 32
+        [ "${{CONFORM_EMPTY-absent}}" = "" ] || exit 33
+        exit 21"#,
+        hard = quoted(HARD)
+    );
     let sandbox = stage
-        .script(script, &[HARD])?
+        .script(&script, &[])?
         .variable("CONFORM_SPEC", HARD)
         .variable("CONFORM_EMPTY", "")
         .with(|ask| drop(ask.template().environment.insert("CONFORM_TEMPLATE".to_owned(), HARD.to_owned())));
@@ -34,13 +42,16 @@ pub(crate) async fn environment_arrives(stage: &Stage) -> Verdict {
 }
 
 pub(crate) async fn arguments_arrive(stage: &Stage) -> Verdict {
-    let script = r#"[ "$#" = 4 ] || exit 31
+    let script = format!(
+        r#"[ "$#" = 4 ] || exit 31
         [ "$1" = "" ] || exit 32
         [ "$2" = "two words" ] || exit 33
-        [ "$3" = "$CONFORM" ] || exit 34
+        [ "$3" = {hard} ] || exit 34
         [ "$4" = "-rf" ] || exit 35
-        exit 22"#;
-    let sandbox = stage.script(script, &["", "two words", HARD, "-rf"])?.variable("CONFORM", HARD);
+        exit 22"#,
+        hard = quoted(HARD)
+    );
+    let sandbox = stage.script(&script, &["", "two words", HARD, "-rf"])?;
     wrong_code(
         stage.exit_code(&sandbox).await?,
         22,

@@ -77,7 +77,7 @@ pub(crate) async fn memory_is_applied_or_refused(stage: &Stage) -> Verdict {
         let refusals = [Code::FailedPrecondition, Code::InvalidArgument];
         return crate::verdict::refused::<()>("CreateSandbox with a memory limit", Err(status), &refusals).map(drop);
     }
-    match stage.exit_code(&sandbox).await? {
+    match stage.end(&sandbox).await? {
         41 => Err(broken("a process that takes 192 MiB under a limit of 64 MiB", "its end", "it was let")),
         _ => Ok(()),
     }

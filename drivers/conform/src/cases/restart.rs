@@ -16,7 +16,7 @@ use crate::wire::Wire;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How many creates are under way when the driver is restarted.
+/// How many sandboxes are there and on their way when the driver is restarted.
 const LOAD: usize = 12;
 
 /// Restarts it, and calls the one that came. A case that cannot restart does not apply.
@@ -87,15 +87,26 @@ pub(crate) async fn forgets_nothing(stage: &Stage) -> Verdict {
         equal("how often the list has a sandbox after the restart", &listed(&wire, &sandbox.id).await?, &1)?;
         let found = must("GetSandbox after the restart", wire.get(&sandbox.id, &sandbox.name).await?)?;
         equal("its name after the restart", &found.name, &sandbox.name)?;
-        must("CreateSandbox of what is there, after the restart", wire.create(Some(sandbox.clone())).await?)?;
-        equal("how often the list has it then", &listed(&wire, &sandbox.id).await?, &1)?;
-    }
-    let watch = stage.watch_on(&wire);
-    for sandbox in &all {
-        watch.event("a sandbox from before the restart", |event| event.is_state_of(&sandbox.id)).await?;
     }
     for sandbox in &all {
         removed(stage, &wire, sandbox).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn creates_stay_idempotent(stage: &Stage) -> Verdict {
+    let sandbox = stage.made().await?;
+    let wire = restarted(stage).await?;
+    must("CreateSandbox of what is there, after the restart", wire.create(Some(sandbox.clone())).await?)?;
+    equal("how often the list has it then", &listed(&wire, &sandbox.id).await?, &1)
+}
+
+pub(crate) async fn watches_begin_with_everything(stage: &Stage) -> Verdict {
+    let all = try_join_all((0..3).map(|_| stage.made())).await?;
+    let wire = restarted(stage).await?;
+    let watch = stage.watch_on(&wire);
+    for sandbox in &all {
+        watch.event("a sandbox from before the restart", |event| event.is_state_of(&sandbox.id)).await?;
     }
     Ok(())
 }
@@ -110,7 +121,9 @@ pub(crate) async fn deleted_stay_deleted(stage: &Stage) -> Verdict {
 }
 
 pub(crate) async fn under_load(stage: &Stage) -> Verdict {
-    let asked: Vec<DriverSandbox> = (0..LOAD).map(|_| stage.sandbox()).collect();
+    // Some are there, with answers; others are on their way.
+    let there = try_join_all((0..LOAD / 2).map(|_| stage.made())).await?;
+    let asked: Vec<DriverSandbox> = (0..LOAD / 2).map(|_| stage.sandbox()).collect();
     // Each begins a little later, so that the restart meets creates in all their stages.
     let creates = join_all((0_u32..).zip(&asked).map(|(place, sandbox)| async move {
         sleep(PAUSE / 4 * place).await;
@@ -118,6 +131,9 @@ pub(crate) async fn under_load(stage: &Stage) -> Verdict {
     }));
     let (answers, wire) = tokio::join!(creates, restarted(stage));
     let wire = wire?;
+    for sandbox in &there {
+        equal("how often the list has what was there before", &listed(&wire, &sandbox.id).await?, &1)?;
+    }
     for (sandbox, answer) in asked.iter().zip(answers) {
         match answer {
             Ok(Ok(())) => {
@@ -131,7 +147,7 @@ pub(crate) async fn under_load(stage: &Stage) -> Verdict {
             Err(stop) => return Err(stop),
         }
     }
-    for deleted in join_all(asked.iter().map(|sandbox| removed(stage, &wire, sandbox))).await {
+    for deleted in join_all(there.iter().chain(&asked).map(|sandbox| removed(stage, &wire, sandbox))).await {
         deleted?;
     }
     Ok(())

@@ -30,10 +30,9 @@ fn look(status: &DriverSandboxStatus) -> Verdict {
 
 pub(crate) async fn is_sound(stage: &Stage) -> Verdict {
     let sandbox = stage.made().await?;
-    for _ in 0..2 {
-        look(&stage.got(&sandbox).await?.status.unwrap_or_default())?;
-        must("StopSandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)?;
-    }
+    look(&stage.got(&sandbox).await?.status.unwrap_or_default())?;
+    must("StopSandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)?;
+    look(&stage.got(&sandbox).await?.status.unwrap_or_default())?;
     for found in stage.list().await? {
         look(&found.status.unwrap_or_default())?;
     }
