@@ -56,8 +56,8 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
     if config.peer_uids.as_ref().is_some_and(BTreeSet::is_empty) {
         issues.add("/peer_uids", "nobody is trusted", "name the user that the driver runs as, or leave it out");
     }
-    let times = &config.deadlines;
-    for (name, seconds) in [("look", times.look_seconds), ("act", times.act_seconds), ("ready", times.ready_seconds)] {
+    for (name, seconds) in [("look", config.look_seconds), ("act", config.act_seconds), ("ready", config.ready_seconds)]
+    {
         if seconds.is_some_and(|seconds| !(1..=86_400).contains(&seconds)) {
             issues.add(format!("/{name}_seconds"), "this is not from 1 to 86400", "write a number of seconds");
         }
