@@ -61,6 +61,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal)?;
+    required(&chosen.drivers, &drivers).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -99,6 +100,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         hub,
         metrics,
         started_at: Timestamp::now(),
+        agents: Arc::new(agents(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
     Ok(Gateway { api, engine, audit, _hooks: hooks })
@@ -155,6 +157,47 @@ fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// Whose agent each driver carries whose table says so.
+fn agents(drivers: &[DriverConfig]) -> BTreeMap<DriverId, String> {
+    let word = |driver: &DriverConfig| Some((driver.id.clone(), driver.options.get("agent")?.as_str()?.to_owned()));
+    drivers.iter().filter_map(word).collect()
+}
+
+/// How long a start waits for a driver that it must not do without.
+const REQUIRED: Duration = Duration::from_secs(30);
+const REQUIRED_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Waits for the drivers without which the operator wants no gateway. They may be started at the same time as this one.
+async fn required(chosen: &[DriverConfig], drivers: &[Arc<dyn ComputeDriver>]) -> Result<(), Vec<Error>> {
+    let wanted = drivers.iter().filter(|driver| {
+        let id = driver.capabilities().id.clone();
+        chosen.iter().any(|config| config.required && config.id == id)
+    });
+    let asked = futures::future::join_all(wanted.map(|driver| async {
+        let id = driver.capabilities().id.clone();
+        let mut last = None;
+        let mut pause = REQUIRED_PAUSE.0;
+        let answered = tokio::time::timeout(REQUIRED, async {
+            while let Err(error) = driver.backend_id().await {
+                last = Some(error.into_error());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REQUIRED_PAUSE.1);
+            }
+        });
+        if answered.await.is_ok() {
+            return None;
+        }
+        let why = last.unwrap_or_else(|| Error::deadline("it did not answer"));
+        let cure = why.cure.map(|cure| format!("{cure}; ")).unwrap_or_default();
+        let message = format!("driver {:?} is required and cannot be reached: {}", id.as_str(), why.message);
+        Some(Error::unavailable(id.as_str(), message).cure(format!(
+            "{cure}or start without it: required = false in [compute.driver.{id}]; its sandboxes then wait for it"
+        )))
+    }));
+    let errors: Vec<Error> = asked.await.into_iter().flatten().collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Makes a folder of ours, for nobody else to look into.

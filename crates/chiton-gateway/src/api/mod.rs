@@ -2,6 +2,7 @@
 
 mod backup;
 mod convert;
+mod drivers;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;

@@ -1,9 +1,10 @@
 //! The service: every method authenticates, counts, translates in, asks, translates out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_lifecycle::{Engine, Request as EngineRequest, SandboxView, Selector};
-use chiton_model::{Condition, ConditionStatus, Error, Principal, SandboxPhase};
+use chiton_model::{Condition, ConditionStatus, DriverId, Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use chiton_proto::v1::gateway_server::Gateway;
@@ -28,6 +29,8 @@ pub struct Api {
     pub(crate) hub: Hub,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started_at: Timestamp,
+    /// Whose agent drivers carry that can carry another's: by the word that their table has.
+    pub(crate) agents: Arc<BTreeMap<DriverId, String>>,
     /// The configuration in force: key, value, origin.
     pub(crate) config: Arc<Vec<(String, String, String)>>,
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chiton_model::{BackendId, DriverId, Error, ErrorKind, SandboxPhase, StoreEpoch};
 
+use futures::future::join_all;
+
 use super::inner::{Inner, store_error};
 use super::{Missing, StartupError};
 use crate::crash::CommitKind;
@@ -131,14 +133,11 @@ impl Inner {
 
     /// The installations that the drivers of these sandboxes talk to. A driver that does not answer is not among them.
     async fn backends_now(&self, live: &[SandboxRecord]) -> HashMap<DriverId, BackendId> {
-        let mut found = HashMap::new();
         let drivers: BTreeSet<&DriverId> = live.iter().map(|sandbox| &sandbox.driver).collect();
-        for driver in drivers {
-            if let Ok(backend) = self.backend(driver).await {
-                found.insert(driver.clone(), backend);
-            }
-        }
-        found
+        // All at once: those that hang delay a start by one deadline, not by one each.
+        let asked =
+            drivers.into_iter().map(|driver| async move { Some((driver.clone(), self.backend(driver).await.ok()?)) });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// States of a version that their extension does not read, by subject. States that the store cannot give say nothing
