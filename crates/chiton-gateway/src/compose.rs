@@ -13,12 +13,13 @@ use chiton_lifecycle::runtime::World;
 use chiton_lifecycle::{Engine, EngineParts};
 use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
+use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 
-use crate::api::Api;
+use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
-use crate::config::{Chosen, Config, DriverConfig};
+use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, Plugins, context};
 use crate::sessions::Sessions;
@@ -60,7 +61,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal)?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal).await?;
     required(&chosen.drivers, &drivers).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
@@ -100,7 +101,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         hub,
         metrics,
         started_at: Timestamp::now(),
-        agents: Arc::new(agents(&chosen.drivers)),
+        configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
     Ok(Gateway { api, engine, audit, _hooks: hooks })
@@ -124,28 +125,32 @@ async fn choose(config: &Config, plugins: &Plugins) -> Result<Chosen, Error> {
     Ok(chosen)
 }
 
-fn drivers(
+/// Builds the drivers, all at once: one that has to be waited for delays a start by itself alone.
+async fn drivers(
     chosen: &[DriverConfig],
     config: &Config,
     plugins: &Plugins,
     journal: &dyn Journal,
 ) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
-    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for wanted in chosen {
-        let Some(kind) = plugins.driver_kind(&wanted.kind) else {
-            errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
-            continue;
+    let built = chosen.iter().map(|wanted| {
+        let kind = plugins.driver_kind(&wanted.kind).copied();
+        let missing = format!("no driver of kind {:?} is compiled in", wanted.kind);
+        let (data_dir, run_dir) = (&config.gateway.data_dir, &config.gateway.run_dir);
+        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, wanted.options.clone());
+        let work = move || {
+            let kind = kind.ok_or_else(|| Error::not_found(missing))?;
+            folder(&context.state_dir)?;
+            folder(&context.run_dir)?;
+            (kind.build)(context)
         };
-        let context = context(
-            wanted.id.clone(),
-            gateway.clone(),
-            &config.gateway.data_dir,
-            &config.gateway.run_dir,
-            wanted.options.clone(),
-        );
-        let built =
-            folder(&context.state_dir).and_then(|()| folder(&context.run_dir)).and_then(|()| (kind.build)(context));
+        let building = tokio::task::spawn_blocking(work);
+        async { building.await.unwrap_or_else(|_| Err(Error::internal("a driver could not be made: its maker ended"))) }
+    });
+    // All begin before the first is waited for.
+    let building: Vec<_> = built.collect();
+    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (wanted, built) in chosen.iter().zip(join_all(building).await) {
         match built {
             Ok(built) => {
                 if let Some(folder) = built.agent_folder {
@@ -159,10 +164,15 @@ fn drivers(
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
 }
 
-/// Whose agent each driver carries whose table says so.
-fn agents(drivers: &[DriverConfig]) -> BTreeMap<DriverId, String> {
-    let word = |driver: &DriverConfig| Some((driver.id.clone(), driver.options.get("agent")?.as_str()?.to_owned()));
-    drivers.iter().filter_map(word).collect()
+/// What the tables of external drivers say and the drivers themselves do not.
+fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
+    let external = drivers.iter().filter(|driver| driver.kind == EXTERNAL_KIND);
+    let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
+    let said = |driver: &DriverConfig| {
+        let agent = text(driver, "agent").unwrap_or_else(|| "none".to_owned());
+        (driver.id.clone(), Configured { agent, socket: text(driver, "socket").unwrap_or_default() })
+    };
+    external.map(said).collect()
 }
 
 /// How long a start waits for a driver that it must not do without.
@@ -175,7 +185,7 @@ async fn required(chosen: &[DriverConfig], drivers: &[Arc<dyn ComputeDriver>]) -
         let id = driver.capabilities().id.clone();
         chosen.iter().any(|config| config.required && config.id == id)
     });
-    let asked = futures::future::join_all(wanted.map(|driver| async {
+    let asked = join_all(wanted.map(|driver| async {
         let id = driver.capabilities().id.clone();
         let mut last = None;
         let mut pause = REQUIRED_PAUSE.0;

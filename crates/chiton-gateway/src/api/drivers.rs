@@ -48,6 +48,9 @@ impl Api {
                 Rule::Append { key: Some(key) } => format!("append by {key}"),
             },
         });
+        let configured = self.configured.get(&capabilities.id);
+        // One that is built in carries ours or none.
+        let own = if capabilities.agent { "chiton" } else { "none" };
         wire::Driver {
             id: capabilities.id.to_string(),
             kind: capabilities.kind.clone(),
@@ -63,17 +66,12 @@ impl Api {
             backend,
             cure: unavailable.as_ref().and_then(|error| error.cure.clone()).unwrap_or_default(),
             unavailable: unavailable.map(|error| error.message).unwrap_or_default(),
-            agent: self.agent(&capabilities.id, capabilities.agent),
+            agent: configured.map_or(own, |configured| &configured.agent).to_owned(),
+            socket: configured.map(|configured| configured.socket.clone()).unwrap_or_default(),
             sandboxes: 0,
             since: since.map(convert::time),
             gateway_manages_lifecycle: capabilities.gateway_manages_lifecycle,
         }
-    }
-
-    /// Whose program talks to the gateway: as configured, and where nothing is configured ours or none.
-    fn agent(&self, id: &DriverId, carries: bool) -> String {
-        let own = if carries { "chiton" } else { "none" };
-        self.agents.get(id).map_or(own, String::as_str).to_owned()
     }
 }
 

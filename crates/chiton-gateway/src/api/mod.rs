@@ -16,3 +16,4 @@ mod watch;
 
 pub use peer::Peer;
 pub use service::Api;
+pub(crate) use service::Configured;

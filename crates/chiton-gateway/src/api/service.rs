@@ -20,6 +20,15 @@ use crate::sessions::Sessions;
 use crate::world::Hub;
 use chiton_client::to_status;
 
+/// What the configuration says of a driver that is behind a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// Whose agent it carries, by the word of its table.
+    pub(crate) agent: String,
+    /// Where it is.
+    pub(crate) socket: String,
+}
+
 /// Everything that the API asks.
 #[derive(Clone)]
 pub struct Api {
@@ -29,8 +38,8 @@ pub struct Api {
     pub(crate) hub: Hub,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started_at: Timestamp,
-    /// Whose agent drivers carry that can carry another's: by the word that their table has.
-    pub(crate) agents: Arc<BTreeMap<DriverId, String>>,
+    /// What the configuration says of drivers and they do not say themselves.
+    pub(crate) configured: Arc<BTreeMap<DriverId, Configured>>,
     /// The configuration in force: key, value, origin.
     pub(crate) config: Arc<Vec<(String, String, String)>>,
 }

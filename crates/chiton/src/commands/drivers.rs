@@ -39,6 +39,15 @@ fn unknown(id: &str, drivers: &[wire::Driver]) -> Error {
         .cure(format!("{near}configured: {}", known.join(", ")))
 }
 
+/// What it calls itself, and whether that was said by another process.
+fn kind(driver: &wire::Driver) -> String {
+    match (driver.kind.as_str(), driver.socket.is_empty()) {
+        (kind, true) => kind.to_owned(),
+        ("external", false) => "external".to_owned(),
+        (kind, false) => format!("{kind} (external)"),
+    }
+}
+
 /// Whether it can be reached, and since when.
 fn reach(driver: &wire::Driver, now: Timestamp) -> String {
     let word = if driver.unavailable.is_empty() { "reachable" } else { "unreachable" };
@@ -64,7 +73,8 @@ fn table(drivers: &[wire::Driver], wide: bool, now: Timestamp) -> Table {
         let default = if driver.is_default { "yes" } else { "" };
         let sandboxes = driver.sandboxes.to_string();
         let state = state(driver, now);
-        let (id, kind, version, agent) = (&*driver.id, &*driver.kind, &*driver.version, &*driver.agent);
+        let kind = &*kind(driver);
+        let (id, version, agent) = (&*driver.id, &*driver.version, &*driver.agent);
         if wide {
             let joined =
                 [&driver.points, &driver.limits, &driver.networks, &driver.features].map(|words| words.join(","));
@@ -86,7 +96,8 @@ fn block(driver: &wire::Driver, now: Timestamp) -> String {
         }
     };
     put("id", &driver.id);
-    put("kind", &driver.kind);
+    put("kind", &kind(driver));
+    put("socket", &driver.socket);
     put("version", &driver.version);
     put("default", if driver.is_default { "yes" } else { "no" });
     put("agent", &driver.agent);
