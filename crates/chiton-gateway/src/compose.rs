@@ -13,13 +13,14 @@ use chiton_lifecycle::runtime::{LifecycleEvent, Secrets, World};
 use chiton_lifecycle::{Engine, EngineParts};
 use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
+use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
-use crate::api::Api;
+use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
-use crate::config::{Chosen, Config, DriverConfig};
+use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
 use crate::sessions::Sessions;
@@ -99,7 +100,8 @@ pub async fn compose_around(
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around)?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
+    required(&chosen.drivers, &drivers).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -139,6 +141,7 @@ pub async fn compose_around(
         hub,
         metrics,
         started_at: Timestamp::now(),
+        configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
     Ok(Gateway { api, engine, audit, _hooks: hooks })
@@ -162,7 +165,8 @@ async fn choose(config: &Config, plugins: &Plugins) -> Result<Chosen, Error> {
     Ok(chosen)
 }
 
-fn drivers(
+/// Builds the drivers, all at once: one that has to be waited for delays a start by itself alone.
+async fn drivers(
     chosen: &[DriverConfig],
     config: &Config,
     plugins: &Plugins,
@@ -170,21 +174,24 @@ fn drivers(
     around: &Around,
 ) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
-    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for wanted in chosen {
-        let Some(kind) = plugins.driver_kind(&wanted.kind) else {
-            errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
-            continue;
+    let built = chosen.iter().map(|wanted| {
+        let kind = plugins.driver_kind(&wanted.kind).copied();
+        let missing = format!("no driver of kind {:?} is compiled in", wanted.kind);
+        let (data_dir, run_dir) = (&config.gateway.data_dir, &config.gateway.run_dir);
+        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, wanted.options.clone());
+        let work = move || {
+            let kind = kind.ok_or_else(|| Error::not_found(missing))?;
+            folder(&context.state_dir)?;
+            folder(&context.run_dir)?;
+            (kind.build)(context)
         };
-        let context = context(
-            wanted.id.clone(),
-            gateway.clone(),
-            &config.gateway.data_dir,
-            &config.gateway.run_dir,
-            wanted.options.clone(),
-        );
-        let built =
-            folder(&context.state_dir).and_then(|()| folder(&context.run_dir)).and_then(|()| (kind.build)(context));
+        let building = tokio::task::spawn_blocking(work);
+        async { building.await.unwrap_or_else(|_| Err(Error::internal("a driver could not be made: its maker ended"))) }
+    });
+    // All begin before the first is waited for.
+    let building: Vec<_> = built.collect();
+    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (wanted, built) in chosen.iter().zip(join_all(building).await) {
         match built {
             Ok(built) => {
                 let built = around.driver.as_ref().map_or_else(|| built.clone(), |around| around(built.clone()));
@@ -197,6 +204,52 @@ fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// What the tables of external drivers say and the drivers themselves do not.
+fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
+    let external = drivers.iter().filter(|driver| driver.kind == EXTERNAL_KIND);
+    let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
+    let said = |driver: &DriverConfig| {
+        let agent = text(driver, "agent").unwrap_or_else(|| "none".to_owned());
+        (driver.id.clone(), Configured { agent, socket: text(driver, "socket").unwrap_or_default() })
+    };
+    external.map(said).collect()
+}
+
+/// How long a start waits for a driver that it must not do without.
+const REQUIRED: Duration = Duration::from_secs(30);
+const REQUIRED_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Waits for the drivers without which the operator wants no gateway. They may be started at the same time as this one.
+async fn required(chosen: &[DriverConfig], drivers: &[Arc<dyn ComputeDriver>]) -> Result<(), Vec<Error>> {
+    let wanted = drivers.iter().filter(|driver| {
+        let id = driver.capabilities().id.clone();
+        chosen.iter().any(|config| config.required && config.id == id)
+    });
+    let asked = join_all(wanted.map(|driver| async {
+        let id = driver.capabilities().id.clone();
+        let mut last = None;
+        let mut pause = REQUIRED_PAUSE.0;
+        let answered = tokio::time::timeout(REQUIRED, async {
+            while let Err(error) = driver.backend_id().await {
+                last = Some(error.into_error());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REQUIRED_PAUSE.1);
+            }
+        });
+        if answered.await.is_ok() {
+            return None;
+        }
+        let why = last.unwrap_or_else(|| Error::deadline("it did not answer"));
+        let cure = why.cure.map(|cure| format!("{cure}; ")).unwrap_or_default();
+        let message = format!("driver {:?} is required and cannot be reached: {}", id.as_str(), why.message);
+        Some(Error::unavailable(id.as_str(), message).cure(format!(
+            "{cure}or start without it: required = false in [compute.driver.{id}]; its sandboxes then wait for it"
+        )))
+    }));
+    let errors: Vec<Error> = asked.await.into_iter().flatten().collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Makes a folder of ours, for nobody else to look into.
