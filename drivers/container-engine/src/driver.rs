@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::images::Store;
 use crate::options::EngineOptions;
 use crate::plan::{self, EnginePlan, PLAN_SCHEMA, PlanContext};
+use crate::supervisor::Injects;
 use crate::{check, watch};
 
 /// A driver of a container engine.
@@ -55,6 +56,11 @@ impl EngineDriver {
             agent: options.agent.talks(),
         };
         Self { capabilities, rules: plan::field_rules(), engine: Arc::new(Engine::new(options)) }
+    }
+
+    /// What it puts into its sandboxes.
+    pub fn injects(&self) -> &Injects {
+        &self.engine.options.agent
     }
 
     /// The folder that the sandbox sees at `/run/chiton`, in which the gateway binds `agent.sock` with mode 0666. On the

@@ -33,12 +33,11 @@ impl Injected {
     }
 }
 
-/// The container's variables: the request's, then the supervisor's over them. What of the request's begins as the
-/// supervisor's do goes to the workload alone.
+/// The container's variables: the request's, then the supervisor's over them. Names that begin as the supervisor's do no
+/// request has: they are reserved.
 pub(crate) fn variables(env: &BTreeMap<String, String>, plan: &SupervisorPlan) -> BTreeMap<String, String> {
     let mut all = plan.defaults.clone();
-    let open = env.iter().filter(|(name, _)| !name.starts_with(names::VARIABLES));
-    all.extend(open.map(|(name, value)| (name.clone(), value.clone())));
+    all.extend(env.clone());
     all.extend(plan.env.clone());
     if !env.is_empty() {
         all.insert(names::USER_ENVIRONMENT.to_owned(), json!(env).to_string());

@@ -30,8 +30,6 @@ pub(super) const ROOTS: [&str; 7] = [
     "/var/run/netns",
 ];
 
-/// How its variables begin. What of a request begins so reaches the workload only, never the supervisor.
-pub(super) const VARIABLES: &str = "OPENSHELL_";
 pub(super) const ENDPOINT: &str = "OPENSHELL_ENDPOINT";
 pub(super) const SANDBOX_ID: &str = "OPENSHELL_SANDBOX_ID";
 pub(super) const SANDBOX_NAME: &str = "OPENSHELL_SANDBOX";

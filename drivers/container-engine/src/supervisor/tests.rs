@@ -80,14 +80,14 @@ fn text(map: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn docker_is_asked_for_what_the_other_sides_docker_driver_asks_for() {
     let options = supervised(false, true);
     let mut asked = request(json!({ "tty": true, "log_level": "debug" }));
-    asked.env = text(&[("A", "1"), ("PATH", "/mine"), ("TERM", "dumb"), ("OPENSHELL_SANDBOX_ID", "another")]);
+    asked.env = text(&[("A", "1"), ("PATH", "/mine"), ("TERM", "dumb")]);
     let plan = planned(&asked, &options, &json!({ "user": "app:staff", "workdir": "/srv/app" })).unwrap();
     let body = made(&plan, &options, false);
     assert_eq!(body.entrypoint.as_deref(), Some(&["/opt/openshell/bin/openshell-sandbox".to_owned()][..]));
     assert_eq!(body.cmd, Some(["--workdir", "/srv/app"].map(str::to_owned).to_vec()));
     assert_eq!((body.user.as_deref(), body.working_dir.as_deref()), (Some("0"), Some("/")));
     assert_eq!((body.open_stdin, body.attach_stdin), (Some(false), Some(false)));
-    let user_environment = r#"{"A":"1","OPENSHELL_SANDBOX_ID":"another","PATH":"/mine","TERM":"dumb"}"#;
+    let user_environment = r#"{"A":"1","PATH":"/mine","TERM":"dumb"}"#;
     let wanted = text(&[
         ("A", "1"),
         ("HOME", "/root"),
@@ -227,6 +227,10 @@ fn what_the_supervisor_decides_is_refused_in_a_request() {
         );
         assert!(error.cure.is_some());
     }
+    let mut asked = request(json!({}));
+    asked.env = text(&[("OPENSHELL_SANDBOX_TOKEN", "x")]);
+    let error = planned(&asked, &options, &json!({})).unwrap_err();
+    assert!(error.message.contains("OPENSHELL_SANDBOX_TOKEN") && error.cure.is_some(), "{error:?}");
     let mut asked = request(json!({}));
     asked.secrets = text(&[("PASSWORD", "db")]);
     let error = planned(&asked, &options, &json!({})).unwrap_err();
