@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_lifecycle::extension::{
-    Approval, Draft, Extension, HeldPage, HookContext, HookCore, HookProbe, ReconcileOutcome, RequestContext,
+    Approval, Draft, Extension, Fence, HeldPage, HookContext, HookCore, HookProbe, ReconcileOutcome, RequestContext,
     SlotValues, StepError, StepResult, WorkspaceContext,
 };
 use chiton_lifecycle::plan::PlanView;
@@ -287,6 +287,10 @@ impl Wrapped {
 impl Extension for Wrapped {
     fn unhealthy_since(&self) -> Option<(jiff::Timestamp, String)> {
         self.author.unhealthy_since()
+    }
+
+    fn fence(&self, what: Fence) -> Option<BoxFuture<'static, ()>> {
+        self.author.fence(what)
     }
 
     async fn validate_request(&self, cx: &RequestContext) -> StepResult {
