@@ -53,6 +53,18 @@ impl StateSink for Sink {
     }
 }
 
+impl HookCore {
+    /// What the extension saved for this subject, as it is stored. For who passes a hook on to another process.
+    pub fn stored_state(&self) -> Option<ExtensionState> {
+        self.sink.load(&self.extension)
+    }
+
+    /// All states that the extension saved, as they are stored. For who passes a hook on to another process.
+    pub async fn stored_states(&self) -> Result<Vec<(Subject, ExtensionState)>, JournalError> {
+        self.sink.list(&self.extension).await
+    }
+}
+
 /// What a hook about a sandbox is told of it; the fields are those of [`HookContext`].
 #[expect(missing_docs, reason = "each is documented where hooks see it")]
 pub struct RemoteSandbox {

@@ -79,7 +79,7 @@ impl Stage {
         let lab = Lab::new(setting.seed).driver(driver);
         let rig = Rig::new(name.clone(), bench.held.clone(), lab.ledger().clone(), place);
         let policy = Policy { authoritative: setting.authoritative, ..Policy::default() };
-        let lab = Self::install(lab, kind, &rig, &bench.config, policy)
+        let lab = Self::install(lab, kind, &rig, &bench, policy)
             .extension(ExtensionScript::everywhere(COMPANION).without(Phase::Sweep).without(Phase::Reconcile));
         let death = setting.death.unwrap_or(Death::Process);
         let workspace = WorkspaceName::new("kit").expect("a valid name");
@@ -95,7 +95,8 @@ impl Stage {
         }
     }
 
-    fn install(lab: Lab, kind: &ExtensionKind, rig: &Rig, config: &Value, policy: Policy) -> Lab {
+    fn install(lab: Lab, kind: &ExtensionKind, rig: &Rig, bench: &Bench, policy: Policy) -> Lab {
+        let (config, elsewhere) = (&bench.config, bench.elsewhere);
         let (name, tag) = (&kind.descriptor().name, config.get("tag").and_then(Value::as_str).unwrap_or_default());
         let (kind, rig, tag) = (kind.clone(), rig.clone(), tag.to_owned());
         lab.install(name, config.clone(), policy, move |ledger, process| {
@@ -104,7 +105,7 @@ impl Stage {
                 |_| (),
                 move |author| {
                     let (rig, ledger, process) = (rig.clone(), ledger.clone(), process.clone());
-                    Arc::new(Wrapped { author, rig, ledger, process, tag: tag.clone() })
+                    Arc::new(Wrapped { author, rig, ledger, process, tag: tag.clone(), elsewhere })
                 },
             )
         })
