@@ -9,6 +9,26 @@ use crate::options::Limits;
 use crate::stage::Stage;
 use crate::verdict::Verdict;
 
+/// A list of cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// The contract, call by call: [`CASES`].
+    Wire,
+    /// The promises of every driver, kept as a gateway uses it: `chiton_driver_suite::CASES`. Their names here begin with
+    /// `behaviour::`.
+    Behaviour,
+}
+
+impl Group {
+    /// As options and reports say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wire => "wire",
+            Self::Behaviour => "behaviour",
+        }
+    }
+}
+
 /// What a case takes, from which its deadline follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
@@ -61,9 +81,29 @@ impl Case {
     }
 }
 
-/// The cases whose name contains `filter`, and those that they need, in their order.
+/// The name here of a case of `chiton_driver_suite`.
+pub(crate) fn behaviour(case: &str) -> String {
+    format!("{}::{case}", Group::Behaviour.name())
+}
+
+/// Whether any group has a case of this name.
+pub(crate) fn exists(name: &str) -> bool {
+    names().any(|known| known == name)
+}
+
+/// The names of all cases of both groups.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    let suite = chiton_driver_suite::CASES.iter().map(|case| behaviour(case.name));
+    CASES.iter().map(|case| case.name.to_owned()).chain(suite)
+}
+
+/// The cases of the wire whose name contains `filter`, and those that they need, in their order.
 pub fn select(filter: &str) -> Vec<&'static Case> {
-    let mut wanted: Vec<&str> = CASES.iter().map(|case| case.name).filter(|name| name.contains(filter)).collect();
+    chosen(CASES.iter().map(|case| case.name).filter(|name| name.contains(filter)).collect())
+}
+
+/// These and all that they need.
+pub(crate) fn chosen(mut wanted: Vec<&'static str>) -> Vec<&'static Case> {
     let mut next = 0;
     while let Some(case) = wanted.get(next).and_then(|name| Case::named(name)) {
         wanted.extend(case.after);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use chiton_model::nearest;
 
-use crate::case::CASES;
+use crate::case::{exists, names};
 
 /// Cases that are expected to fail, each with the reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,8 +71,9 @@ impl Declared {
         let map: BTreeMap<String, String> = toml::from_str(text)
             .map_err(|error| DeclareError::Malformed { path: path.clone(), reason: error.message().to_owned() })?;
         for (case, why) in &map {
-            if !CASES.iter().any(|known| known.name == case) {
-                let cure = match nearest(case, CASES.iter().map(|case| case.name)) {
+            if !exists(case) {
+                let known: Vec<String> = names().collect();
+                let cure = match nearest(case, known.iter().map(String::as_str)) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => "docs/driver-conformance.md lists them".to_owned(),
                 };

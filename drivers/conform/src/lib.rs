@@ -6,12 +6,13 @@
 //!
 //! - [`run`], [`Options`]: the way in
 //! - [`Report`]: what became of each case; as text, JSON and JUnit XML
-//! - [`CASES`], [`Case`]: the cases
+//! - [`CASES`], [`Case`]: the cases of the wire; the other [`Group`] is `chiton-driver-suite`'s
 //! - [`Declared`]: expected failures, read from a file
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod ask;
+mod behaviour;
 mod case;
 mod cases;
 mod declare;
@@ -24,7 +25,7 @@ mod verdict;
 mod watch;
 mod wire;
 
-pub use case::{CASES, Case, Effort, select};
+pub use case::{CASES, Case, Effort, Group, select};
 pub use declare::{DeclareError, Declared};
 pub use options::{Limits, Options, Restart};
 pub use play::run;

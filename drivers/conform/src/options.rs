@@ -9,6 +9,7 @@ use std::time::Duration;
 use chiton_socket::{Dial, own_and_root};
 use futures::future::BoxFuture;
 
+use crate::case::Group;
 use crate::declare::Declared;
 
 /// How long things may take.
@@ -73,6 +74,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// The users whose process may be there.
     pub peers: BTreeSet<u32>,
+    /// The groups of cases to run.
+    pub groups: BTreeSet<Group>,
     /// Runs only cases whose name contains this, and what they need. Empty runs all.
     pub filter: String,
     /// The image of the sandboxes. Empty leaves it to the driver's default.
@@ -103,6 +106,7 @@ impl Options {
         Self {
             socket: socket.into(),
             peers: own_and_root(),
+            groups: BTreeSet::from([Group::Wire, Group::Behaviour]),
             filter: String::new(),
             image: String::new(),
             command: words(&["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.2; done"]),

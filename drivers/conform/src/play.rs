@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chiton_compute_wire::v1::GetCapabilitiesResponse;
+use chiton_driver_suite::Case as SuiteCase;
 use chiton_model::Error;
 use futures::FutureExt as _;
 use tokio::time::timeout;
 
-use crate::case::{Case, select};
+use crate::behaviour;
+use crate::case::{self, Case, Group, chosen, select};
 use crate::options::Options;
 use crate::report::{CaseResult, Report};
 use crate::stage::{Run, Stage};
@@ -24,25 +26,70 @@ use crate::wire::Wire;
 /// neither driver nor caller names an image. What the driver does wrong is in the report.
 pub async fn run(options: Options, mut told: impl FnMut(&CaseResult)) -> Result<Report, Error> {
     let begin = Instant::now();
-    let cases = select(&options.filter);
-    if cases.is_empty() {
-        return Err(Error::invalid("filter", format!("no case has {:?} in its name", options.filter))
-            .cure("docs/driver-conformance.md lists the cases"));
-    }
+    let items = selected(&options)?;
     options.dial().channel(tonic::transport::Endpoint::from_static("http://driver.invalid")).await?;
     let run = Arc::new(prepared(options).await?);
     let mut report = Report::new(&run.capabilities, run.options.strict);
     let mut ends: BTreeMap<&str, Outcome> = BTreeMap::new();
-    for case in cases {
-        let began = Instant::now();
-        let outcome = outcome(case, &run, &ends).await;
-        ends.insert(case.name, outcome.clone());
-        let result = CaseResult::new(case, outcome, began.elapsed());
+    let mut tell = |result: CaseResult| {
         told(&result);
         report.results.push(result);
+    };
+    for item in items {
+        let began = Instant::now();
+        tell(match item {
+            Item::Wire(case) => {
+                let outcome = match barred(case.after, &ends) {
+                    Some(outcome) => outcome,
+                    None => judged(case.name, &run, played(case, &run).await),
+                };
+                ends.insert(case.name, outcome.clone());
+                CaseResult::new(case, outcome, began.elapsed())
+            }
+            Item::Suite(case) => {
+                let outcome = match (barred(behaviour::AFTER, &ends), behaviour::not_here(&run)) {
+                    (Some(outcome), _) => outcome,
+                    (None, Some((why, by))) => Outcome::Declared { why, by, found: None },
+                    (None, None) => match behaviour::played(case, &run).await {
+                        Outcome::Pass => judged(&case::behaviour(case.name), &run, Ok(())),
+                        Outcome::Fail(finding) => judged(&case::behaviour(case.name), &run, Err(Stop::Broken(finding))),
+                        other => other,
+                    },
+                };
+                CaseResult::of_suite(case, outcome, began.elapsed())
+            }
+        });
     }
     report.took = begin.elapsed();
     Ok(report)
+}
+
+/// A case of one group or the other.
+enum Item {
+    Wire(&'static Case),
+    Suite(&'static SuiteCase),
+}
+
+/// The cases of both groups that the options choose, and what they need.
+fn selected(options: &Options) -> Result<Vec<Item>, Error> {
+    let Options { groups, filter, .. } = options;
+    let has = |group| groups.contains(&group);
+    let of_suite = |case: &&SuiteCase| has(Group::Behaviour) && case::behaviour(case.name).contains(filter.as_str());
+    let suite: Vec<_> = chiton_driver_suite::CASES.iter().filter(of_suite).map(Item::Suite).collect();
+    let mut wanted = Vec::new();
+    if has(Group::Wire) {
+        wanted.extend(select(filter).iter().map(|case| case.name));
+    }
+    if !suite.is_empty() {
+        wanted.extend(behaviour::AFTER);
+    }
+    if wanted.is_empty() {
+        return Err(Error::invalid("filter", format!("no case of these groups has {filter:?} in its name"))
+            .cure("docs/driver-conformance.md lists the cases"));
+    }
+    // What both groups leave is looked for at last.
+    let (last, first): (Vec<_>, Vec<_>) = chosen(wanted).into_iter().partition(|case| case.name.starts_with("leak::"));
+    Ok(first.into_iter().map(Item::Wire).chain(suite).chain(last.into_iter().map(Item::Wire)).collect())
 }
 
 /// What the cases need to know before. A driver that answers nothing here fails its cases later.
@@ -67,18 +114,21 @@ async fn prepared(options: Options) -> Result<Run, Error> {
     Ok(Run::new(options, capabilities, before))
 }
 
-async fn outcome(case: &Case, run: &Arc<Run>, ends: &BTreeMap<&str, Outcome>) -> Outcome {
-    for name in case.after {
-        match ends.get(name) {
-            Some(Outcome::Pass | Outcome::PassDeclared { .. }) => {}
-            Some(Outcome::Declared { why, by, .. }) => {
-                return Outcome::Declared { why: format!("{name}: {why}"), by: *by, found: None };
-            }
-            _ => return Outcome::Blocked { by: name },
+/// What becomes of a case that needs others, if they did not pass.
+fn barred(after: &[&'static str], ends: &BTreeMap<&str, Outcome>) -> Option<Outcome> {
+    after.iter().find_map(|name| match ends.get(name) {
+        Some(Outcome::Pass | Outcome::PassDeclared { .. }) => None,
+        Some(Outcome::Declared { why, by, .. }) => {
+            Some(Outcome::Declared { why: format!("{name}: {why}"), by: *by, found: None })
         }
-    }
-    let declared = run.options.declared.why(case.name).map(ToOwned::to_owned);
-    match (played(case, run).await, declared) {
+        _ => Some(Outcome::Blocked { by: name }),
+    })
+}
+
+/// A verdict in the light of what was declared.
+fn judged(case: &str, run: &Run, verdict: Verdict) -> Outcome {
+    let declared = run.options.declared.why(case).map(ToOwned::to_owned);
+    match (verdict, declared) {
         (Ok(()), None) => Outcome::Pass,
         (Ok(()), Some(why)) => Outcome::PassDeclared { why },
         (Err(Stop::Broken(finding)), None) => Outcome::Fail(finding),

@@ -4,10 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use chiton_compute_wire::v1::GetCapabilitiesResponse;
+use chiton_driver_suite::Case as SuiteCase;
 use chiton_model::{Error, printable};
 use serde::{Serialize, Serializer};
 
-use crate::case::Case;
+use crate::case::{self, Case, Group};
 use crate::verdict::{By, Outcome};
 
 mod junit;
@@ -18,7 +19,7 @@ pub struct CaseResult {
     /// The group of cases that it is of: `wire` or `behaviour`.
     pub group: &'static str,
     /// The case.
-    pub case: &'static str,
+    pub case: String,
     /// The rule, as a sentence.
     pub about: &'static str,
     /// Where the rule is from.
@@ -33,7 +34,13 @@ pub struct CaseResult {
 
 impl CaseResult {
     pub(crate) fn new(case: &Case, outcome: Outcome, took: Duration) -> Self {
-        Self { group: "wire", case: case.name, about: case.about, rule: case.rule, outcome, took }
+        let group = Group::Wire.name();
+        Self { group, case: case.name.to_owned(), about: case.about, rule: case.rule, outcome, took }
+    }
+
+    pub(crate) fn of_suite(case: &SuiteCase, outcome: Outcome, took: Duration) -> Self {
+        let group = Group::Behaviour.name();
+        Self { group, case: case::behaviour(case.name), about: case.about, rule: "docs/drivers.md", outcome, took }
     }
 }
 
@@ -81,13 +88,13 @@ impl Report {
     }
 
     /// The names of the cases that failed.
-    pub fn failed(&self) -> Vec<&'static str> {
+    pub fn failed(&self) -> Vec<&str> {
         self.named(|outcome| matches!(outcome, Outcome::Fail(_)))
     }
 
     /// The names of the cases with such an outcome.
-    pub fn named(&self, wanted: impl Fn(&Outcome) -> bool) -> Vec<&'static str> {
-        self.results.iter().filter(|result| wanted(&result.outcome)).map(|result| result.case).collect()
+    pub fn named(&self, wanted: impl Fn(&Outcome) -> bool) -> Vec<&str> {
+        self.results.iter().filter(|result| wanted(&result.outcome)).map(|result| &*result.case).collect()
     }
 
     /// The report as one JSON document.
@@ -125,7 +132,7 @@ impl Report {
 
 /// Why a case ended as it did, for people.
 pub(crate) fn why(result: &CaseResult) -> Option<String> {
-    let case = result.case;
+    let case = &result.case;
     Some(match &result.outcome {
         Outcome::Pass => return None,
         Outcome::Fail(finding) => format!(
@@ -137,6 +144,7 @@ pub(crate) fn why(result: &CaseResult) -> Option<String> {
                 By::Driver => "by the driver",
                 By::Options => "by the options",
                 By::File => "in the file",
+                By::Suite => "by the suite",
             };
             match found {
                 Some(found) => format!("{case}: declared {by}: {why}\n    found: {found}"),

@@ -31,6 +31,8 @@ pub enum By {
     Options,
     /// The file of declarations.
     File,
+    /// The suite of all drivers' promises, or its bench, which knows the socket alone.
+    Suite,
 }
 
 /// What became of a case.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chiton_driver_conform::{CASES, Declared, Outcome, run};
+use chiton_driver_conform::{CASES, Declared, Group, Outcome, run};
 use chiton_driver_scripted::Fault;
 
 mod common;
@@ -90,4 +90,22 @@ async fn a_filter_runs_what_its_cases_need_and_an_unknown_one_is_refused() {
     "nothing like it".clone_into(&mut options.filter);
     let error = run(options, |_| {}).await.unwrap_err();
     assert!(error.message.contains("nothing like it"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_driver_keeps_every_drivers_promises() {
+    let driver = Driver::with(&[]);
+    let mut options = driver.options();
+    options.groups = [Group::Behaviour].into();
+    let report = run(options, |_| {}).await.unwrap();
+    assert!(report.passed(), "{report}");
+    let passed = report.named(|outcome| *outcome == Outcome::Pass);
+    for case in [
+        "create::ten_at_once_make_one",
+        "create::never_after_delete",
+        "delete::during_create",
+        "exit::code_is_reported",
+    ] {
+        assert!(passed.contains(&format!("behaviour::{case}").as_str()), "{case}\n{report}");
+    }
 }

@@ -15,7 +15,7 @@ async fn a_report_is_a_table_for_people_and_json_and_junit_for_machines() {
     options.limits.call = std::time::Duration::from_millis(500);
     options.filter = "s_sound".to_owned();
     let mut told = Vec::new();
-    let report = run(options, |result| told.push(result.case)).await.unwrap();
+    let report = run(options, |result| told.push(result.case.clone())).await.unwrap();
     assert_eq!(told, report.named(|_| true));
 
     let text = report.to_string();

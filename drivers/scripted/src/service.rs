@@ -104,12 +104,12 @@ impl Service {
 
     fn make(&self, mut sandbox: DriverSandbox) -> Result<(), Status> {
         let id = sandbox.id.clone();
-        if self.is_deleted(&id) && !self.has(Fault::RecreatesDeleted) {
-            return Err(Status::failed_precondition(format!("sandbox {id:?} was deleted; use another id")));
-        }
         if self.has(Fault::HalfMadeAfterRace) && self.memory.early.lock().contains(&id) {
             self.memory.extra.lock().push(sandbox);
             return Ok(());
+        }
+        if self.is_deleted(&id) && !self.has(Fault::RecreatesDeleted) {
+            return Err(Status::failed_precondition(format!("sandbox {id:?} was deleted; use another id")));
         }
         let secret = sandbox.spec.as_mut().map(hide).unwrap_or_default();
         if self.platform.create(sandbox.clone(), secret) {
@@ -329,8 +329,10 @@ impl ComputeDriver for Service {
         }
         let never = !self.is_deleted(&id);
         let there = self.platform.delete(&id).await;
-        if !there {
+        if !there && never {
             self.memory.early.lock().insert(id.clone());
+            // A create that is still on its way comes too late.
+            self.platform.change(|inner| inner.deleted.insert(id.clone()));
         }
         if there && self.has(Fault::Leaks) {
             self.platform.change(|inner| inner.left.push(format!("left-{id}")));

@@ -42,8 +42,9 @@ fn case(report: &Report, result: &CaseResult) -> TestCase {
             status
         }
     };
-    let (family, name) = result.case.split_once("::").unwrap_or(("", result.case));
+    let (family, name) = result.case.rsplit_once("::").unwrap_or(("", &*result.case));
     let mut case = TestCase::new(name, status);
+    let family = family.strip_prefix("behaviour::").unwrap_or(family);
     case.set_classname(format!("{}.{family}", result.group)).set_time(result.took);
     case
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_driver_conform::{Limits, Options, Report, Restart, run};
+use chiton_driver_conform::{Group, Limits, Options, Report, Restart, run};
 use chiton_driver_scripted::{Fault, Faults, Platform, Script, Server};
 use tokio::sync::Mutex;
 
@@ -67,7 +67,12 @@ impl Driver {
     }
 
     pub(crate) fn options(&self) -> Options {
-        Options { limits: limits(), restart: Some(self.restart()), ..Options::new(self.socket()) }
+        Options {
+            limits: limits(),
+            restart: Some(self.restart()),
+            groups: [Group::Wire].into(),
+            ..Options::new(self.socket())
+        }
     }
 
     pub(crate) async fn report(&self) -> Report {
