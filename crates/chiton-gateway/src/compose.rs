@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::journal::Journal;
-use chiton_lifecycle::runtime::World;
+use chiton_lifecycle::runtime::{LifecycleEvent, Secrets, World};
 use chiton_lifecycle::{Engine, EngineParts};
 use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
 use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
+use tokio::sync::broadcast;
 
 use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
 use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
 use crate::sessions::Sessions;
 use crate::world::{
     AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
@@ -44,6 +45,31 @@ impl Gateway {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+
+    /// What the engine tells from now on.
+    pub fn events(&self) -> broadcast::Receiver<LifecycleEvent> {
+        self.api.hub.subscribe()
+    }
+
+    /// Ends it: running operations are drained, and what was audited is in its file.
+    pub async fn close(&self) {
+        self.engine.shutdown().await;
+        if let Err(error) = self.audit.open().await {
+            // The next start writes what is missing.
+            tracing::error!(%error, "the audit file is behind the store");
+        }
+    }
+}
+
+/// What somebody who embeds a gateway puts around its parts.
+#[derive(Clone, Default)]
+pub struct Around {
+    /// Around each driver, when it is made.
+    pub driver: Option<Arc<dyn Fn(BuiltDriver) -> BuiltDriver + Send + Sync>>,
+    /// In place of the operator's secrets.
+    pub secrets: Option<Arc<dyn Secrets>>,
+    /// How long a failed create's row is kept, in place of the engine's default.
+    pub keep_errors: Option<Duration>,
 }
 
 /// Puts a gateway together and takes up what an earlier one left. To be called on a tokio runtime.
@@ -51,6 +77,19 @@ impl Gateway {
 /// # Errors
 /// Everything that is wrong, each with its cure.
 pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoch>) -> Result<Gateway, Vec<Error>> {
+    compose_around(config, plugins, adopt, &Around::default()).await
+}
+
+/// As [`compose`], with something around its parts.
+///
+/// # Errors
+/// Everything that is wrong, each with its cure.
+pub async fn compose_around(
+    config: &Config,
+    plugins: &Plugins,
+    adopt: Option<StoreEpoch>,
+    around: &Around,
+) -> Result<Gateway, Vec<Error>> {
     let one = |error: Error| vec![error];
     let chosen = choose(config, plugins).await.map_err(one)?;
     folder(&config.gateway.data_dir).map_err(one)?;
@@ -61,7 +100,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal).await?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
     required(&chosen.drivers, &drivers).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
@@ -75,12 +114,13 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         entropy: Arc::new(MachineEntropy),
         executor: Arc::new(MachineExecutor { engine: Handle::current(), hooks: hooks.handle() }),
         agents: Arc::new(AgentSessions { sessions: sessions.clone(), folders }),
-        secrets: Arc::new(SecretStore(config.secrets.clone())),
+        secrets: around.secrets.clone().unwrap_or_else(|| Arc::new(SecretStore(config.secrets.clone()))),
         audience: Arc::new(hub.clone()),
         points: plugins.points.clone(),
     };
     let mut behaviour = config.engine(chosen.default_driver.clone());
     behaviour.adopt_epoch = adopt;
+    behaviour.keep_errors = around.keep_errors.unwrap_or(behaviour.keep_errors);
     if behaviour.late_effects < SAFE_LATE_EFFECTS {
         tracing::warn!(late_effects = ?behaviour.late_effects,
             "compute.late_effects is shorter than a call to an engine may take: what lands later than that is not waited for");
@@ -131,6 +171,7 @@ async fn drivers(
     config: &Config,
     plugins: &Plugins,
     journal: &dyn Journal,
+    around: &Around,
 ) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
     let built = chosen.iter().map(|wanted| {
@@ -153,6 +194,7 @@ async fn drivers(
     for (wanted, built) in chosen.iter().zip(join_all(building).await) {
         match built {
             Ok(built) => {
+                let built = around.driver.as_ref().map_or_else(|| built.clone(), |around| around(built.clone()));
                 if let Some(folder) = built.agent_folder {
                     folders.insert(wanted.id.clone(), folder);
                 }

@@ -4,7 +4,7 @@ mod work;
 
 use super::Engine;
 use super::admit::{Admission, Ticket};
-use super::chain::Link;
+use super::chain::{Link, fences};
 use super::hooks::Steps;
 use super::inner::{Inner, engine_principal, store_error};
 use super::prepare::Prepared;
@@ -240,6 +240,9 @@ impl Inner {
             let mut work = self.work(ticket, op, record).await?;
             work.steps.recovered = true;
             work.replay(marks);
+            if let Some((_, fences)) = fences(&work.chain, &work.op.id) {
+                fences.await;
+            }
             Ok::<Work, Error>(work)
         };
         match resumed.await {
