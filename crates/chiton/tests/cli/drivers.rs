@@ -38,7 +38,7 @@ fn three() -> wire::ListDriversResponse {
         version: "2.3.4".into(),
         agent: "openshell".into(),
         sandboxes: 1,
-        since: ago(90),
+        since: ago(150),
         socket: "/run/kyma.sock".into(),
         gateway_manages_lifecycle: true,
         ..wire::Driver::default()
@@ -48,7 +48,7 @@ fn three() -> wire::ListDriversResponse {
         kind: "external".into(),
         version: "0".into(),
         agent: "none".into(),
-        since: ago(30),
+        since: ago(3 * 86_400 + 60),
         socket: "/run/lab.sock".into(),
         unavailable: "the socket \"/run/lab.sock\" of driver \"lab\" is not there\u{1b}[2J".into(),
         cure: "start the driver".into(),
@@ -67,20 +67,59 @@ fn served() -> Server {
 fn the_list_says_what_each_is_and_whether_it_can_be_reached() {
     let server = served();
     let listed = server.run(&["drivers", "list"]);
-    assert_snapshot!(listed.out, @"");
+    assert_snapshot!(listed.out, @r#"
+    ID    KIND             VERSION  DEFAULT  AGENT      SANDBOXES  STATE
+    oci   oci              0.1.0    yes      chiton     12         reachable for 2h
+    kyma  kyma (external)  2.3.4             openshell  1          reachable for 2m
+    lab   external         0                 none       0          unreachable for 3d: the socket "/run/lab.sock" of driver "lab" is not there\u{1b}[2J; start the driver
+    "#);
     assert_eq!((listed.code, listed.err.as_str()), (Some(0), ""));
     assert_eq!(server.run(&["drivers"]).out, listed.out, "the word may be left out");
-    assert_snapshot!(server.run(&["drivers", "list", "--wide"]).out, @"");
+    assert_snapshot!(server.run(&["drivers", "list", "--wide"]).out, @r#"
+    ID    KIND             VERSION  DEFAULT  AGENT      SANDBOXES  POINTS           LIMITS      NETWORKS  FEATURES              STATE
+    oci   oci              0.1.0    yes      chiton     12         env,label,mount  cpu,memory  bridge    two_phase_start,logs  reachable for 2h
+    kyma  kyma (external)  2.3.4             openshell  1                                                                       reachable for 2m
+    lab   external         0                 none       0                                                                       unreachable for 3d: the socket "/run/lab.sock" of driver "lab" is not there\u{1b}[2J; start the driver
+    "#);
 }
 
 #[test]
 fn one_driver_is_a_block_with_the_reason_and_the_cure() {
     let server = served();
-    assert_snapshot!(server.run(&["drivers", "get", "lab"]).out, @"");
-    assert_snapshot!(server.run(&["drivers", "get", "oci"]).out, @"");
+    assert_snapshot!(server.run(&["drivers", "get", "lab"]).out, @r#"
+    id            lab
+    kind          external
+    socket        /run/lab.sock
+    version       0
+    default       no
+    agent         none
+    sandboxes     0
+    state         unreachable for 3d
+    why           the socket "/run/lab.sock" of driver "lab" is not there\u{1b}[2J
+    cure          start the driver
+    "#);
+    assert_snapshot!(server.run(&["drivers", "get", "oci"]).out, @"
+    id            oci
+    kind          oci
+    version       0.1.0
+    default       yes
+    agent         chiton
+    sandboxes     12
+    state         reachable for 2h
+    backend       machine:ab
+    image         host
+    points        env, label, mount
+    limits        cpu, memory
+    networks      bridge
+    features      two_phase_start, logs
+    field         /env merge_map
+    ");
     let unknown = server.run(&["drivers", "get", "kima"]);
     assert_eq!(unknown.code, Some(1));
-    assert_snapshot!(unknown.err, @"");
+    assert_snapshot!(unknown.err, @r#"
+    error: driver "kima" is not configured on this gateway [not_found]
+      cure: did you mean "kyma"? configured: oci, kyma, lab
+    "#);
 }
 
 #[test]
@@ -97,7 +136,29 @@ fn drivers_in_json_are_one_stable_document() {
     let one: serde_json::Value =
         serde_json::from_str(&server.run(&["--json", "drivers", "get", "lab"]).out).expect("JSON");
     assert_eq!(one, listed[2]);
-    assert_snapshot!(format!("{:#}", listed[1]), @"");
+    assert_snapshot!(format!("{:#}", listed[1]), @r#"
+    {
+      "agent": "openshell",
+      "backend": null,
+      "cure": null,
+      "default": false,
+      "default_image": "",
+      "features": [],
+      "field_rules": [],
+      "gateway_manages_lifecycle": true,
+      "id": "kyma",
+      "kind": "kyma",
+      "limits": [],
+      "networks": [],
+      "plan_schema": "",
+      "points": [],
+      "sandboxes": 1,
+      "since": "2026-01-02T03:04:05Z",
+      "socket": "/run/kyma.sock",
+      "unavailable": null,
+      "version": "2.3.4"
+    }
+    "#);
 }
 
 #[test]
@@ -142,8 +203,14 @@ fn a_kind_that_cannot_be_served_is_refused_with_those_that_can() {
     let serve = |kind: &str| refused(&[&["driver", "serve", "--driver", kind][..], &socket].concat());
     let ran = serve("dokcer");
     assert_eq!(ran.code, Some(1));
-    assert_snapshot!(ran.err, @"");
-    assert_snapshot!(serve("external").err, @"");
+    assert_snapshot!(ran.err, @r#"
+    error: unknown driver kind "dokcer" [invalid]
+      cure: did you mean "docker"?
+    "#);
+    assert_snapshot!(serve("external").err, @"
+    error: an external driver is behind a socket already [invalid]
+      cure: give the gateway that socket itself
+    ");
 }
 
 #[test]
@@ -189,13 +256,28 @@ fn sockets_of_drivers_are_checked_before_anything_starts() {
     let check = |words: &[&str]| refused(&[&["config", "check", "--data-dir", data][..], words].concat());
     let ran = gateway(&["--driver", "external"]);
     assert_eq!(ran.code, Some(1));
-    assert_snapshot!(ran.err, @"");
-    assert_snapshot!(gateway(&["--compute-driver-socket", "/run/kyma.sock"]).err, @"");
-    assert_snapshot!(gateway(&["--driver", "external:run/kyma.sock"]).err, @"");
+    assert_snapshot!(ran.err, @"
+    error: flag --driver: compute.drivers[0]: an external driver needs the path of its socket, and none is given [invalid]
+      cure: write external:/run/NAME.sock, or a table [compute.driver.NAME] with socket and list NAME
+    ");
+    assert_snapshot!(gateway(&["--compute-driver-socket", "/run/kyma.sock"]).err, @"
+    error: flag --compute-driver-socket: compute.drivers: the socket of an external driver is given, and no name for the driver [invalid]
+      cure: write --driver NAME --compute-driver-socket /run/NAME.sock, or set CHITON_COMPUTE_DRIVERS to the name
+    ");
+    assert_snapshot!(gateway(&["--driver", "external:run/kyma.sock"]).err, @r#"
+    error: flag --driver: compute.drivers[0]: the path "run/kyma.sock" of the driver's socket is not absolute [invalid]
+      cure: write external:/run/NAME.sock
+    "#);
     let ran = check(&["--driver", "kyma", "--compute-driver-socket", "/run/kyma.sock"]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "no look at the socket is taken");
     let words = ["config", "show", "--origin", "--data-dir", data, "--driver", "External:/run/Kyma.sock"];
     let shown = refused(&words).out;
     let about: Vec<&str> = shown.lines().filter(|line| line.starts_with("compute.d")).collect();
-    assert_snapshot!(about.join("\n"), @"");
+    assert_snapshot!(about.join("\n"), @r#"
+    compute.default_driver      "kyma"                                 default
+    compute.drain               "1m"                                   default
+    compute.driver.kyma.kind    "external"                             flag --driver
+    compute.driver.kyma.socket  "/run/Kyma.sock"                       flag --driver
+    compute.drivers             ["kyma"]                               flag --driver
+    "#);
 }
