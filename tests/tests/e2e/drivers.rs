@@ -1,11 +1,14 @@
-//! Several drivers in one gateway: two of one kind, and one behind a socket that is not there or hangs.
+//! Several drivers in one gateway: two of one kind, docker where it is present, and one behind a socket that is not there or
+//! hangs.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
+use chiton_tests::engines::Kind;
 use serde_json::{Value, json};
 
+use crate::engines::find;
 use crate::harness::{Gateway, root};
 
 /// Two drivers of one kind. Each has host ids of its own.
@@ -101,12 +104,16 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
     if !root() {
         return;
     }
-    let mut gateway = Gateway::start(&config("[\"east\", \"west\"]", "east", FAR));
+    let docker = find(Kind::Docker);
+    let (listed, more) = match &docker {
+        Some(engine) => ("\"east\", \"west\", \"docker\"", format!("{FAR}{}", engine.block(&engine.socket))),
+        None => ("\"east\", \"west\"", FAR.to_owned()),
+    };
+    let mut gateway = Gateway::start(&config(&format!("[{listed}]"), "east", &more));
     let alone = creates(&gateway, 7);
     gateway.terminate();
 
-    let all = config("[\"east\", \"west\", \"far\"]", "east", FAR);
-    gateway.configure(&all);
+    gateway.configure(&config(&format!("[{listed}, \"far\"]"), "east", &more));
     gateway.begin();
     let socket = gateway.path("far.sock");
     let away = |gateway: &Gateway| {
@@ -118,6 +125,12 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
         for near in ["east", "west"] {
             let near = driver(gateway, near);
             assert_eq!((&near["unavailable"], near["since"].is_string()), (&Value::Null, true), "{near:#}");
+        }
+        if docker.is_some() {
+            gateway.chiton(&["sandbox", "create", "in-docker", "--driver", "docker"]).ok();
+            assert_eq!(gateway.shell("in-docker", "echo here").ok(), "here\n");
+            assert_eq!(driver(gateway, "docker")["sandboxes"], json!(1));
+            gateway.chiton(&["sandbox", "delete", "in-docker"]).ok();
         }
         let refused = gateway.chiton(&["sandbox", "create", "box", "--driver", "far"]).refused();
         assert!(refused.contains("far.sock"), "{refused}");
@@ -154,7 +167,7 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
     let begun = Instant::now();
     gateway.terminate();
     assert!(begun.elapsed() < Duration::from_secs(30), "an end does not wait for it: {:?}", begun.elapsed());
-    gateway.configure(&config("[\"east\", \"west\"]", "east", ""));
+    gateway.configure(&config(&format!("[{listed}]"), "east", &more));
     gateway.begin();
 }
 
