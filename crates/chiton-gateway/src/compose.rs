@@ -1,5 +1,7 @@
 //! The whole gateway being put together, from bottom to top, in one place.
 
+mod required;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -101,7 +103,7 @@ pub async fn compose_around(
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
-    required(&chosen.drivers, &drivers).await?;
+    required::wait(&chosen.drivers, &drivers).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -206,50 +208,15 @@ async fn drivers(
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
 }
 
-/// What the tables of external drivers say and the drivers themselves do not.
+/// What drivers' tables say and the drivers themselves do not.
 fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
-    let external = drivers.iter().filter(|driver| driver.kind == EXTERNAL_KIND);
     let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
     let said = |driver: &DriverConfig| {
-        let agent = text(driver, "agent").unwrap_or_else(|| "none".to_owned());
-        (driver.id.clone(), Configured { agent, socket: text(driver, "socket").unwrap_or_default() })
+        // Of another kind it may be an engine's.
+        let socket = if driver.kind == EXTERNAL_KIND { text(driver, "socket") } else { None };
+        (driver.id.clone(), Configured { agent: text(driver, "agent"), socket })
     };
-    external.map(said).collect()
-}
-
-/// How long a start waits for a driver that it must not do without.
-const REQUIRED: Duration = Duration::from_secs(30);
-const REQUIRED_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// Waits for the drivers without which the operator wants no gateway. They may be started at the same time as this one.
-async fn required(chosen: &[DriverConfig], drivers: &[Arc<dyn ComputeDriver>]) -> Result<(), Vec<Error>> {
-    let wanted = drivers.iter().filter(|driver| {
-        let id = driver.capabilities().id.clone();
-        chosen.iter().any(|config| config.required && config.id == id)
-    });
-    let asked = join_all(wanted.map(|driver| async {
-        let id = driver.capabilities().id.clone();
-        let mut last = None;
-        let mut pause = REQUIRED_PAUSE.0;
-        let answered = tokio::time::timeout(REQUIRED, async {
-            while let Err(error) = driver.backend_id().await {
-                last = Some(error.into_error());
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(REQUIRED_PAUSE.1);
-            }
-        });
-        if answered.await.is_ok() {
-            return None;
-        }
-        let why = last.unwrap_or_else(|| Error::deadline("it did not answer"));
-        let cure = why.cure.map(|cure| format!("{cure}; ")).unwrap_or_default();
-        let message = format!("driver {:?} is required and cannot be reached: {}", id.as_str(), why.message);
-        Some(Error::unavailable(id.as_str(), message).cure(format!(
-            "{cure}or start without it: required = false in [compute.driver.{id}]; its sandboxes then wait for it"
-        )))
-    }));
-    let errors: Vec<Error> = asked.await.into_iter().flatten().collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    drivers.iter().map(said).collect()
 }
 
 /// Makes a folder of ours, for nobody else to look into.

@@ -26,6 +26,7 @@ mod accidents;
 mod chains;
 mod damage;
 mod detection;
+mod drivers;
 mod engines;
 mod escape;
 mod faults;
