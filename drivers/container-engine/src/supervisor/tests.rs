@@ -158,7 +158,10 @@ fn podman_is_asked_for_what_the_other_sides_podman_driver_asks_for() {
     let host = body.host_config.unwrap();
     let list = |list: Option<Vec<String>>| list.unwrap().join(" ");
     assert_eq!(list(host.cap_add), "SYS_ADMIN NET_ADMIN SYS_PTRACE SYSLOG DAC_READ_SEARCH SETPCAP");
-    assert_eq!(list(host.cap_drop), "DAC_OVERRIDE FSETID KILL NET_BIND_SERVICE NET_RAW SETFCAP SYS_CHROOT");
+    assert_eq!(
+        list(host.cap_drop),
+        "DAC_OVERRIDE FSETID KILL NET_BIND_SERVICE NET_RAW SETFCAP SYS_CHROOT AUDIT_WRITE MKNOD"
+    );
     assert_eq!(list(host.security_opt), "no-new-privileges seccomp=unconfined");
     assert_eq!(list(host.extra_hosts), "host.containers.internal:10.1.0.1 host.openshell.internal:10.1.0.1");
     let mounts = host.mounts.unwrap();
