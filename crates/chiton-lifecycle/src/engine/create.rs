@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chiton_driver::CallError;
+use chiton_driver::{CallError, Observed, ObservedStatus};
 use chiton_model::{
     Condition, ConditionStatus, CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId,
     SandboxName, SandboxPhase, StartReason,
@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::admit::{Admission, Ticket};
 use super::inner::{Inner, store_error};
+use super::outcome::Reported;
 use super::prepare::Prepared;
 use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, mint_token, operation};
@@ -235,7 +236,8 @@ impl Run {
             .map_err(|error| driver_failure(DriverCall::Start, error.error()))
     }
 
-    /// Waits until driver and agent are ready. A main process that ends before that ends the wait.
+    /// Waits until driver and agent are ready. A main process that ends before its agent came ends the wait. Where there is no
+    /// agent it ran all the same, because its start succeeded: its end is then taken in after this operation.
     pub(super) async fn wait_ready(&mut self, connected: BoxFuture<'static, ()>) -> Result<(), CreateFailure> {
         let limit = self.driver.deadlines().ready;
         let agent = self.driver.capabilities().agent;
@@ -244,11 +246,14 @@ impl Run {
         let ready = async move {
             if agent {
                 connected.await;
-                return Ok(());
+                return Ok(None);
             }
             // Without an agent, ready is the driver's word.
             match driver.get(&id).await {
-                Ok(Some(observed)) if observed.status == chiton_driver::ObservedStatus::Running => Ok(()),
+                Ok(Some(observed)) if observed.status == chiton_driver::ObservedStatus::Running => Ok(None),
+                Ok(Some(Observed { status: ObservedStatus::Exited(exit), attempt, .. })) => {
+                    Ok(Some(Reported { exit, sure: attempt.is_some() }))
+                }
                 Ok(Some(observed)) => Err(Error::internal(format!("the driver reports it as {:?}", observed.status))),
                 Ok(None) => Err(Error::internal("the driver does not know it")),
                 Err(error) => Err(error.into_error()),
@@ -265,7 +270,7 @@ impl Run {
                 }
                 let Some(reported) = super::outcome::exit_of(observed, &sandbox.attempt) else { continue };
                 if reported.sure || inner.has_exited(&platform, &sandbox.id).await {
-                    return reported.exit;
+                    return reported;
                 }
             }
         };
@@ -274,7 +279,8 @@ impl Run {
             let ended = async {
                 match select(ready, exited).await {
                     Either::Left((ready, _)) => ready.map_err(CallError::Failed),
-                    Either::Right((exit, _)) => {
+                    Either::Right((reported, _)) if !agent => Ok(Some(reported)),
+                    Either::Right((Reported { exit, .. }, _)) => {
                         let code =
                             exit.code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
                         Err(CallError::Failed(Error::new(
@@ -295,13 +301,15 @@ impl Run {
             }
         };
         let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
-        answer.map_err(|error| match error {
+        let ended = answer.map_err(|error| match error {
             CallError::Unknown(_) => driver_failure(
                 DriverCall::Ready,
                 &Error::deadline(format!("the agent did not connect within {limit:?}")),
             ),
             other => driver_failure(DriverCall::Ready, other.error()),
-        })
+        })?;
+        self.exited = ended.or(self.exited.take());
+        Ok(())
     }
 
     /// C2 of a create that succeeded, unless somebody asked for its end before it was decided.
