@@ -19,6 +19,7 @@ mod error;
 mod gateway;
 mod keys;
 mod policy;
+mod processes;
 mod reader;
 mod secrets;
 mod shape;
@@ -37,7 +38,7 @@ pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
 pub use types::{
     Catalog, ComputeConfig, Config, DriverConfig, Drivers, GatewayConfig, Listener, LogConfig, LogFormat,
-    MetricsListen, SecretRef, SecretSource,
+    MetricsListen, ProcessConfig, SecretRef, SecretSource,
 };
 
 use std::time::Duration;
