@@ -1,6 +1,7 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
 //! - `accidents`: what dies, hangs or is replaced below and above a sandbox
+//! - `beyond`: extensions in processes of their own, which hang, lie, die and come back
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `detection`: which driver runs when none is named
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod accidents;
+mod beyond;
 mod chains;
 mod damage;
 mod detection;

@@ -15,6 +15,7 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub fn serve_for(
             Some(listener) => listener,
             None => PeerListener::bind(socket, &access)?,
         };
+        // One line that scripts may wait for; a closed standard error keeps nobody from serving.
+        drop(writeln!(std::io::stderr(), "listening on {}", socket.display()));
         let (mut terminate, mut interrupt) = (
             signal(SignalKind::terminate()).map_err(internal)?,
             signal(SignalKind::interrupt()).map_err(internal)?,
