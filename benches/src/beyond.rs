@@ -21,7 +21,8 @@ pub(crate) fn plugins() -> Result<Plugins, ModelError> {
     plugins.driver(null_driver::kind())?;
     plugins.extension(chiton_extension_noop::extension()?)?;
     let name = ExtensionName::new("noop-beyond")?;
-    let beyond = chiton_extension_noop::extension()?.wrapped(|descriptor| descriptor.name = name, |extension| extension);
+    let beyond =
+        chiton_extension_noop::extension()?.wrapped(|descriptor| descriptor.name = name, |extension| extension);
     plugins.extension(over_a_socket(Ok(beyond))?)?;
     Ok(plugins)
 }

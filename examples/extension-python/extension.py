@@ -35,17 +35,14 @@ class Steps:
     """What runs and what may not begin: the truth behind Fence. A gateway releases what a sandbox holds behind it."""
 
     def __init__(self):
-        self.changed = threading.Condition()
-        self.running = {}
+        self.changed, self.running = threading.Condition(), {}
         # The newest are enough: what a fence refuses was on its way when the fence came.
         self.refused = collections.deque(maxlen=10_000)
-        self.fenced = collections.OrderedDict()
-        self.draining = False
+        self.fenced, self.draining = collections.OrderedDict(), False
 
     @contextlib.contextmanager
     def begin(self, start):
-        step = start.step
-        key = (step.gateway_run, step.call)
+        step, key = start.step, (start.step.gateway_run, start.step.call)
         about = (step.extension, start.subject.SerializeToString(deterministic=True))
         with self.changed:
             while True:
@@ -76,10 +73,10 @@ class Steps:
             fence = request.operation
             names = (fence.operation, fence.extension)
             self.fenced[names] = fence.gateway_run
-            while len(self.fenced) > 10_000:
+            if len(self.fenced) > 10_000:
                 self.fenced.popitem(last=False)
-            old = lambda run, step: (step.operation, step.extension) == names and run != fence.gateway_run
-            self.changed.wait_for(lambda: not any(old(key[0], at[1]) for key, at in self.running.items()))
+            old = lambda step: (step.operation, step.extension) == names and step.gateway_run != fence.gateway_run
+            self.changed.wait_for(lambda: not any(old(step) for _, step in self.running.values()))
 
     def drain(self, seconds):
         with self.changed:
@@ -88,11 +85,8 @@ class Steps:
 
 
 def holder(path):
-    try:
-        with open(path, encoding="utf-8") as lease:
-            return lease.read()
-    except FileNotFoundError:
-        return None
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as lease:
+        return lease.read()
 
 
 def lease(config, sandbox):
@@ -116,7 +110,6 @@ def lease(config, sandbox):
 
 
 def free(config, sandbox):
-    """Frees what the sandbox holds; nothing held is nothing to do."""
     for name in os.listdir(config["folder"]):
         path = os.path.join(config["folder"], name)
         if name == sandbox + ".new" or holder(path) == sandbox:
@@ -141,9 +134,10 @@ class Extension(rpc.ExtensionServicer):
         if not os.path.isdir(config.get("folder", "")):
             issue = pb.ExtensionConfigIssue(pointer="/folder", message="there is no such folder", cure="make it")
             return pb.ConfigureExtensionResponse(issues=[issue])
-        if not request.dry_run:
-            self.instances[request.digest] = config
-        return pb.ConfigureExtensionResponse(instance_id="" if request.dry_run else request.digest)
+        if request.dry_run:
+            return pb.ConfigureExtensionResponse()
+        self.instances[request.digest] = config
+        return pb.ConfigureExtensionResponse(instance_id=request.digest)
 
     def config(self, instance, context):
         if instance not in self.instances:
@@ -154,7 +148,7 @@ class Extension(rpc.ExtensionServicer):
         config = self.config(request.instance_id, context)
         env = pb.PortableOp(env=pb.KeyValue(key="TICKET", value=f"<known after apply: {NAME}.number>"))
         label = pb.PortableOp(label=pb.KeyValue(key="example.com/tickets", value=config["label"]))
-        writes = [pb.PlanWriteOp(portable=env), pb.PlanWriteOp(portable=label)]
+        writes = [pb.PlanWriteOp(portable=write) for write in (env, label)]
         return pb.PrepareHookResponse(writes=writes, slots=[pb.SlotDeclaration(name="number")])
 
     def Run(self, inputs, context):

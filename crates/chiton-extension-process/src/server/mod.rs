@@ -32,6 +32,9 @@ use service::Service;
 /// How often a quiet connection is asked for a sign of life, and how long that may take.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
+/// How long what is left of the runtime may take to end.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// Serves until SIGTERM or SIGINT, then drains: running hooks end, new ones are refused. A second signal ends at once.
 ///
 /// Listens on the socket that systemd handed over, else on `socket`, made with mode 0600; callers are this user and root.
@@ -95,8 +98,8 @@ pub fn serve_for(
             () = signals => Err(Error::unavailable("extension", "ended by a second signal, before its hooks had ended")),
         }
     });
-    // Blocking work that hangs does not keep a process that was told twice to end.
-    runtime.shutdown_background();
+    // The socket goes with its last task. Blocking work that hangs does not keep a process that was told twice to end.
+    runtime.shutdown_timeout(CLOSE);
     served
 }
 
