@@ -1,5 +1,7 @@
 //! The whole gateway being put together, from bottom to top, in one place.
 
+mod required;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -13,13 +15,14 @@ use chiton_lifecycle::runtime::{LifecycleEvent, Secrets, World};
 use chiton_lifecycle::{Engine, EngineParts};
 use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
+use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
-use crate::api::Api;
+use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
-use crate::config::{Chosen, Config, DriverConfig};
+use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
 use crate::processes;
@@ -100,7 +103,8 @@ pub async fn compose_around(
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around)?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
+    required::wait(&chosen.drivers, &drivers).await?;
     let mut registry = plugins.extensions.clone();
     processes::register(config, &mut registry).await?;
     let tokens = Arc::new(StoredTokens::default());
@@ -142,6 +146,7 @@ pub async fn compose_around(
         hub,
         metrics,
         started_at: Timestamp::now(),
+        configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
     Ok(Gateway { api, engine, audit, _hooks: hooks })
@@ -165,7 +170,8 @@ async fn choose(config: &Config, plugins: &Plugins) -> Result<Chosen, Error> {
     Ok(chosen)
 }
 
-fn drivers(
+/// Builds the drivers, all at once: one that has to be waited for delays a start by itself alone.
+async fn drivers(
     chosen: &[DriverConfig],
     config: &Config,
     plugins: &Plugins,
@@ -173,21 +179,24 @@ fn drivers(
     around: &Around,
 ) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
-    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for wanted in chosen {
-        let Some(kind) = plugins.driver_kind(&wanted.kind) else {
-            errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
-            continue;
+    let built = chosen.iter().map(|wanted| {
+        let kind = plugins.driver_kind(&wanted.kind).copied();
+        let missing = format!("no driver of kind {:?} is compiled in", wanted.kind);
+        let (data_dir, run_dir) = (&config.gateway.data_dir, &config.gateway.run_dir);
+        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, wanted.options.clone());
+        let work = move || {
+            let kind = kind.ok_or_else(|| Error::not_found(missing))?;
+            folder(&context.state_dir)?;
+            folder(&context.run_dir)?;
+            (kind.build)(context)
         };
-        let context = context(
-            wanted.id.clone(),
-            gateway.clone(),
-            &config.gateway.data_dir,
-            &config.gateway.run_dir,
-            wanted.options.clone(),
-        );
-        let built =
-            folder(&context.state_dir).and_then(|()| folder(&context.run_dir)).and_then(|()| (kind.build)(context));
+        let building = tokio::task::spawn_blocking(work);
+        async { building.await.unwrap_or_else(|_| Err(Error::internal("a driver could not be made: its maker ended"))) }
+    });
+    // All begin before the first is waited for.
+    let building: Vec<_> = built.collect();
+    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (wanted, built) in chosen.iter().zip(join_all(building).await) {
         match built {
             Ok(built) => {
                 let built = around.driver.as_ref().map_or_else(|| built.clone(), |around| around(built.clone()));
@@ -200,6 +209,17 @@ fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// What drivers' tables say and the drivers themselves do not.
+fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
+    let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
+    let said = |driver: &DriverConfig| {
+        // Of another kind it may be an engine's.
+        let socket = if driver.kind == EXTERNAL_KIND { text(driver, "socket") } else { None };
+        (driver.id.clone(), Configured { agent: text(driver, "agent"), socket })
+    };
+    drivers.iter().map(said).collect()
 }
 
 /// Makes a folder of ours, for nobody else to look into.

@@ -28,6 +28,7 @@ mod beyond;
 mod chains;
 mod damage;
 mod detection;
+mod drivers;
 mod engines;
 mod escape;
 mod faults;

@@ -33,7 +33,7 @@ impl Engine {
         let one = |error: Error| StartupError(vec![error]);
         let obligations = inner.journal.obligations().await.map_err(|error| one(store_error(error)))?;
         inner.book.load(obligations, &inner.world);
-        inner.check_epoch().await.map_err(one)?;
+        let silent = inner.check_epoch().await.map_err(one)?;
         inner.adopt().await.map_err(one)?;
         let open = inner.journal.open_operations().await.map_err(|error| one(store_error(error)))?;
         let live = inner
@@ -41,7 +41,7 @@ impl Engine {
             .sandboxes(&SandboxQuery { all: true, ..SandboxQuery::default() })
             .await
             .map_err(|error| one(store_error(error)))?;
-        inner.check_pieces(&live).await?;
+        inner.check_pieces(&live, &silent).await?;
         inner.hold_workspaces().await.map_err(one)?;
         // Before the operations go on: what one of them closes stays closed.
         for sandbox in &live {
