@@ -25,6 +25,7 @@ use crate::audit::AuditFile;
 use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
 use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
+use crate::processes;
 use crate::sessions::Sessions;
 use crate::world::{
     AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
@@ -104,6 +105,8 @@ pub async fn compose_around(
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
     required::wait(&chosen.drivers, &drivers).await?;
+    let mut registry = plugins.extensions.clone();
+    processes::register(config, &mut registry).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -127,7 +130,7 @@ pub async fn compose_around(
         tracing::warn!(late_effects = ?behaviour.late_effects,
             "compute.late_effects is shorter than a call to an engine may take: what lands later than that is not waited for");
     }
-    let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
+    let parts = EngineParts { world, journal, drivers, registry, config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
     let events = hub.subscribe();

@@ -2,6 +2,7 @@
 //!
 //! - `accidents`: what dies, hangs or is replaced below and above a sandbox
 //! - `agentless`: sandboxes into which no agent is put
+//! - `beyond`: extensions in processes of their own, which hang, lie, die and come back
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `detection`: which driver runs when none is named
@@ -25,6 +26,7 @@
 
 mod accidents;
 mod agentless;
+mod beyond;
 mod chains;
 mod damage;
 mod detection;

@@ -20,6 +20,7 @@ mod external;
 mod gateway;
 mod keys;
 mod policy;
+mod processes;
 mod reader;
 mod secrets;
 mod shape;
@@ -39,7 +40,7 @@ pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
 pub use types::{
     Catalog, ComputeConfig, Config, DriverConfig, Drivers, GatewayConfig, Listener, LogConfig, LogFormat,
-    MetricsListen, SecretRef, SecretSource,
+    MetricsListen, ProcessConfig, SecretRef, SecretSource,
 };
 
 use std::time::Duration;

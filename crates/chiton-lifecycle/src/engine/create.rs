@@ -299,7 +299,7 @@ impl Run {
             let ended = async {
                 match select(ready, exited).await {
                     Either::Left((ready, _)) => ready.map_err(CallError::Failed),
-                    Either::Right((reported, _)) if !agent => Ok(Some(reported)),
+                    Either::Right((reported, _)) if !agent && reported.exit.code.is_some() => Ok(Some(reported)),
                     Either::Right((Reported { exit, .. }, _)) => {
                         let code =
                             exit.code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
