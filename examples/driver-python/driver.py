@@ -11,6 +11,8 @@ import argparse, asyncio, contextlib, decimal, difflib, errno, fcntl, fractions,
 import resource, shutil, signal, socket, stat, subprocess, sys, tempfile, uuid, weakref
 
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # unless a request says otherwise
+
 def save(path, value):
     """Whole or not at all, and there after a crash of the machine."""
     new = path.with_name(path.name + ".new")
@@ -42,9 +44,11 @@ def keep(folder):
         os.nice(asked["niceness"])
         if asked["memory"]:
             resource.setrlimit(resource.RLIMIT_AS, (asked["memory"], asked["memory"]))
+    environment = {"PATH": PATH, "HOME": str(folder / "files"), **asked["environment"],
+                   "SANDBOX_TOKEN_FILE": str(folder / "token")}
     try:
         with open(folder / "output", "wb") as output:
-            main = subprocess.Popen(asked["command"], env=asked["environment"], cwd=folder / "files", preexec_fn=limits,
+            main = subprocess.Popen(asked["command"], env=environment, cwd=folder / "files", preexec_fn=limits,
                                     stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     except (OSError, subprocess.SubprocessError) as error:
         run |= {"code": 127 if isinstance(error, FileNotFoundError) else 126, "reason": "Exited",
@@ -103,6 +107,8 @@ def checked_id(name):
 def checked(sandbox):
     """What is kept of a request, or why it is refused."""
     spec, template = sandbox.spec, sandbox.spec.template
+    need(sandbox.HasField("spec"), "sandbox or sandbox.spec is missing")
+    need(0 < len(sandbox.name.encode()) < 254, "name is empty or longer than 253 bytes")
     for text in [sandbox.name, sandbox.namespace, sandbox.workspace, *template.labels, *template.labels.values()]:
         need(not re.search(r"[\x00-\x1f\x7f-\x9f]", text), f"name or label {shown(text)} has a control character")
     environment = {**template.environment, **spec.environment}
