@@ -371,6 +371,7 @@ async def serve(path, state):
     await healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     server.add_insecure_port(f"unix:{path}")
     await server.start()
+    os.chmod(path, 0o600)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     print(f"driver: listening on {path}", file=sys.stderr, flush=True)

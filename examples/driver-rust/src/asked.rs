@@ -54,7 +54,8 @@ pub(crate) fn check_id(id: &str) -> Result<(), Status> {
 fn memory(asked: &DriverResourceRequirements) -> Result<u64, Status> {
     let mut cpu = 0;
     for (field, text) in [("cpu_request", &asked.cpu_request), ("cpu_limit", &asked.cpu_limit)] {
-        cpu += if text.is_empty() { 0 } else { CpuQuantity::parse(field, text).map_err(|e| to_status(&e))?.millicores() };
+        cpu +=
+            if text.is_empty() { 0 } else { CpuQuantity::parse(field, text).map_err(|e| to_status(&e))?.millicores() };
     }
     let read = |field, text: &str| match text {
         "" => Ok(0),

@@ -14,8 +14,9 @@ use chiton_compute_wire::v1::watch_sandboxes_event::Payload;
 use chiton_compute_wire::v1::{
     DriverSandbox, DriverSandboxSpec, WatchSandboxesDeletedEvent, WatchSandboxesEvent, WatchSandboxesSandboxEvent,
 };
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, kill_process_group, pidfd_open};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::{broadcast, watch};
@@ -218,26 +219,29 @@ impl Driver {
     /// Waits for a keeper's end: a pidfd can be read then, whoever started the process (`pidfd_open(2)`).
     fn follow(&self, id: &str, run: Run, handle: OwnedFd, child: Option<Child>) -> io::Result<()> {
         let (alive, ended) = watch::channel(());
-        let (group, handle) = (pid(run.keeper.pid)?, AsyncFd::new(handle)?);
+        let group = pid(run.keeper.pid)?;
         if let Some(sandbox) = self.book().sandboxes.get_mut(id) {
             (sandbox.run, sandbox.alive, sandbox.killed) = (Some(run), Some(ended), false);
         }
-        let (driver, id) = (self.clone(), id.to_owned());
-        tokio::spawn(async move {
-            drop(handle.readable().await);
-            // A keeper that was killed left the others.
+        let (driver, name) = (self.clone(), id.to_owned());
+        let wait = move || {
+            while poll(&mut [PollFd::new(&handle, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            // A keeper that was killed left the others. It is reaped afterwards: until then the number is its own.
             let _ = kill_process_group(group, Signal::KILL);
-            if let Some(mut child) = child {
-                drop(child.wait().await);
-            }
+            drop(child);
             let mut book = driver.book();
-            if let Some(Err(error)) = book.sandboxes.get_mut(&id).map(Sandbox::over) {
-                eprintln!("driver: {id}: how it ended cannot be read or written: {error}");
+            if let Some(Err(error)) = book.sandboxes.get_mut(&name).map(Sandbox::over) {
+                eprintln!("driver: {name}: how it ended cannot be read or written: {error}");
             }
-            book.changed(&id);
+            book.changed(&name);
             drop(alive);
-        });
-        Ok(())
+        };
+        let waiting = std::thread::Builder::new().stack_size(256 << 10).spawn(wait);
+        if waiting.is_err() {
+            // Its keeper was not told to begin, and ends.
+            self.book().sandboxes.get_mut(id).map_or(Ok(()), Sandbox::over)?;
+        }
+        waiting.map(drop)
     }
 
     /// TERM, KILL when the grace is over, and its end.
@@ -288,7 +292,11 @@ impl Driver {
             folder
         };
         self.end(id, Duration::ZERO).await?;
-        tokio::task::spawn_blocking(move || remove(&folder)).await.map_err(io::Error::other).flatten().map_err(system)?;
+        tokio::task::spawn_blocking(move || remove(&folder))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(system)?;
         let mut book = self.book();
         book.sandboxes.remove(id);
         book.tell(Payload::Deleted(WatchSandboxesDeletedEvent { sandbox_id: id.to_owned() }));

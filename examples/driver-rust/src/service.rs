@@ -107,9 +107,10 @@ impl ComputeDriver for Driver {
         let over = || Status::unavailable("this watch is over; watch anew");
         let book = self.book();
         let news = BroadcastStream::new(book.news.as_ref().ok_or_else(over)?.subscribe());
-        let sandboxes = book.sandboxes.values().map(|sandbox| {
-            Payload::Sandbox(wire::WatchSandboxesSandboxEvent { sandbox: Some(sandbox.seen()) })
-        });
+        let sandboxes = book
+            .sandboxes
+            .values()
+            .map(|sandbox| Payload::Sandbox(wire::WatchSandboxesSandboxEvent { sandbox: Some(sandbox.seen()) }));
         let end = Payload::SnapshotEnd(wire::WatchSandboxesSnapshotEnd {});
         let first: Vec<_> = sandboxes.chain([end]).collect();
         let first = tokio_stream::iter(first.into_iter().map(|payload| WatchSandboxesEvent { payload: Some(payload) }));
