@@ -107,6 +107,7 @@ def checked_id(name):
 def checked(sandbox):
     """What is kept of a request, or why it is refused."""
     spec, template = sandbox.spec, sandbox.spec.template
+    checked_id(sandbox.id)
     need(sandbox.HasField("spec"), "sandbox or sandbox.spec is missing")
     need(0 < len(sandbox.name.encode()) < 254, "name is empty or longer than 253 bytes")
     for text in [sandbox.name, sandbox.namespace, sandbox.workspace, *template.labels, *template.labels.values()]:
@@ -133,7 +134,7 @@ def checked(sandbox):
     need(not {"cpu_limit", "cpu_request"} & set(asked), "cpu cannot be limited here; there is driver_config.niceness", UNABLE)
     need(asked.get("memory_request", 0) <= memory, "memory_request is more than memory_limit; nothing is reserved here", UNABLE)
     need(not 0 < memory < SMALLEST, f"memory_limit: no program starts with less than {SMALLEST} bytes", UNABLE)
-    return {"id": checked_id(sandbox.id), "name": sandbox.name, "namespace": sandbox.namespace, "workspace": sandbox.workspace,
+    return {"id": sandbox.id, "name": sandbox.name, "namespace": sandbox.namespace, "workspace": sandbox.workspace,
             "labels": dict(template.labels), "command": list(spec.command), "memory": memory, "environment": environment,
             "niceness": int(knobs.get("niceness", 0)), "grace_seconds": int(knobs.get("grace_seconds", 10))}
 
@@ -386,7 +387,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--socket", type=pathlib.Path, required=True, help="where to listen, in a folder that is ours alone")
     options.add_argument("--state", type=pathlib.Path, required=True, help="the folder in which sandboxes are kept")
-    options.add_argument("--proto", default=pathlib.Path(__file__).parents[2] / "proto", help="the folder of the contract")
+    options.add_argument("--proto", default=pathlib.Path(__file__).resolve().parents[2] / "proto", help="the folder of the contract")
     options = options.parse_args()
     os.umask(0o077)  # The socket becomes 0600; so does all that is written, tokens too.
     options.state.mkdir(parents=True, exist_ok=True)
