@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod conform;
 mod ends;
 mod life;
 mod restart;
@@ -38,6 +39,7 @@ scenarios! {
     checks::unicode_arrives_as_it_is,
     checks::the_token_is_in_one_private_file,
     checks::its_folder_and_socket_are_private,
+    conform::the_kit_finds_nothing,
     ends::exit_codes_are_told,
     ends::a_stop_lets_it_end_by_itself_and_kills_the_deaf,
     ends::what_a_main_process_leaves_ends_with_it,
