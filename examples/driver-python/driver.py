@@ -28,6 +28,13 @@ def save(path, value):
 def load(path):
     return json.loads(path.read_text()) if path.exists() else None
 
+def remove(folder):
+    """All of it, also what its processes made unreadable for themselves."""
+    for path, folders, _ in os.walk(folder):
+        for inner in folders:
+            os.path.islink(f"{path}/{inner}") or os.chmod(f"{path}/{inner}", 0o700)
+    shutil.rmtree(folder)
+
 def identity(pid):
     """Tells a process from a later one of its number: by its start, in ticks since this boot (proc(5))."""
     start = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -96,7 +103,7 @@ def quantity(field, text):
     need(found, f'{field}: {shown(text)} is no quantity; write for example "500m" or "256Mi"')
     scale = SCALES[found[2] or ""] * fractions.Fraction(10) ** int(found[3] or 0)
     amount = math.ceil(fractions.Fraction(decimal.Decimal(found[1])) * scale)
-    need(0 < amount < 1 << 63, f"{field}: {shown(text)} is {'too large' if amount else 'zero'}")
+    need(0 < amount < 1 << 63, f"{field}: quantity {shown(text)} is {'too large' if amount else 'zero'}")
     return amount
 
 def checked_id(name):
@@ -171,12 +178,12 @@ class Sandbox:
 
     def over(self):
         self.run = load(self.folder / "run.json")
+        self.ended.set()
         if self.run and "reason" not in self.run:
             here = self.run["boot"] == identity(os.getpid())["boot"]
             self.run |= {"code": 137, "reason": "Signaled"} if self.killed else {
                 "reason": "MonitorLost" if here else "HostRestarted", "message": "nobody saw how it ended"}
             save(self.folder / "run.json", self.run)
-        self.ended.set()
 
     async def start(self, spec):
         """Runs the main process. Wherever the driver dies in here, run.json names the keeper or the keeper ends."""
@@ -186,7 +193,8 @@ class Sandbox:
         with ours, theirs:
             ours.setblocking(False)
             words = [sys.executable, "-ISXutf8", __file__, "--keep", self.folder]
-            self.child = subprocess.Popen(words, env={}, stdin=theirs, stdout=subprocess.DEVNULL, start_new_session=True)
+            self.child = subprocess.Popen(words, env={}, start_new_session=True, stdin=theirs,
+                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             theirs.close()
             self.run = identity(self.child.pid) | {"attempt": spec.agent_attempt}
             self.follow(os.pidfd_open(self.child.pid))
@@ -243,11 +251,13 @@ class Driver:
         save(state / "backend.json", self.backend)
 
     async def find_again(self):
-        for folder in self.folder.iterdir():
+        for folder in list(self.folder.iterdir()):
             if (folder / "sandbox.json").exists():
                 self.sandboxes[folder.name] = Sandbox(folder, self.changed)
-            if (self.graves / folder.name).exists():
-                await self.delete(folder.name)
+                if (self.graves / folder.name).exists():
+                    await self.delete(folder.name)
+            else:
+                remove(folder)  # A create that came to nothing, or what is left of a delete.
 
     def changed(self, sandbox):
         self.tell(wire.WatchSandboxesEvent(sandbox={"sandbox": sandbox.seen()}))
@@ -273,10 +283,7 @@ class Driver:
             sandbox.deleting = True
             self.changed(sandbox)
             await sandbox.end(0)
-            for path, folders, _ in os.walk(sandbox.folder):
-                for inner in folders:  # Also what its processes made unreadable for themselves.
-                    os.path.islink(f"{path}/{inner}") or os.chmod(f"{path}/{inner}", 0o700)
-            shutil.rmtree(sandbox.folder)
+            await asyncio.to_thread(remove, sandbox.folder)
             del self.sandboxes[name]
             self.tell(wire.WatchSandboxesEvent(deleted={"sandbox_id": name}))
         return sandbox is not None

@@ -88,7 +88,12 @@ impl Driver {
         let (book, turns) = (Mutex::new(book), Mutex::default());
         let driver = Self(Arc::new(Inner { state: state.to_owned(), backend, book, turns }));
         for folder in fs::read_dir(state.join("sandboxes"))? {
-            let Some(sandbox) = Sandbox::load(folder?.path())? else { continue };
+            let folder = folder?.path();
+            let Some(sandbox) = Sandbox::load(folder.clone())? else {
+                // A create that came to nothing, or what is left of a delete.
+                remove(&folder)?;
+                continue;
+            };
             let (id, run) = (sandbox.asked.id.clone(), sandbox.run.clone());
             driver.book().sandboxes.insert(id.clone(), sandbox);
             if let Some(run) = run.filter(|run| run.reason.is_none()) {
@@ -201,7 +206,8 @@ impl Driver {
         ours.set_nonblocking(true)?;
         let mut ours = tokio::net::UnixStream::from_std(ours)?;
         let mut keeper = Command::new("/proc/self/exe");
-        keeper.arg(KEEP).arg(&folder).env_clear().stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        keeper.arg(KEEP).arg(&folder).env_clear().stdin(OwnedFd::from(theirs));
+        keeper.stdout(Stdio::null()).stderr(Stdio::null());
         let child = keeper.spawn()?;
         drop(keeper);
         let number = child.id().ok_or(io::ErrorKind::NotFound)?;

@@ -42,7 +42,8 @@ impl Sandbox {
                 let reason = if run.keeper.is_of_this_boot()? { "MonitorLost" } else { "HostRestarted" };
                 (run.reason, run.message) = (Some(reason.to_owned()), "nobody saw how it ended".to_owned());
             }
-            save(&path, &run)?;
+            self.run = Some(run.clone());
+            return save(&path, &run);
         }
         self.run = Some(run);
         Ok(())

@@ -1,6 +1,7 @@
 //! Both example drivers, each as a real process, driven over its socket through the whole contract.
 #![forbid(unsafe_code)]
 
+mod activation;
 mod checks;
 mod conform;
 mod ends;
@@ -54,6 +55,7 @@ scenarios! {
     restart::killed_it_finds_its_sandboxes_again,
     restart::killed_it_still_knows_how_they_ended,
     restart::killed_amid_creates_it_leaves_nothing,
+    restart::what_a_crash_left_half_done_is_removed,
     restart::terminated_it_ends_its_watches_and_keeps_its_sandboxes,
     restart::two_on_one_state_are_refused,
 }
