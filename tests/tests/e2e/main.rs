@@ -8,6 +8,7 @@
 //! - `detection`: which driver runs when none is named
 //! - `engines`: all of it on docker and podman
 //! - `escape`: attacks from inside a sandbox, each tried for real
+//! - `example_drivers`: gateways on the drivers of `examples/`
 //! - `faults`: an extension that fails, hangs or panics
 //! - `images`: from a name to a process, and what keeps and removes images
 //! - `input`: bad input, and what is said about it
@@ -33,6 +34,7 @@ mod detection;
 mod drivers;
 mod engines;
 mod escape;
+mod example_drivers;
 mod faults;
 mod harness;
 mod images;
