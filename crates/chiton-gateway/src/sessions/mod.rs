@@ -1,8 +1,11 @@
 //! Sessions with the agents inside sandboxes, which dial out to us.
 //!
-//! Each sandbox has a folder that only it can see, and in it a socket of ours: which socket an agent comes in by says
+//! Usually each sandbox has a folder that only it can see, and in it a socket of ours: which socket an agent comes in by says
 //! which sandbox it is. The token it sends is the second factor, so that a folder shown to the wrong sandbox by mistake
 //! opens nothing. After the handshake we are the client on the agent's own connection.
+//!
+//! Where a driver injects an agent of another make, somebody else takes its connections, speaks its protocol and brings us
+//! a stream on which [`chiton_proto::agent::v1`] is served in its name: [`Sessions::admit`] and [`Sessions::attach`].
 //!
 //! Either side may go and come back: a restarted gateway binds the sockets anew and the agents dial again.
 //!
@@ -36,6 +39,10 @@ pub trait Tokens: Send + Sync + 'static {
     /// Whether the digest is that of the sandbox's token; no when the sandbox has none or is gone. To be compared by
     /// [`same_digest`].
     async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool;
+
+    /// The start that the token with this digest was made for; none when it is not the sandbox's. For agents that do not
+    /// know which start they belong to.
+    async fn start_of(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> Option<String>;
 }
 
 /// Compares two digests in a time that does not depend on where they differ.

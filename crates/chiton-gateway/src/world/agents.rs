@@ -66,9 +66,13 @@ impl StoredTokens {
 #[async_trait]
 impl Tokens for StoredTokens {
     async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool {
-        let Some(engine) = self.0.get() else { return false };
-        let Some(stored) = engine.token_hash(sandbox).await else { return false };
+        self.start_of(sandbox, sha256).await.is_some()
+    }
+
+    async fn start_of(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> Option<String> {
+        let (stored, attempt) = self.0.get()?.agent_start(sandbox).await?;
         let mut digest = [0; 32];
-        hex::decode_to_slice(stored, &mut digest).is_ok() && same_digest(&digest, sha256)
+        hex::decode_to_slice(stored, &mut digest).ok()?;
+        same_digest(&digest, sha256).then_some(attempt)
     }
 }
