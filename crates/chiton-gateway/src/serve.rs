@@ -15,7 +15,7 @@ use crate::api::Peer;
 use crate::compose::compose;
 use crate::config::{Config, Listener, LogFormat, MetricsListen};
 use crate::http::{Readiness, metrics_answer, routes};
-use crate::listen::PeerListener;
+use crate::listen::Door;
 use crate::plugin::Plugins;
 
 /// How long open connections get to end once everything else has.
@@ -55,7 +55,7 @@ pub async fn serve(
     let allowed = Arc::new(allowed);
     let mut sockets = Vec::new();
     for Listener::Unix(path) in &config.gateway.listen {
-        sockets.push(PeerListener::bind(path, Arc::clone(&allowed)).map_err(one)?);
+        sockets.push(Door::bind(path, &allowed).map_err(one)?);
     }
     let gateway = compose(&config, plugins, adopt).await?;
     let readiness = Readiness::default();
@@ -108,7 +108,7 @@ async fn metrics_server(
 ) -> Result<(), Error> {
     match listen {
         MetricsListen::Unix(path) => {
-            let socket = PeerListener::bind(path, Arc::clone(allowed))?;
+            let socket = Door::bind(path, allowed)?;
             servers.spawn(axum::serve(socket, router).with_graceful_shutdown(closed(closing)).into_future());
         }
         MetricsListen::Tcp(address) => {
