@@ -144,6 +144,7 @@ impl Life {
             workspace: WorkspaceName::default(),
             operation: OperationId::new("op-1").map_err(known)?,
             principal: "uid:0".to_owned(),
+            extensions: Vec::new(),
         })
     }
 

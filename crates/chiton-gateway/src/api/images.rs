@@ -32,7 +32,8 @@ impl Api {
                     .cure("choose another driver"))
             }
             None => {
-                let known: Vec<&str> = self.engine.drivers().map(|driver| driver.capabilities().id.as_str()).collect();
+                let known: Vec<String> =
+                    self.engine.drivers().map(|driver| driver.capabilities().id.to_string()).collect();
                 Err(Error::invalid("driver", format!("driver {driver:?} is not configured on this gateway"))
                     .cure(format!("configured: {}", known.join(", "))))
             }

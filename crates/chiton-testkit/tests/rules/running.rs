@@ -249,6 +249,7 @@ fn object(lab: &Lab, id: &str, gateway: GatewayId) -> Observed {
         workspace: chiton_model::WorkspaceName::default(),
         operation: chiton_model::OperationId::new("op-1").expect("valid"),
         principal: "uid:0".to_owned(),
+        extensions: Vec::new(),
     };
     Observed {
         id: identity.sandbox,
