@@ -240,11 +240,12 @@ impl Sessions {
 
     /// The sandbox's entrance, a new one when it has none yet.
     fn door_in(&self, doors: &HashMap<SandboxId, Listening>, sandbox: &SandboxId) -> Arc<Door> {
-        doors.get(sandbox).map(|known| Arc::clone(&known.door)).unwrap_or_else(|| {
-            let door = Arc::new(Door::new(sandbox.clone(), self.0.news.clone()));
-            door.await_return();
-            door
-        })
+        if let Some(known) = doors.get(sandbox) {
+            return Arc::clone(&known.door);
+        }
+        let door = Arc::new(Door::new(sandbox.clone(), self.0.news.clone()));
+        door.await_return();
+        door
     }
 
     fn door(&self, sandbox: &SandboxId) -> Option<Arc<Door>> {
