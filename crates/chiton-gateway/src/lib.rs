@@ -24,4 +24,4 @@ pub mod serve;
 pub mod sessions;
 pub mod world;
 
-pub use plugin::{BuiltDriver, DriverContext, DriverKind, Finding, Plugins};
+pub use plugin::{AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding, Plugins};

@@ -29,5 +29,5 @@ mod terminal;
 mod usage;
 mod wait;
 
-pub use builtin::{docker, oci, podman};
+pub use builtin::{docker, external, oci, podman};
 pub use distribution::Distribution;

@@ -8,6 +8,7 @@ fn main() -> ExitCode {
         .driver(chiton::oci())
         .driver(chiton::docker())
         .driver(chiton::podman())
+        .driver(chiton::external())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .main()
