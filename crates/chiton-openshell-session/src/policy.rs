@@ -8,9 +8,7 @@
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::wire::sandbox::{
-    FilesystemPolicy, GetSandboxConfigResponse, LandlockPolicy, PolicySource, SandboxPolicy,
-};
+use crate::wire::sandbox::{FilesystemPolicy, GetSandboxConfigResponse, LandlockPolicy, PolicySource, SandboxPolicy};
 
 const READ: [&str; 11] =
     ["/bin", "/sbin", "/usr", "/lib", "/lib64", "/etc", "/opt", "/proc", "/dev/urandom", "/var/lib", "/var/log"];

@@ -19,9 +19,7 @@ use uuid::Uuid;
 
 use crate::auth::Digest;
 use crate::session::Session;
-use crate::wire::{
-    RelayClose, RelayFrame, RelayOpen, SshRelayTarget, gateway_message, relay_frame, relay_open,
-};
+use crate::wire::{RelayClose, RelayFrame, RelayOpen, SshRelayTarget, gateway_message, relay_frame, relay_open};
 
 /// Bytes on their way in either direction before the other side waits.
 const BUFFER: usize = 64 * 1024;
@@ -96,14 +94,15 @@ impl Relays {
         };
         match answered {
             Ok(Ok(Ok(relay))) => Ok(relay),
-            Ok(Ok(Err(error))) => Err(Status::unavailable(format!(
-                "the supervisor could not open a stream to its SSH server: {error}"
-            ))),
+            Ok(Ok(Err(error))) => {
+                Err(Status::unavailable(format!("the supervisor could not open a stream to its SSH server: {error}")))
+            }
             Ok(Err(_)) => Err(session.gone()),
             Err(_) => {
                 let reason = "not opened in time".to_owned();
                 // A supervisor that takes no message will not open it either.
-                let _ = session.tell(gateway_message::Payload::RelayClose(RelayClose { channel_id: channel.clone(), reason }));
+                let _ = session
+                    .tell(gateway_message::Payload::RelayClose(RelayClose { channel_id: channel.clone(), reason }));
                 Err(Status::unavailable(format!(
                     "the supervisor did not open a stream to its SSH server within {:?}; try again, or stop and start the \
                      sandbox",
@@ -132,7 +131,8 @@ impl Relays {
         digest: &Digest,
         frames: Streaming<RelayFrame>,
     ) -> Result<ReceiverStream<Result<RelayFrame, Status>>, Status> {
-        let unknown = || Status::not_found("no stream of this id is awaited from this sandbox; it may have come too late");
+        let unknown =
+            || Status::not_found("no stream of this id is awaited from this sandbox; it may have come too late");
         let Pending { ended, answer, .. } = self.claim(channel, digest).ok_or_else(unknown)?;
         let (ours, theirs) = tokio::io::duplex(BUFFER);
         let cut = ended.child_token();

@@ -94,12 +94,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Those of the peer's own gateway.
     fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(15),
-            pending: 256,
-            pending_of_one: 32,
-            relay: Duration::from_secs(10),
-        }
+        Self { heartbeat: Duration::from_secs(15), pending: 256, pending_of_one: 32, relay: Duration::from_secs(10) }
     }
 }
 

@@ -55,11 +55,7 @@ pub(crate) struct Hold {
 /// # Errors
 /// `UNAVAILABLE` with what went wrong.
 pub(crate) async fn command(relay: Relay, line: String, start: &ExecStart) -> Result<Command, Status> {
-    let config = Config {
-        window_size: WINDOW,
-        channel_buffer_size: MESSAGES,
-        ..Config::default()
-    };
+    let config = Config { window_size: WINDOW, channel_buffer_size: MESSAGES, ..Config::default() };
     let Relay { stream, cut } = relay;
     let begin = async {
         let mut connection = client::connect_stream(Arc::new(config), stream, Anyone).await?;
@@ -78,8 +74,8 @@ pub(crate) async fn command(relay: Relay, line: String, start: &ExecStart) -> Re
     let failed = |error: &dyn std::fmt::Display| {
         Status::unavailable(format!("the SSH server in the sandbox did not take the command: {error}"))
     };
-    let begun = timeout(BEGIN, begin).await.map_err(|_| failed(&format_args!("no answer within {BEGIN:?}")))?;
-    let (connection, channel) = begun.map_err(|error: russh::Error| failed(&error))?;
+    let asked = timeout(BEGIN, begin).await.map_err(|_| failed(&format_args!("no answer within {BEGIN:?}")))?;
+    let (connection, channel) = asked.map_err(|error: russh::Error| failed(&error))?;
     let (read, write) = channel.split();
     Ok(Command { read, write, hold: Hold { _connection: connection, _cut: cut } })
 }

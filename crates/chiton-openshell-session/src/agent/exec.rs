@@ -112,7 +112,8 @@ fn remember(session: &Session, id: &str) -> Result<(), Status> {
     }
     let mut ran = session.ran.lock();
     if ran.len() >= most {
-        let text = format!("{most} requests with an id ran since the sandbox started; start it again, or leave ids out");
+        let text =
+            format!("{most} requests with an id ran since the sandbox started; start it again, or leave ids out");
         return Err(Status::resource_exhausted(text));
     }
     if ran.insert(id.to_owned()) {
@@ -194,12 +195,12 @@ where
     let ssh::Command { read, write, hold } = command;
     let limit = Duration::from_millis(program.start.timeout_ms).min(LONGEST);
     let mut deadline = (program.start.timeout_ms > 0).then(|| Instant::now() + limit);
-    let begin = Instant::now() + BEGIN;
+    let latest = Instant::now() + BEGIN;
     let mut timed_out = false;
     let mut pump = Box::pin(pump(&program, mark, read, sink.clone()));
     let mut feeding = Some(Box::pin(feed(&program, write, input)));
     let mut killing = None;
-    let mut begun = program.ids.subscribe();
+    let mut running = program.ids.subscribe();
     let mut waiting = true;
     let ended = loop {
         tokio::select! {
@@ -216,8 +217,8 @@ where
                 // Nothing was heard of its end: the caller's time is over all the same.
                 break Ok(ExecExit { code: 128 + KILL, signal: KILL, ..ExecExit::default() });
             }
-            () = async { drop(begun.wait_for(Option::is_some).await) }, if waiting => waiting = false,
-            () = sleep_until(begin), if waiting => {
+            () = async { drop(running.wait_for(Option::is_some).await) }, if waiting => waiting = false,
+            () = sleep_until(latest), if waiting => {
                 break Err(Status::unavailable(format!(
                     "the login shell in the sandbox did not run the program within {BEGIN:?}; look at its profile"
                 )));

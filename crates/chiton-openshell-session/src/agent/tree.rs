@@ -63,7 +63,10 @@ pub(super) async fn read_tar(bridge: &Bridge, path: &str) -> Result<Stream<FileC
 }
 
 /// Unpacks a tar stream below a folder.
-pub(super) async fn write_tar(bridge: &Bridge, mut input: Streaming<WriteTarRequest>) -> Result<WriteTarResponse, Status> {
+pub(super) async fn write_tar(
+    bridge: &Bridge,
+    mut input: Streaming<WriteTarRequest>,
+) -> Result<WriteTarResponse, Status> {
     let Some(WriteTarRequest { input: Some(TarInput::Start(WriteTarStart { path, outside_links })) }) =
         input.message().await?
     else {

@@ -18,9 +18,29 @@ fn start(argv: &[&str]) -> ExecStart {
 /// Text that shells like to make something of.
 fn nasty() -> impl Strategy<Value = String> {
     let letter = prop_oneof![
-        Just('\''), Just('"'), Just('\\'), Just('\n'), Just('\r'), Just('\t'), Just('$'), Just('`'), Just('!'),
-        Just('*'), Just('~'), Just(';'), Just('&'), Just('|'), Just('#'), Just('='), Just(' '), Just('-'),
-        Just('\u{7f}'), Just('\u{1b}'), Just('é'), Just('\u{202e}'), Just('💥'),
+        Just('\''),
+        Just('"'),
+        Just('\\'),
+        Just('\n'),
+        Just('\r'),
+        Just('\t'),
+        Just('$'),
+        Just('`'),
+        Just('!'),
+        Just('*'),
+        Just('~'),
+        Just(';'),
+        Just('&'),
+        Just('|'),
+        Just('#'),
+        Just('='),
+        Just(' '),
+        Just('-'),
+        Just('\u{7f}'),
+        Just('\u{1b}'),
+        Just('é'),
+        Just('\u{202e}'),
+        Just('💥'),
         any::<char>().prop_filter("no program can be given it", |letter| *letter != '\0'),
     ];
     proptest::collection::vec(letter, 0..24).prop_map(|letters| letters.into_iter().collect())
