@@ -93,12 +93,17 @@ fn check(start: &ExecStart) -> Result<(), Status> {
     if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
         return wrong(format!("{text:?} holds a zero byte; nothing that starts programs can pass it"));
     }
-    if let Some(name) = start.env.keys().find(|name| {
-        let mut letters = name.chars();
-        let first = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
-        !first || letters.any(|letter| matches!(letter, '=' | '\0'))
-    }) {
-        return wrong(format!("{name:?} is no name of a variable; it begins with a letter or _ and holds no ="));
+    // Shells drop others on the way (POSIX 8.1).
+    let plain = |name: &str| {
+        !name.starts_with(|first: char| first.is_ascii_digit())
+            && !name.is_empty()
+            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    };
+    if let Some(name) = start.env.keys().find(|name| !plain(name)) {
+        return wrong(format!(
+            "{name:?} is no name of a variable that this sandbox's shell hands on; use letters, digits and _, \
+             or set it by the program env"
+        ));
     }
     if !start.workdir.is_empty() && !start.workdir.starts_with('/') {
         return wrong(format!("the working folder {:?} is not an absolute path", start.workdir));

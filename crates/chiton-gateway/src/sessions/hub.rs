@@ -119,12 +119,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::Unknown`], [`SessionError::Dials`], [`SessionError::Token`], [`SessionError::Attempt`].
-    pub async fn attach(
-        &self,
-        sandbox: &SandboxId,
-        sha256: &[u8; 32],
-        stream: UnixStream,
-    ) -> Result<(), SessionError> {
+    pub async fn attach(&self, sandbox: &SandboxId, sha256: &[u8; 32], stream: UnixStream) -> Result<(), SessionError> {
         let door = {
             let doors = self.0.doors.lock();
             let listening = doors.get(sandbox).ok_or_else(|| SessionError::Unknown(sandbox.clone()))?;

@@ -268,6 +268,8 @@ async fn abandon(program: &Program, pump: impl Future<Output = Result<ExecExit, 
 async fn pump(program: &Program, mark: String, mut read: ChannelReadHalf, sink: Sink) -> Result<ExecExit, Status> {
     let mut stdout = Mark::new(&mark);
     let mut stderr = if program.start.terminal.is_some() { Mark::none() } else { Mark::new(&mark) };
+    // The streams come on their own ways: what overtook the word of the start waits for it.
+    let mut early = Vec::new();
     let mut code = None;
     let mut why = String::new();
     // An error is a caller that went away; what comes is taken all the same.
@@ -286,6 +288,9 @@ async fn pump(program: &Program, mark: String, mut read: ChannelReadHalf, sink: 
                         Some(ids) => {
                             say(Output::Started(ids.process)).await;
                             program.ids.send_replace(Some(ids));
+                            for data in early.drain(..) {
+                                say(Output::Stderr(data)).await;
+                            }
                         }
                         None => why = told,
                     }
@@ -296,9 +301,10 @@ async fn pump(program: &Program, mark: String, mut read: ChannelReadHalf, sink: 
             },
             // Standard error; SSH knows no other kind.
             ChannelMsg::ExtendedData { data, .. } => match stderr.take(data) {
-                Piece::Output(data) => say(Output::Stderr(data)).await,
-                Piece::Begun(_, rest) if !rest.is_empty() => say(Output::Stderr(rest)).await,
-                _ => {}
+                Piece::Output(data) | Piece::Begun(_, data) if data.is_empty() => {}
+                Piece::Output(data) | Piece::Begun(_, data) if program.ids.borrow().is_none() => early.push(data),
+                Piece::Output(data) | Piece::Begun(_, data) => say(Output::Stderr(data)).await,
+                Piece::Early | Piece::Lost => {}
             },
             ChannelMsg::ExitStatus { exit_status } => code = Some(i32::try_from(exit_status).unwrap_or(i32::MAX)),
             ChannelMsg::ExitSignal { signal_name, .. } => code = Some(128 + number(&signal_name)),

@@ -95,8 +95,8 @@ mod tests {
     fn a_profile_that_writes_for_ever_does_not_fill_the_memory() {
         let mut stream = Mark::new("mark");
         let piece = Bytes::from(vec![b'x'; LONGEST]);
-        for _ in 0..8 {
-            assert_eq!(stream.take(piece.clone()), Piece::Early);
+        for _ in 0..4 {
+            assert_eq!(stream.take(piece.slice(..LONGEST / 2)), Piece::Early);
             assert!(stream.early.as_ref().is_some_and(|early| early.len() <= 4));
         }
         assert_eq!(stream.take(Bytes::from_static(b"mark")), Piece::Early);

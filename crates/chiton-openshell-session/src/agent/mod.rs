@@ -15,6 +15,8 @@ use chiton_proto::agent::v1::{
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -30,6 +32,9 @@ type Stream<T> = ReceiverStream<Result<T, Status>>;
 
 /// Serves our agent's protocol on the gateway's end of a session, until that ends.
 pub(crate) async fn serve(supervisors: Arc<Supervisors>, session: Arc<Session>, stream: UnixStream) {
+    // Our side of HTTP/2 begins with the gateway's first byte, as its hub has it: until then a word of ours would be an
+    // agent that breaks the rules.
+    spoken_to(&stream).await;
     let service = AgentServer::new(Bridge { supervisors, session });
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(STREAMS)
@@ -38,6 +43,18 @@ pub(crate) async fn serve(supervisors: Arc<Supervisors>, session: Arc<Session>, 
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     // How it ends makes no difference: the session is over.
     let _ = connection.await;
+}
+
+/// Resolves at the gateway's first byte or the connection's end, and takes nothing of it.
+async fn spoken_to(stream: &UnixStream) {
+    loop {
+        let ready = stream.readable().await;
+        let look = || Ok(recv(stream, &mut [0_u8][..], RecvFlags::PEEK)?);
+        match stream.try_io(Interest::READABLE, look) {
+            Err(error) if ready.is_ok() && error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
 }
 
 /// One session as an agent.

@@ -88,16 +88,16 @@ async fn what_cannot_be_run_is_told_apart_from_what_ran() {
 async fn environment_and_working_folder_are_the_callers() {
     let (rig, _supervisor) = Rig::ready().await;
     let env: HashMap<String, String> =
-        [("GREETING", "it's \"here\"\n$HOME"), ("PATH", "/usr/bin:/bin"), ("a.b", "dotted"), ("n", "5"), ("s", "")]
+        [("GREETING", "it's \"here\"\n$HOME"), ("PATH", "/usr/bin:/bin"), ("n", "5"), ("s", "")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
     let wanted = ExecStart {
         env: env.into_iter().collect(),
         workdir: "/usr".to_owned(),
-        ..start(&["sh", "-c", r#"printf '%s|%s|%s|%s|' "$GREETING" "$n" "${s-unset}" "$PWD"; env | grep '^a\.b='"#])
+        ..start(&["sh", "-c", r#"printf '%s|%s|%s|%s' "$GREETING" "$n" "${s-unset}" "$PWD""#])
     };
     let done = rig.run_with(wanted, &[]).await;
-    assert_eq!(done.text(), "it's \"here\"\n$HOME|5||/usr|a.b=dotted\n", "{done:?}");
+    assert_eq!(done.text(), "it's \"here\"\n$HOME|5||/usr", "{done:?}");
     // Without a folder of the caller's it is the sandbox's.
     let done = rig.run(&["pwd"]).await;
     assert_eq!(done.text().trim_end(), rig.home().to_str().expect("text"));
