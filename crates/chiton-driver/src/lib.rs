@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod agent;
 mod call;
 mod capabilities;
 mod driver;
@@ -15,6 +16,7 @@ mod parts;
 mod plan;
 mod volume;
 
+pub use agent::WhoseAgent;
 pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCall};
 pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
 pub use driver::{ComputeDriver, Deadlines};

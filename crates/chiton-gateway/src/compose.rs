@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::journal::Journal;
-use chiton_lifecycle::runtime::World;
+use chiton_lifecycle::runtime::{LifecycleEvent, Secrets, World};
 use chiton_lifecycle::{Engine, EngineParts};
 use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
+use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
+use tokio::sync::broadcast;
 
-use crate::api::Api;
+use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
-use crate::config::{Chosen, Config, DriverConfig};
+use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
 use crate::sessions::Sessions;
 use crate::world::{
     AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
@@ -43,6 +45,31 @@ impl Gateway {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+
+    /// What the engine tells from now on.
+    pub fn events(&self) -> broadcast::Receiver<LifecycleEvent> {
+        self.api.hub.subscribe()
+    }
+
+    /// Ends it: running operations are drained, and what was audited is in its file.
+    pub async fn close(&self) {
+        self.engine.shutdown().await;
+        if let Err(error) = self.audit.open().await {
+            // The next start writes what is missing.
+            tracing::error!(%error, "the audit file is behind the store");
+        }
+    }
+}
+
+/// What somebody who embeds a gateway puts around its parts.
+#[derive(Clone, Default)]
+pub struct Around {
+    /// Around each driver, when it is made.
+    pub driver: Option<Arc<dyn Fn(BuiltDriver) -> BuiltDriver + Send + Sync>>,
+    /// In place of the operator's secrets.
+    pub secrets: Option<Arc<dyn Secrets>>,
+    /// How long a failed create's row is kept, in place of the engine's default.
+    pub keep_errors: Option<Duration>,
 }
 
 /// Puts a gateway together and takes up what an earlier one left. To be called on a tokio runtime.
@@ -50,6 +77,19 @@ impl Gateway {
 /// # Errors
 /// Everything that is wrong, each with its cure.
 pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoch>) -> Result<Gateway, Vec<Error>> {
+    compose_around(config, plugins, adopt, &Around::default()).await
+}
+
+/// As [`compose`], with something around its parts.
+///
+/// # Errors
+/// Everything that is wrong, each with its cure.
+pub async fn compose_around(
+    config: &Config,
+    plugins: &Plugins,
+    adopt: Option<StoreEpoch>,
+    around: &Around,
+) -> Result<Gateway, Vec<Error>> {
     let one = |error: Error| vec![error];
     let chosen = choose(config, plugins).await.map_err(one)?;
     folder(&config.gateway.data_dir).map_err(one)?;
@@ -60,7 +100,8 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal)?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
+    required(&chosen.drivers, &drivers).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -73,12 +114,13 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         entropy: Arc::new(MachineEntropy),
         executor: Arc::new(MachineExecutor { engine: Handle::current(), hooks: hooks.handle() }),
         agents: Arc::new(AgentSessions { sessions: sessions.clone(), folders }),
-        secrets: Arc::new(SecretStore(config.secrets.clone())),
+        secrets: around.secrets.clone().unwrap_or_else(|| Arc::new(SecretStore(config.secrets.clone()))),
         audience: Arc::new(hub.clone()),
         points: plugins.points.clone(),
     };
     let mut behaviour = config.engine(chosen.default_driver.clone());
     behaviour.adopt_epoch = adopt;
+    behaviour.keep_errors = around.keep_errors.unwrap_or(behaviour.keep_errors);
     if behaviour.late_effects < SAFE_LATE_EFFECTS {
         tracing::warn!(late_effects = ?behaviour.late_effects,
             "compute.late_effects is shorter than a call to an engine may take: what lands later than that is not waited for");
@@ -99,6 +141,7 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         hub,
         metrics,
         started_at: Timestamp::now(),
+        configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
     Ok(Gateway { api, engine, audit, _hooks: hooks })
@@ -122,30 +165,36 @@ async fn choose(config: &Config, plugins: &Plugins) -> Result<Chosen, Error> {
     Ok(chosen)
 }
 
-fn drivers(
+/// Builds the drivers, all at once: one that has to be waited for delays a start by itself alone.
+async fn drivers(
     chosen: &[DriverConfig],
     config: &Config,
     plugins: &Plugins,
     journal: &dyn Journal,
+    around: &Around,
 ) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
-    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for wanted in chosen {
-        let Some(kind) = plugins.driver_kind(&wanted.kind) else {
-            errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
-            continue;
+    let built = chosen.iter().map(|wanted| {
+        let kind = plugins.driver_kind(&wanted.kind).copied();
+        let missing = format!("no driver of kind {:?} is compiled in", wanted.kind);
+        let (data_dir, run_dir) = (&config.gateway.data_dir, &config.gateway.run_dir);
+        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, wanted.options.clone());
+        let work = move || {
+            let kind = kind.ok_or_else(|| Error::not_found(missing))?;
+            folder(&context.state_dir)?;
+            folder(&context.run_dir)?;
+            (kind.build)(context)
         };
-        let context = context(
-            wanted.id.clone(),
-            gateway.clone(),
-            &config.gateway.data_dir,
-            &config.gateway.run_dir,
-            wanted.options.clone(),
-        );
-        let built =
-            folder(&context.state_dir).and_then(|()| folder(&context.run_dir)).and_then(|()| (kind.build)(context));
+        let building = tokio::task::spawn_blocking(work);
+        async { building.await.unwrap_or_else(|_| Err(Error::internal("a driver could not be made: its maker ended"))) }
+    });
+    // All begin before the first is waited for.
+    let building: Vec<_> = built.collect();
+    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (wanted, built) in chosen.iter().zip(join_all(building).await) {
         match built {
             Ok(built) => {
+                let built = around.driver.as_ref().map_or_else(|| built.clone(), |around| around(built.clone()));
                 if let Some(folder) = built.agent_folder {
                     folders.insert(wanted.id.clone(), folder);
                 }
@@ -155,6 +204,52 @@ fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// What the tables of external drivers say and the drivers themselves do not.
+fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
+    let external = drivers.iter().filter(|driver| driver.kind == EXTERNAL_KIND);
+    let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
+    let said = |driver: &DriverConfig| {
+        let agent = text(driver, "agent").unwrap_or_else(|| "none".to_owned());
+        (driver.id.clone(), Configured { agent, socket: text(driver, "socket").unwrap_or_default() })
+    };
+    external.map(said).collect()
+}
+
+/// How long a start waits for a driver that it must not do without.
+const REQUIRED: Duration = Duration::from_secs(30);
+const REQUIRED_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Waits for the drivers without which the operator wants no gateway. They may be started at the same time as this one.
+async fn required(chosen: &[DriverConfig], drivers: &[Arc<dyn ComputeDriver>]) -> Result<(), Vec<Error>> {
+    let wanted = drivers.iter().filter(|driver| {
+        let id = driver.capabilities().id.clone();
+        chosen.iter().any(|config| config.required && config.id == id)
+    });
+    let asked = join_all(wanted.map(|driver| async {
+        let id = driver.capabilities().id.clone();
+        let mut last = None;
+        let mut pause = REQUIRED_PAUSE.0;
+        let answered = tokio::time::timeout(REQUIRED, async {
+            while let Err(error) = driver.backend_id().await {
+                last = Some(error.into_error());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REQUIRED_PAUSE.1);
+            }
+        });
+        if answered.await.is_ok() {
+            return None;
+        }
+        let why = last.unwrap_or_else(|| Error::deadline("it did not answer"));
+        let cure = why.cure.map(|cure| format!("{cure}; ")).unwrap_or_default();
+        let message = format!("driver {:?} is required and cannot be reached: {}", id.as_str(), why.message);
+        Some(Error::unavailable(id.as_str(), message).cure(format!(
+            "{cure}or start without it: required = false in [compute.driver.{id}]; its sandboxes then wait for it"
+        )))
+    }));
+    let errors: Vec<Error> = asked.await.into_iter().flatten().collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// Makes a folder of ours, for nobody else to look into.

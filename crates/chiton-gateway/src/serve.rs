@@ -84,11 +84,7 @@ pub async fn serve(
     }
     readiness.set(false);
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
-    gateway.engine.shutdown().await;
-    if let Err(error) = gateway.audit.open().await {
-        // The next start writes what is missing.
-        tracing::error!(%error, "the audit file is behind the store");
-    }
+    gateway.close().await;
     close.send_replace(true);
     // A client that watches for ever does not keep the process.
     drop(tokio::time::timeout(CLOSE, async { while servers.join_next().await.is_some() {} }).await);

@@ -68,6 +68,9 @@ impl Distribution {
             Ok(cli) => cli,
             Err(error) => return ExitCode::from(usage::report(&error, &arguments)),
         };
+        if let Some(fault) = cli.fault() {
+            return ExitCode::from(usage::report(&fault, &arguments));
+        }
         commands::run(&self.plugins, cli)
     }
 }

@@ -1,5 +1,6 @@
 //! create, start, stop and delete.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::{
@@ -10,10 +11,11 @@ use chiton_model::{Error, SandboxId};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::body::{self, AgentFiles};
+use crate::body::{self, Put};
 use crate::client::{ACT, Failure};
 use crate::engine::Engine;
 use crate::plan::EnginePlan;
+use crate::supervisor::{AgentPlan, Injected};
 use crate::{check, launch, names};
 
 /// The first pause before a look is repeated, and the longest.
@@ -37,14 +39,20 @@ fn ended_at_once(mut error: Error) -> CallError {
     CallError::Failed(error.cure("look at the sandbox's log; its variables and arguments may be too long"))
 }
 
+/// A supervisor proves itself by a token.
+fn no_token() -> Error {
+    Error::invalid("sandbox_token", "the supervisor of the sandbox needs a token, and there is none")
+        .cure("let the gateway mint tokens for its sandboxes")
+}
+
 impl Engine {
-    pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
+    pub(crate) async fn create(self: &Arc<Self>, call: &CreateCall) -> CallResult<()> {
         let deadline = Instant::now() + ACT;
         let id = &call.identity.sandbox;
         let plan = self.decode(call)?;
         let _busy = self.alone(id, deadline).await?;
         self.tombstones.refuse(id)?;
-        let repeated = self.agent_folder(id).exists();
+        let repeated = self.agent_folder(id).exists() || self.token_folder(id).exists();
         let made = self.make(call, &plan, deadline).await;
         if matches!(made, Err(CallError::NotRun(_))) && !repeated {
             // Nobody deletes what was never made. What cannot be taken back now is no failure of this call: the network goes
@@ -59,21 +67,18 @@ impl Engine {
     /// Removes what a create makes before the container.
     async fn take_back(&self, id: &SandboxId, deadline: Instant) -> CallResult<()> {
         self.remove_agent_folder(id)?;
+        self.remove_token(id)?;
         Ok(self.release_network(id, deadline).await?)
     }
 
-    async fn make(&self, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
+    async fn make(self: &Arc<Self>, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<()> {
         let id = &call.identity.sandbox;
         let abilities = self.abilities().await?;
-        let program = match &call.agent {
-            Some(_) => Some((self.agent_program().await?, self.make_agent_folder(id)?)),
-            None => None,
-        };
-        let agent = program.as_ref().map(|(program, folder)| AgentFiles { program, folder });
         let _on_bridge = self.bridge.read().await;
         self.ensure_network(&plan.network, &call.identity, deadline).await?;
         self.ensure_volumes(plan, &call.identity, deadline).await?;
-        let body = body::container(plan, &call.identity, agent.as_ref(), &self.options, abilities.selinux);
+        let put = self.put(call, plan).await?;
+        let body = body::container(plan, &call.identity, &put, &self.options, abilities.selinux);
         let name = names::container(id);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let made = self
@@ -93,6 +98,25 @@ impl Engine {
         }
     }
 
+    /// What is put into the sandbox, made ready on this machine. The sandbox's network exists.
+    async fn put(self: &Arc<Self>, call: &CreateCall, plan: &EnginePlan) -> CallResult<Put> {
+        let id = &call.identity.sandbox;
+        match (&plan.agent, &call.agent) {
+            (AgentPlan::Chiton, Some(_)) => {
+                let program = self.agent_program().await?.to_owned();
+                Ok(Put::Agent { program, folder: self.make_agent_folder(id)? })
+            }
+            (AgentPlan::Openshell(supervisor), Some(agent)) => {
+                let program = self.ensure_program(id, &supervisor.program).await?;
+                let host = self.host_address(id, &plan.network).await?;
+                let token = self.write_token(id, &agent.token)?;
+                Ok(Put::Supervisor(supervisor.clone(), Injected { program, token, host }))
+            }
+            (AgentPlan::Openshell(_), None) => Err(CallError::NotRun(no_token())),
+            (AgentPlan::Chiton, None) | (AgentPlan::None, _) => Ok(Put::Nothing),
+        }
+    }
+
     /// The name may be taken: by the same sandbox, which is as good as made, or by somebody else.
     async fn made_before(&self, id: &SandboxId, failure: Failure) -> CallResult<()> {
         let mut pause = PAUSES.0;
@@ -109,7 +133,7 @@ impl Engine {
         }
     }
 
-    pub(crate) async fn start(&self, call: &StartCall) -> CallResult<()> {
+    pub(crate) async fn start(self: &Arc<Self>, call: &StartCall) -> CallResult<()> {
         let deadline = Instant::now() + ACT;
         let id = &call.identity.sandbox;
         let plan = self.decode(call)?;
@@ -117,10 +141,19 @@ impl Engine {
         self.tombstones.refuse(id)?;
         let name = names::container(id);
         let mut line = None;
-        if let Some(agent) = &call.agent {
-            self.agent_program().await?;
-            self.make_agent_folder(id)?;
-            line = Some(launch::line(&plan, agent)?);
+        // What the container is shown of this machine a reboot may have taken.
+        match (&plan.agent, &call.agent) {
+            (AgentPlan::Chiton, Some(agent)) => {
+                self.agent_program().await?;
+                self.make_agent_folder(id)?;
+                line = Some(launch::line(&plan, agent)?);
+            }
+            (AgentPlan::Openshell(supervisor), Some(agent)) => {
+                self.ensure_program(id, &supervisor.program).await?;
+                self.write_token(id, &agent.token)?;
+            }
+            (AgentPlan::Openshell(_), None) => return Err(CallError::NotRun(no_token())),
+            (AgentPlan::Chiton, None) | (AgentPlan::None, _) => {}
         }
         let (of, options) = (name.as_str(), None::<StartContainerOptions>);
         let started =
@@ -207,6 +240,7 @@ impl Engine {
             }
         }
         self.remove_agent_folder(id)?;
+        self.remove_token(id)?;
         if on_bridge {
             self.release_network(id, deadline).await?;
         }
@@ -235,8 +269,7 @@ impl Engine {
         check::plan(&plan, &self.options).map_err(CallError::NotRun)?;
         if call.agent.is_none() {
             if plan.command.is_empty() {
-                let error = Error::invalid("command", "there is neither a command nor an agent to run");
-                return Err(CallError::NotRun(error));
+                return Err(CallError::NotRun(check::nothing_to_run()));
             }
             if !plan.secrets.is_empty() {
                 let error = Error::invalid("secrets", "secrets are handed to the agent, and this sandbox has none");

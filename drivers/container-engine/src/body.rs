@@ -1,7 +1,7 @@
 //! From a filled plan to the request that makes the container.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointIpamConfig, EndpointSettings, HostConfig, Mount,
@@ -14,6 +14,7 @@ use chiton_model::NetworkMode;
 use crate::names;
 use crate::options::EngineOptions;
 use crate::plan::{EnginePlan, MountPlan, SelinuxLabel};
+use crate::supervisor::{self, Injected, SupervisorPlan};
 
 /// Where the agent's folder is in the sandbox.
 pub(crate) const AGENT_FOLDER: &str = "/run/chiton";
@@ -25,57 +26,104 @@ const ADDRESS: &str = "chiton.dev/address";
 /// The label that says how many seconds a stop leaves the main process to end by itself. Not every engine keeps it.
 pub(crate) const STOP_GRACE: &str = "chiton.dev/stop-grace-seconds";
 
-/// The agent of a sandbox, as the host sees it.
-pub(crate) struct AgentFiles<'a> {
-    /// Its program.
-    pub(crate) program: &'a Path,
-    /// The folder in which the gateway's socket is.
-    pub(crate) folder: &'a Path,
+/// What is injected into a sandbox, as the host sees it.
+pub(crate) enum Put {
+    /// Nothing.
+    Nothing,
+    /// Chiton's agent.
+    Agent {
+        /// Its program.
+        program: PathBuf,
+        /// The folder in which the gateway's socket is.
+        folder: PathBuf,
+    },
+    /// Another gateway's supervisor.
+    Supervisor(Box<SupervisorPlan>, Injected),
+}
+
+impl Put {
+    /// What is bound read-only: source, target, and how it is relabelled.
+    fn binds(&self) -> Vec<(&Path, &str, &'static str)> {
+        match self {
+            Self::Nothing => Vec::new(),
+            // The folder is this container's alone.
+            Self::Agent { program, folder } => vec![(program, AGENT_PROGRAM, "z"), (folder, AGENT_FOLDER, "Z")],
+            Self::Supervisor(plan, injected) => {
+                injected.binds(plan).map(|(source, target)| (source, target, "z")).collect()
+            }
+        }
+    }
+
+    fn supervisor(&self) -> Option<(&SupervisorPlan, &Injected)> {
+        match self {
+            Self::Supervisor(plan, injected) => Some((plan, injected)),
+            Self::Nothing | Self::Agent { .. } => None,
+        }
+    }
 }
 
 /// The body of a create. It holds no secret.
 pub(crate) fn container(
     plan: &EnginePlan,
     identity: &Identity,
-    agent: Option<&AgentFiles<'_>>,
+    put: &Put,
     options: &EngineOptions,
     selinux: bool,
 ) -> ContainerCreateBody {
-    let (entrypoint, command) = process(plan, agent.is_some());
-    let mut env: Vec<String> = plan.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    if agent.is_some() {
-        env.push(format!("CHITON_AGENT_SOCKET={AGENT_FOLDER}/agent.sock"));
-        env.push("CHITON_AGENT_LAUNCH=stdin".to_owned());
-    }
+    let (entrypoint, command) = process(plan, put);
+    let told = matches!(put, Put::Agent { .. });
+    let working_dir = match put.supervisor() {
+        Some((supervisor, _)) => supervisor.begins_in.clone(),
+        None => Some(plan.workdir.clone()),
+    };
     ContainerCreateBody {
         image: Some(plan.image.pin.clone()),
         entrypoint: Some(entrypoint),
         cmd: Some(command),
-        env: Some(env),
+        env: Some(environment(plan, put)),
         labels: Some(labels(plan, identity)),
         user: (!plan.user.is_empty()).then(|| plan.user.clone()),
-        working_dir: Some(plan.workdir.clone()),
+        working_dir,
         hostname: (plan.network.mode != NetworkMode::Host).then(|| plan.hostname.clone()),
         // The agent is told how to start by the first who attaches, and reads nothing after.
-        open_stdin: Some(agent.is_some()),
-        stdin_once: Some(agent.is_some()),
-        attach_stdin: Some(agent.is_some()),
+        open_stdin: Some(told),
+        stdin_once: Some(told),
+        attach_stdin: Some(told),
         attach_stdout: Some(false),
         attach_stderr: Some(false),
         stop_signal: Some("SIGTERM".to_owned()),
-        host_config: Some(host(plan, identity, agent, options, selinux)),
+        host_config: Some(host(plan, identity, put, options, selinux)),
         networking_config: networking(plan, identity, options),
         ..ContainerCreateBody::default()
     }
 }
 
-fn process(plan: &EnginePlan, agent: bool) -> (Vec<String>, Vec<String>) {
-    if agent {
-        let own = ["agent", "--"].map(str::to_owned);
-        return (vec![AGENT_PROGRAM.to_owned()], own.into_iter().chain(plan.command.clone()).collect());
+fn process(plan: &EnginePlan, put: &Put) -> (Vec<String>, Vec<String>) {
+    match put {
+        Put::Nothing => {
+            let (program, rest) = plan.command.split_at(plan.command.len().min(1));
+            (program.to_vec(), rest.to_vec())
+        }
+        Put::Agent { .. } => {
+            let own = ["agent", "--"].map(str::to_owned);
+            (vec![AGENT_PROGRAM.to_owned()], own.into_iter().chain(plan.command.clone()).collect())
+        }
+        Put::Supervisor(supervisor, _) => {
+            let arguments = supervisor.arguments.iter().cloned().chain([plan.workdir.clone()]);
+            (vec![supervisor.entrypoint.clone()], arguments.collect())
+        }
     }
-    let (program, rest) = plan.command.split_at(plan.command.len().min(1));
-    (program.to_vec(), rest.to_vec())
+}
+
+fn environment(plan: &EnginePlan, put: &Put) -> Vec<String> {
+    let env = put.supervisor().map(|(supervisor, _)| supervisor::variables(&plan.env, supervisor));
+    let env = env.as_ref().unwrap_or(&plan.env);
+    let mut env: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if matches!(put, Put::Agent { .. }) {
+        env.push(format!("CHITON_AGENT_SOCKET={AGENT_FOLDER}/agent.sock"));
+        env.push("CHITON_AGENT_LAUNCH=stdin".to_owned());
+    }
+    env
 }
 
 /// The plan's labels, and over them those that say whose it is.
@@ -86,13 +134,8 @@ fn labels(plan: &EnginePlan, identity: &Identity) -> HashMap<String, String> {
     plan.labels.clone().into_iter().chain(address).chain([grace]).chain(managed).collect()
 }
 
-fn host(
-    plan: &EnginePlan,
-    identity: &Identity,
-    agent: Option<&AgentFiles<'_>>,
-    options: &EngineOptions,
-    selinux: bool,
-) -> HostConfig {
+fn host(plan: &EnginePlan, identity: &Identity, put: &Put, options: &EngineOptions, selinux: bool) -> HostConfig {
+    let supervisor = put.supervisor();
     let relabel = selinux && options.relabel;
     let memory = plan.resources.memory.as_ref().map(|memory| i64::try_from(memory.bytes()).unwrap_or(i64::MAX));
     let millis = |millis: u64| i64::try_from(millis.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
@@ -105,16 +148,21 @@ fn host(
         nano_cpus: plan.resources.cpu.as_ref().map(|cpu| millis(cpu.millicores())),
         pids_limit: plan.resources.pids.map(i64::from),
         ulimits: Some(ulimits(plan, options)),
-        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_drop: Some(
+            supervisor.map_or_else(|| vec!["ALL".to_owned()], |(plan, _)| plan.dropped_capabilities.clone()),
+        ),
         cap_add: (!plan.security.capabilities.is_empty()).then(|| plan.security.capabilities.clone()),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        security_opt: Some(
+            supervisor.map_or_else(|| vec!["no-new-privileges".to_owned()], |(plan, _)| plan.security_options.clone()),
+        ),
+        extra_hosts: supervisor.map(|(plan, injected)| supervisor::host_entries(plan, &injected.host)),
         privileged: Some(false),
         readonly_rootfs: Some(plan.security.read_only_root),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         auto_remove: Some(false),
         log_config: Some(options.dialect.log_config(options.log_bytes)),
-        binds: binds(plan, agent, relabel),
-        mounts: Some(mounts(plan, identity, agent, relabel)),
+        binds: binds(plan, put, relabel),
+        mounts: Some(mounts(plan, identity, put, relabel)),
         devices: (!plan.devices.is_empty()).then(|| plan.devices.iter().map(|device| mapped(&device.path)).collect()),
         device_requests: (!plan.cdi_devices.is_empty()).then(|| {
             let devices = Some(plan.cdi_devices.clone());
@@ -169,15 +217,13 @@ fn networking(plan: &EnginePlan, identity: &Identity, options: &EngineOptions) -
 }
 
 /// Binds that are to be relabelled: only the older form of a bind can say so.
-fn binds(plan: &EnginePlan, agent: Option<&AgentFiles<'_>>, relabel: bool) -> Option<Vec<String>> {
+fn binds(plan: &EnginePlan, put: &Put, relabel: bool) -> Option<Vec<String>> {
     if !relabel {
         return None;
     }
-    let mut binds = Vec::new();
-    if let Some(agent) = agent {
-        binds.push(format!("{}:{AGENT_PROGRAM}:ro,z", agent.program.display()));
-        binds.push(format!("{}:{AGENT_FOLDER}:ro,Z", agent.folder.display()));
-    }
+    let own = put.binds().into_iter();
+    let mut binds: Vec<String> =
+        own.map(|(source, target, label)| format!("{}:{target}:ro,{label}", source.display())).collect();
     for mount in &plan.mounts {
         if let MountPlan::Bind { source, target, read_only, selinux_label: Some(label) } = mount {
             let mode = if *read_only { "ro" } else { "rw" };
@@ -205,11 +251,13 @@ fn bind(source: &str, target: &str, read_only: bool) -> Mount {
     }
 }
 
-fn mounts(plan: &EnginePlan, identity: &Identity, agent: Option<&AgentFiles<'_>>, relabel: bool) -> Vec<Mount> {
+fn mounts(plan: &EnginePlan, identity: &Identity, put: &Put, relabel: bool) -> Vec<Mount> {
     let mut mounts = Vec::new();
-    if let Some(agent) = agent.filter(|_| !relabel) {
-        mounts.push(bind(&agent.program.to_string_lossy(), AGENT_PROGRAM, true));
-        mounts.push(bind(&agent.folder.to_string_lossy(), AGENT_FOLDER, true));
+    if !relabel {
+        mounts.extend(put.binds().into_iter().map(|(source, target, _)| bind(&source.to_string_lossy(), target, true)));
+    }
+    if let Some((supervisor, _)) = put.supervisor() {
+        mounts.extend(supervisor.mounts());
     }
     for volume in &plan.volumes {
         mounts.push(Mount {

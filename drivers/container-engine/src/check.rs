@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use chiton_driver::{check_hostname, check_path, has_open_slot};
+use chiton_driver::{WhoseAgent, check_hostname, check_path, has_open_slot};
 use chiton_model::{Error, NetworkMode, label};
 
 use crate::engine::Abilities;
 use crate::options::EngineOptions;
 use crate::plan::{EnginePlan, MountPlan, allowed_network};
+use crate::supervisor::{self, Injects};
 
 /// Where the driver itself puts things.
 const OWN_PATHS: [&str; 5] = ["/dev", "/proc", "/sys", crate::body::AGENT_FOLDER, crate::body::AGENT_PROGRAM];
@@ -17,14 +18,9 @@ const OWN_PATHS: [&str; 5] = ["/dev", "/proc", "/sys", crate::body::AGENT_FOLDER
 /// Checks a plan, its slots filled or not.
 pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
     plan.resources.check()?;
+    agent(plan, options)?;
     allowed_network(&plan.network, options)?;
     address(plan, options)?;
-    if !plan.security.no_new_privileges {
-        return Err(loose("programs could gain privileges"));
-    }
-    if let Some(name) = plan.security.capabilities.iter().find(|name| !options.allowed.capabilities.contains(*name)) {
-        return Err(loose(&format!("it has the capability {name:?}, which the operator does not allow")));
-    }
     if !has_open_slot(&plan.hostname) {
         check_hostname("hostname", &plan.hostname)?;
     }
@@ -49,7 +45,7 @@ pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Err
         return Err(Error::invalid(format!("command[{index}]"), "an argument of the command has a NUL byte in it")
             .cure("leave the NUL byte out; the kernel cannot pass it"));
     }
-    targets(plan)?;
+    targets(plan, options)?;
     for (index, device) in plan.devices.iter().enumerate().filter(|(_, device)| !has_open_slot(&device.path)) {
         let field = format!("devices[{index}].path");
         check_path(&field, &device.path)?;
@@ -59,6 +55,54 @@ pub(crate) fn plan(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Err
         }
     }
     Ok(())
+}
+
+/// Checks that the plan was made for what the operator decides to inject now, and the confinement that goes with it.
+fn agent(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
+    let whose = match &options.agent {
+        Injects::Agent => WhoseAgent::Chiton,
+        Injects::Nothing => WhoseAgent::None,
+        Injects::Supervisor(_) => WhoseAgent::Openshell,
+    };
+    if plan.agent.whose() != whose {
+        let (was, is) = (plan.agent.whose().as_str(), whose.as_str());
+        let text = format!("the sandbox was planned with agent = {was:?}, and the driver has agent = {is:?} now");
+        return Err(Error::refused("driver", text).cure("delete it and create it anew, or set the driver's agent back"));
+    }
+    if let Some(supervisor) = plan.agent.supervisor() {
+        return supervisor::check(plan, supervisor, options.dialect.supervised());
+    }
+    if !plan.security.no_new_privileges {
+        return Err(loose("programs could gain privileges"));
+    }
+    if let Some(name) = plan.security.capabilities.iter().find(|name| !options.allowed.capabilities.contains(*name)) {
+        return Err(loose(&format!("it has the capability {name:?}, which the operator does not allow")));
+    }
+    if whose == WhoseAgent::None {
+        if plan.command.is_empty() {
+            return Err(nothing_to_run());
+        }
+        if !plan.secrets.is_empty() {
+            return Err(no_secrets(options));
+        }
+    }
+    Ok(())
+}
+
+/// Neither the request nor its image has a command, and there is no agent that would keep the sandbox.
+pub(crate) fn nothing_to_run() -> Error {
+    Error::invalid("command", "there is neither a command nor an agent to run")
+        .cure("name a command, or an image that has one; or let the operator give the driver agent = \"chiton\"")
+}
+
+/// The engine's own ways to a variable of the process lead through what everybody who looks at the engine can read.
+pub(crate) fn no_secrets(options: &EngineOptions) -> Error {
+    let text = format!(
+        "{} shows a container's variables to whoever looks, and there is no agent to hand secrets to",
+        options.dialect.kind()
+    );
+    Error::unsupported(options.id.as_str(), "secrets", text)
+        .cure("show the sandbox a file instead, or use a driver with agent = \"chiton\" or one of the kind oci")
 }
 
 /// Refuses what this engine cannot do, with limits that it would ignore among them.
@@ -93,17 +137,26 @@ fn loose(what: &str) -> Error {
         .cure("leave /security as the driver made it")
 }
 
-fn targets(plan: &EnginePlan) -> Result<(), Error> {
+fn targets(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
     let mounts = plan.mounts.iter().enumerate().map(|(index, mount)| (format!("mounts[{index}]"), mount.target()));
     let volumes =
         plan.volumes.iter().enumerate().map(|(index, volume)| (format!("volumes[{index}]"), volume.target.as_str()));
     let mut seen = BTreeSet::new();
+    let supervisor = options.agent.supervisor();
     for (field, target) in mounts.chain(volumes).filter(|(_, target)| !has_open_slot(target)) {
         let field = format!("{field}.target");
         check_path(&field, target)?;
         if let Some(own) = OWN_PATHS.into_iter().find(|own| Path::new(target).starts_with(own)) {
             return Err(Error::invalid(&field, format!("{target:?} is at or below {own:?}, which the driver makes"))
                 .cure("choose another path in the sandbox"));
+        }
+        if let Some(own) = supervisor.and_then(|supervisor| supervisor::overlaps(target, &supervisor.ssh_socket)) {
+            return Err(Error::invalid(&field, format!("{target:?} would hide {own:?}, which is the supervisor's"))
+                .cure("choose another path in the sandbox"));
+        }
+        if supervisor.is_some() && Path::new(&plan.workdir).starts_with(target) {
+            return Err(Error::invalid(&field, format!("{target:?} would hide the workspace, {:?}", plan.workdir))
+                .cure("choose a path below the workspace, or beside it"));
         }
         if target == "/" || !seen.insert(target.trim_end_matches('/')) {
             return Err(Error::invalid(&field, format!("{target:?} is mounted already"))

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use bollard::ClientVersion;
 use bollard::models::{HostConfigLogConfig, SystemInfo};
 
+use crate::supervisor::Ways;
+
 /// One engine's ways.
 pub trait Dialect: Debug + Send + Sync {
     /// The kind of driver, and the word for people.
@@ -35,6 +37,11 @@ pub trait Dialect: Debug + Send + Sync {
     /// Whether somebody who attaches to a container that is over makes its processes anew, though nobody started it.
     fn attaching_revives(&self) -> bool {
         false
+    }
+
+    /// How another gateway's supervisor is started on it.
+    fn supervised(&self) -> Ways {
+        Ways::Docker
     }
 
     /// What an engine of this version of the API can do beyond the oldest.

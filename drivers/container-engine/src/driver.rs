@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::images::Store;
 use crate::options::EngineOptions;
 use crate::plan::{self, EnginePlan, PLAN_SCHEMA, PlanContext};
+use crate::supervisor::Injects;
 use crate::{check, watch};
 
 /// A driver of a container engine.
@@ -52,9 +53,14 @@ impl EngineDriver {
             networks: BTreeSet::from([NetworkKind::Host, NetworkKind::Bridge, NetworkKind::Named]),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
-            agent: true,
+            agent: options.agent.talks(),
         });
         Self { capabilities, rules: plan::field_rules(), engine: Arc::new(Engine::new(options)) }
+    }
+
+    /// What it puts into its sandboxes.
+    pub fn injects(&self) -> &Injects {
+        &self.engine.options.agent
     }
 
     /// The folder that the sandbox sees at `/run/chiton`, in which the gateway binds `agent.sock` with mode 0666. On the
@@ -88,7 +94,11 @@ impl ComputeDriver for EngineDriver {
         plan::check_config(request, options)?;
         let found = self.engine.resolve(&request.image).await.map_err(|error| about(&request.image, error))?;
         let abilities = self.engine.abilities().await.map_err(CallError::into_error)?;
-        plan::default_plan(request, PlanContext { options, abilities, found })
+        let program = match options.agent.supervisor() {
+            Some(supervisor) => Some(self.engine.plan_program(supervisor).await?),
+            None => None,
+        };
+        plan::default_plan(request, PlanContext { options, abilities, found, program })
     }
 
     fn field_rules(&self) -> &[FieldRule] {
@@ -116,7 +126,11 @@ impl ComputeDriver for EngineDriver {
 
     async fn prepare(&self, id: &SandboxId, plan: &Value) -> CallResult<()> {
         let plan = EnginePlan::decode(plan).map_err(CallError::NotRun)?;
-        self.engine.ensure_image(id, &plan.image).await
+        self.engine.ensure_image(id, &plan.image).await?;
+        match plan.agent.supervisor() {
+            Some(supervisor) => self.engine.ensure_program(id, &supervisor.program).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {

@@ -23,6 +23,7 @@ use crate::images::Keep;
 use crate::names;
 use crate::observe::{Owner, inspected};
 use crate::options::EngineOptions;
+use crate::supervisor::Programs;
 use crate::tombstones::Tombstones;
 
 /// How many events a slow watcher may lag behind; only progress goes this way.
@@ -40,6 +41,7 @@ pub(crate) struct Abilities {
     pub(crate) open_files: bool,
     pub(crate) image_mounts: bool,
     pub(crate) cdi: bool,
+    pub(crate) rootless: bool,
 }
 
 impl Abilities {
@@ -69,6 +71,7 @@ pub(crate) struct Engine {
     agent: OnceCell<PathBuf>,
     abilities: OnceCell<Abilities>,
     pub(crate) images: Keep,
+    pub(crate) programs: Programs,
 }
 
 impl Engine {
@@ -87,6 +90,7 @@ impl Engine {
             agent: OnceCell::new(),
             abilities: OnceCell::new(),
             images: Keep::new(&options.state_dir, options.images.clone()),
+            programs: Programs::default(),
             options,
         }
     }
@@ -154,6 +158,7 @@ impl Engine {
                 open_files: !says_so,
                 image_mounts,
                 cdi,
+                rootless,
             })
         });
         Ok(*found.await?)
@@ -201,12 +206,12 @@ impl Engine {
     }
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> CallError {
+pub(crate) fn unwritable(path: &Path, error: &io::Error) -> CallError {
     let text = format!("{} cannot be written: {error}", path.display());
     CallError::NotRun(Error::unavailable("driver", text).cure("make room, or mend the folder's permissions"))
 }
 
-fn make_folder(path: &Path) -> CallResult<()> {
+pub(crate) fn make_folder(path: &Path) -> CallResult<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     // The engine's own users enter through it; its parents are the gateway's alone.
     let opened = made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));

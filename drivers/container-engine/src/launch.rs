@@ -37,10 +37,11 @@ pub(crate) async fn hand_over(client: &Client, name: &str, line: &[u8], deadline
 /// The line. Holds secrets.
 pub(crate) fn line(plan: &EnginePlan, agent: &AgentLaunch) -> CallResult<Zeroizing<Vec<u8>>> {
     let failed = |what: String| CallError::NotRun(Error::internal(format!("the agent's confinement: {what}")));
-    let seccomp = Arch::current()
-        .and_then(|arch| plan.security.seccomp.compile(arch))
-        .map_err(|error| failed(error.to_string()))?;
-    let confinement = Confinement { seccomp, landlock: plan.security.landlock.clone() };
+    let (Some(seccomp), Some(landlock)) = (&plan.security.seccomp, &plan.security.landlock) else {
+        return Err(failed("the plan has none".to_owned()));
+    };
+    let seccomp = Arch::current().and_then(|arch| seccomp.compile(arch)).map_err(|error| failed(error.to_string()))?;
+    let confinement = Confinement { seccomp, landlock: landlock.clone() };
     let document = LaunchDocument {
         token: agent.token.clone(),
         attempt: agent.attempt.clone(),

@@ -23,6 +23,7 @@ mod observe;
 mod options;
 mod plan;
 mod raw;
+mod supervisor;
 mod tombstones;
 mod volumes;
 mod watch;
@@ -34,6 +35,11 @@ pub use options::{Allowed, BridgeOptions, EngineOptions, PullPolicy, Ulimit};
 pub use plan::{
     DevicePlan, EnginePlan, ImagePlan, MountPlan, NetworkPlan, PLAN_SCHEMA, ResourcesPlan, SandboxRef, SecurityPlan,
     SelinuxLabel, VolumePlan,
+};
+
+pub use supervisor::{
+    AgentPlan, ClientTls, FilePlan, HostAddress, Injects, MainPlan, ProgramPlan, Supervisor, SupervisorOptions,
+    SupervisorPlan, Ways,
 };
 
 #[cfg(test)]

@@ -10,9 +10,11 @@ pub(crate) fn container(id: &SandboxId) -> String {
 }
 
 /// The network of sandboxes that ask for a bridge: the gateway's, or, where an engine cannot keep the members of a network
-/// apart, each sandbox's own.
+/// apart, each sandbox's own. A supervisor's gateway listens on the network's own address, so that there is one network for
+/// all of its sandboxes, and it keeps their workloads apart.
 pub(crate) fn network(options: &EngineOptions, id: &SandboxId) -> String {
-    if options.dialect.keeps_members_apart() || options.bridge.subnet.is_some() {
+    if options.dialect.keeps_members_apart() || options.bridge.subnet.is_some() || options.agent.supervisor().is_some()
+    {
         format!("chiton.{}", options.gateway)
     } else {
         format!("chiton.{}.{id}", options.gateway)

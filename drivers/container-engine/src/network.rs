@@ -1,6 +1,7 @@
 //! The gateway's own network on the engine: there while a sandbox needs it.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
@@ -59,6 +60,17 @@ impl Engine {
         }
     }
 
+    /// The IPv4 address of a network's gateway, which is this machine's, if the engine says it.
+    pub(crate) async fn gateway_of(&self, name: &str) -> Answer<Option<String>> {
+        let found = self.client.look("look at a network", |api| {
+            let name = name.to_owned();
+            async move { api.inspect_network(&name, None::<InspectNetworkOptions>).await }
+        });
+        let ranges = found.await?.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+        let mut gateways = ranges.into_iter().filter_map(|range| range.gateway);
+        Ok(gateways.find(|gateway| gateway.parse::<Ipv4Addr>().is_ok()))
+    }
+
     async fn network_exists(&self, name: &str) -> Answer<bool> {
         let found = self.client.look("look at the gateway's network", |api| {
             let name = name.to_owned();
@@ -73,6 +85,10 @@ impl Engine {
 
     /// Removes the network of a deleted sandbox when no other is made for it.
     pub(crate) async fn release_network(&self, id: &SandboxId, deadline: Instant) -> Answer<()> {
+        if self.options.agent.supervisor().is_some() {
+            // Its gateway listens there, and would lose its address.
+            return Ok(());
+        }
         let name = names::network(&self.options, id);
         // Creates are not made to wait for a network that stays.
         if !self.network_exists(&name).await? || self.is_used(&name).await? {
@@ -84,6 +100,9 @@ impl Engine {
 
     /// Removes all networks of this gateway that no sandbox is made for: what a crash between two requests left.
     pub(crate) async fn sweep_networks(&self) -> Answer<()> {
+        if self.options.agent.supervisor().is_some() {
+            return Ok(());
+        }
         let label = format!("{}={}", managed::GATEWAY_ID, self.options.gateway);
         let filters = HashMap::from([("label", vec![label.as_str()])]);
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();

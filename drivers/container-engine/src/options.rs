@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
+use crate::supervisor::Injects;
 
 /// When an image that the engine has is used as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +77,8 @@ pub struct EngineOptions {
     pub run_dir: PathBuf,
     /// The static agent binary.
     pub agent_binary: &'static [u8],
+    /// What is put into sandboxes.
+    pub agent: Injects,
     /// The image of requests that name none; empty means that a request must name one.
     pub default_image: String,
     /// When registries are asked.
@@ -120,6 +123,7 @@ impl EngineOptions {
             state_dir,
             run_dir,
             agent_binary,
+            agent: Injects::default(),
             default_image: String::new(),
             pull: PullPolicy::default(),
             images: chiton_image::Policy::default(),

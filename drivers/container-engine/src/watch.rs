@@ -48,6 +48,11 @@ pub(crate) async fn watch(engine: Arc<Engine>, sender: mpsc::Sender<DriverEvent>
     if let Err(failure) = engine.sweep_networks().await {
         tracing::warn!(error = %failure.error(), "networks that no sandbox uses were not removed");
     }
+    for swept in [engine.sweep_tokens().await, engine.sweep_extractor().await] {
+        if let Err(error) = swept {
+            tracing::warn!(error = %error.error(), "what a crash left of a supervisor was not removed");
+        }
+    }
     for observed in snapshot {
         if sender.send(DriverEvent::Changed(observed)).await.is_err() {
             return;

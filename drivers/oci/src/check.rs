@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use chiton_driver::{check_hostname, check_path, has_open_slot};
+use chiton_driver::{WhoseAgent, check_hostname, check_path, has_open_slot};
 use chiton_model::Error;
 
 use crate::disk;
@@ -20,6 +20,7 @@ const LEAST_MILLICORES: u64 = 10;
 /// Checks all of a sealed plan.
 pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &disk::DiskAbility) -> Result<(), Error> {
     limits(plan, means, disk)?;
+    agent(plan, options)?;
     filled(plan)?;
     plan.image.pinned()?;
     if let Some(path) = &plan.image.path {
@@ -47,6 +48,26 @@ pub(crate) fn plan(plan: &OciPlan, options: &OciOptions, means: &Means, disk: &d
         }
     }
     Ok(())
+}
+
+/// Checks that the plan was made for what the operator decides about agents now, and that something would run.
+pub(crate) fn agent(plan: &OciPlan, options: &OciOptions) -> Result<(), Error> {
+    let whose = if options.agent { WhoseAgent::Chiton } else { WhoseAgent::None };
+    if plan.agent != whose {
+        let (was, is) = (plan.agent.as_str(), whose.as_str());
+        let text = format!("the sandbox was planned with agent = {was:?}, and the driver has agent = {is:?} now");
+        return Err(Error::refused("driver", text).cure("delete it and create it anew, or set the driver's agent back"));
+    }
+    if !options.agent && plan.command.is_empty() {
+        return Err(nothing_to_run());
+    }
+    Ok(())
+}
+
+/// Neither the request nor its image has a command, and there is no agent that would keep the sandbox.
+pub(crate) fn nothing_to_run() -> Error {
+    Error::invalid("command", "there is neither a command nor an agent to run")
+        .cure("name a command, or an image that has one; or let the operator give the driver agent = \"chiton\"")
 }
 
 /// Checks what is certain of the plan's texts alone.

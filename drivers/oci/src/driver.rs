@@ -67,7 +67,7 @@ impl OciDriver {
             networks: BTreeSet::from([NetworkKind::Host, NetworkKind::Bridge]),
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
-            agent: true,
+            agent: options.agent,
         });
         let host = Arc::new(Host::new(options));
         Self { capabilities, rules: plan::field_rules(), board: Board::new(Arc::clone(&host)), host }

@@ -22,6 +22,9 @@ pub struct OciOptions {
     pub run_dir: PathBuf,
     /// The static agent binary, which is the monitor too.
     pub agent_binary: &'static [u8],
+    /// Whether sandboxes carry the agent. Without it the main process is the request's command, and nothing of the
+    /// gateway's is in the sandbox.
+    pub agent: bool,
     /// Program and leading arguments by which this program's [`crate::launch::main`] is reached.
     pub launcher: Launcher,
     /// Whether the image `host` may be used.
@@ -106,6 +109,7 @@ impl OciOptions {
             state_dir,
             run_dir,
             agent_binary,
+            agent: true,
             launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["oci-launch".into()] },
             host_image: true,
             dir_roots: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chiton_driver::{FieldRule, PortableWrite, Rule};
+use chiton_driver::{FieldRule, PortableWrite, Rule, WhoseAgent};
 use chiton_model::{Error, printable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct OciPlan {
     pub sandbox: SandboxRef,
     /// What the root is made of; sealed.
     pub image: ImagePlan,
+    /// Whose program is the sandbox's first process: the agent's, or none but the command itself. Sealed.
+    #[serde(default, skip_serializing_if = "WhoseAgent::is_default")]
+    pub agent: WhoseAgent,
     /// The main process; empty means that the agent alone keeps the sandbox alive.
     pub command: Vec<String>,
     /// Environment.

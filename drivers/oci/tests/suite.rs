@@ -1,110 +1,17 @@
 //! The promises of every driver, kept by this one.
 
+#[path = "common/bench.rs"]
+mod bench;
 mod common;
 #[path = "common/net.rs"]
 mod net;
 
-use std::collections::HashMap;
-use std::fs;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use chiton_driver_oci::OciDriver;
-use chiton_driver_suite::{Bench, Case, Failure, Outcome, Stop, Subject, Verdict, driver_suite, run, text_of_files};
-use chiton_model::{GatewayId, SandboxId};
-use common::{World, call, request, root, sandbox_id};
-use parking_lot::Mutex;
-use serde_json::Value;
+use bench::OciBench;
+use chiton_driver_suite::{Case, Outcome, driver_suite, run};
 
-/// Folders for each gateway, all on this machine.
-#[derive(Default)]
-struct OciBench {
-    worlds: Mutex<HashMap<GatewayId, Arc<World>>>,
-}
-
-impl OciBench {
-    fn new() -> Verdict<Self> {
-        if common::able("the driver suite") {
-            return Ok(Self::default());
-        }
-        Err(Stop::Skipped("it makes real containers, which needs root or user namespaces".to_owned()))
-    }
-
-    fn world(&self, gateway: &GatewayId) -> Arc<World> {
-        let mut worlds = self.worlds.lock();
-        let made = || {
-            let mut world = World::new();
-            world.gateway = gateway.clone();
-            world.options.gateway = gateway.clone();
-            world.options.agent_binary = chiton_agent_binary::AGENT;
-            world.options.network.host = true;
-            // The bridge goes with its last sandbox.
-            world.options.network.idle = std::time::Duration::ZERO;
-            Arc::new(world)
-        };
-        Arc::clone(worlds.entry(gateway.clone()).or_insert_with(made))
-    }
-
-    fn record(&self, gateway: &GatewayId, id: &SandboxId) -> Verdict<Value> {
-        let path = self.world(gateway).sandbox(id).join("record.json");
-        let read = || serde_json::from_slice(&fs::read(&path)?).map_err(std::io::Error::from);
-        read().map_err(|error| Failure::bench(format!("read {}", path.display()), error).into())
-    }
-}
-
-#[async_trait]
-impl Bench for OciBench {
-    fn name(&self) -> String {
-        "oci".to_owned()
-    }
-
-    async fn driver(&self, gateway: &GatewayId) -> Verdict<Subject> {
-        let driver = Arc::new(OciDriver::new(self.world(gateway).options.clone()));
-        let of = Arc::clone(&driver);
-        Ok(Subject { driver, agent_folder: Some(Arc::new(move |id| of.agent_folder(id))) })
-    }
-
-    fn image(&self) -> String {
-        "host".to_owned()
-    }
-
-    fn waived(&self, case: &str) -> Option<String> {
-        let why = match case {
-            "network::bridge_is_its_own" if std::env::var_os("OCI_TEST_MACHINE").is_none() => {
-                "it would change this machine's packet filter; it is run in a network namespace of its own"
-            }
-            "owner::leaves_foreign_objects" => {
-                "sandboxes are what is in the driver's own folder, where nobody else has objects"
-            }
-            "image::name_is_pinned_by_the_plan" => {
-                "the test image is the host itself; tests/images.rs has names that move"
-            }
-            late if late.starts_with("late::") => {
-                "there is no engine to lose the connection to; tests/crash.rs kills what makes sandboxes instead"
-            }
-            _ => return None,
-        };
-        Some(why.to_owned())
-    }
-
-    async fn traces(&self, gateway: &GatewayId) -> Verdict<Vec<String>> {
-        Ok(self.world(gateway).traces())
-    }
-
-    async fn exposed(&self, gateway: &GatewayId, _id: &SandboxId) -> Verdict<String> {
-        let mut text = String::new();
-        text_of_files(self.world(gateway).folder.path(), &mut text);
-        Ok(text)
-    }
-
-    async fn labels(&self, gateway: &GatewayId, id: &SandboxId) -> Verdict<Vec<(String, String)>> {
-        let record = self.record(gateway, id)?;
-        let labels = record["labels"].as_object().cloned().unwrap_or_default();
-        Ok(labels.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect())
-    }
-}
-
-driver_suite!(OciBench::new());
+driver_suite!(OciBench::new(true));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bridge_case_holds_on_a_machine_of_its_own() {
@@ -113,7 +20,7 @@ async fn the_bridge_case_holds_on_a_machine_of_its_own() {
     }
     let _outside = net::build();
     let case = Case::named("network::bridge_is_its_own").unwrap();
-    let report = run(case, Arc::new(OciBench::new().unwrap())).await;
+    let report = run(case, Arc::new(OciBench::new(true).unwrap())).await;
     assert_eq!(report.outcome, Outcome::Passed, "{report}");
     net::assert_no_objects();
 }

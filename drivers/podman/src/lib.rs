@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use bollard::ClientVersion;
 use bollard::models::{HostConfigLogConfig, SystemInfo};
-use chiton_container_engine::{Dialect, LaterAbilities};
+use chiton_container_engine::{Dialect, LaterAbilities, Ways};
 
 /// Podman.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,10 @@ impl Dialect for Podman {
 
     fn attaching_revives(&self) -> bool {
         true
+    }
+
+    fn supervised(&self) -> Ways {
+        Ways::Podman
     }
 
     fn later_abilities(&self, _version: &ClientVersion) -> LaterAbilities {

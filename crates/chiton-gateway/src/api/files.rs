@@ -123,6 +123,14 @@ impl Api {
     async fn callable(&self, selector: Option<wire::SandboxSelector>) -> Result<SandboxId, Error> {
         let view = self.select(selector, false).await?;
         let record = view.record;
+        let driver = self.engine.drivers().find(|driver| driver.capabilities().id == record.driver);
+        if driver.is_some_and(|driver| !driver.capabilities().agent) {
+            let (name, driver) = (record.name.as_str(), record.driver.as_str());
+            let text =
+                format!("sandbox {name:?} has no agent, which commands and files need: driver {driver:?} has none");
+            return Err(Error::unsupported(driver, "exec", text)
+                .cure("read its output with chiton sandbox logs, or create it on a driver that has an agent"));
+        }
         if let Some(why) = view.held {
             return Err(Error::unavailable("sandbox", format!("sandbox {:?} is held: {why}", record.name.as_str())));
         }

@@ -58,7 +58,7 @@ pub(super) fn issues(field: &Field<'_>, found: Vec<ConfigIssue>, notes: &mut Not
     }
 }
 
-/// A free table as JSON, without `kind`; says so when it holds what JSON cannot.
+/// A free table as JSON; says so when it holds what JSON cannot.
 pub(super) fn document(field: &Field<'_>, notes: &mut Notes) -> Option<Value> {
     if let Some(document) = field.node.json() {
         return Some(document);

@@ -109,6 +109,10 @@ pub(super) const KEYS: &[Key] = &[
 /// Variables that clients and the command line read: known, and no part of the configuration.
 pub(super) const CLIENT_VARIABLES: &[&str] = &["CHITON_CONFIG", "CHITON_GATEWAY"];
 
+/// The variable that names the socket of an external driver, beside the one driver that is named. No key: what it sets is
+/// that driver's own table.
+pub(super) const DRIVER_SOCKET: &str = "CHITON_COMPUTE_DRIVER_SOCKET";
+
 /// The prefix of every environment variable that is ours.
 pub(super) const ENV_PREFIX: &str = "CHITON_";
 

@@ -16,6 +16,7 @@ mod detect;
 mod drivers;
 mod duration;
 mod error;
+mod external;
 mod gateway;
 mod keys;
 mod policy;
@@ -32,6 +33,7 @@ mod tests;
 pub use defaults::default_config_text;
 pub use detect::{Chosen, NoDriver};
 pub use error::{ConfigError, Origin};
+pub use external::EXTERNAL_KIND;
 pub use gateway::default_socket;
 pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
@@ -62,6 +64,7 @@ pub fn load(sources: &Sources, catalog: &dyn Catalog) -> Result<Config, Vec<Conf
     let file_is_sound = notes.errors.is_empty();
     shape::check(&mut root, "", "", &mut notes.errors);
     sources::overlay(&mut root, sources, &mut notes.errors);
+    external::write_out(&mut root, sources, &catalog.driver_kinds(), &mut notes.errors);
     // Without the file nearly everything else would be a false alarm.
     let config = if file_is_sound { decode(&root, sources, catalog, &mut notes) } else { None };
     notes.errors.sort_by(|a, b| a.origin.cmp(&b.origin));

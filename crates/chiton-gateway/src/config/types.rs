@@ -22,7 +22,7 @@ pub trait Catalog {
     fn check_extension(&self, name: &str, document: &Value) -> Vec<ConfigIssue>;
     /// Kinds of the compiled-in drivers, in the order in which one is looked for.
     fn driver_kinds(&self) -> Vec<String>;
-    /// Everything that is wrong with a driver's table (without `kind`). Constructs nothing.
+    /// Everything that is wrong with a driver's table (without `kind` and `required`). Constructs nothing.
     fn check_driver(&self, kind: &str, id: &str, options: &Value) -> Vec<ConfigIssue>;
     /// Whether this kind could run here with that table: what was found, or why not. It looks at the machine and may take
     /// a few seconds; [`super::load`] never calls it, only [`Config::choose`] does.
@@ -150,7 +150,9 @@ pub struct DriverConfig {
     pub id: DriverId,
     /// Its kind, as compiled in.
     pub kind: String,
-    /// Its own table, without `kind`; passed the kind's own check.
+    /// Whether the gateway does not start without it.
+    pub required: bool,
+    /// Its own table, without `kind` and `required`; passed the kind's own check.
     pub options: Value,
 }
 

@@ -278,6 +278,7 @@ impl Run {
             loop {
                 let Some((driver, observed)) = news.next().await else { return futures::future::pending().await };
                 if driver != sandbox.driver {
+                    inner.stranger(&driver, &sandbox.id);
                     continue;
                 }
                 let Some(reported) = super::outcome::exit_of(observed, &sandbox.attempt) else { continue };

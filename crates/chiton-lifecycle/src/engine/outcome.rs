@@ -17,6 +17,7 @@ impl Run {
     fn read_news(&mut self) {
         while let Ok((driver, observed)) = self.ticket.news.try_recv() {
             if driver != self.sandbox.driver {
+                self.inner.stranger(&driver, &self.sandbox.id);
                 continue;
             }
             if let Some(exit) = exit_of(observed, &self.sandbox.attempt) {

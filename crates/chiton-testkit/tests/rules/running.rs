@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chiton_driver::{Identity, Observed, ObservedStatus};
-use chiton_lifecycle::engine::OrphanVerdict;
+use chiton_lifecycle::engine::{Gathered, OrphanVerdict};
 use chiton_lifecycle::extension::{ReconcileOutcome, ReconcileSupport};
 use chiton_lifecycle::journal::OperationOutcome;
 use chiton_model::{ConditionStatus, GatewayId, Phase, SandboxId, SandboxPhase, StartReason, StopReason};
@@ -270,7 +270,7 @@ fn an_object_of_ours_without_a_row_goes_after_the_grace_and_a_strangers_stays() 
     lab.platform().plant(theirs.clone());
     let engine = lab.engine();
     let mut verdicts: Vec<_> = lab
-        .block_on(async move { engine.orphans().await })
+        .block_on(async move { engine.orphans().await.and_then(Gathered::complete) })
         .expect("listed")
         .into_iter()
         .map(|orphan| (orphan.observed.id, orphan.verdict))

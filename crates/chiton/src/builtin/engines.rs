@@ -1,11 +1,16 @@
 //! The `docker` and `podman` drivers: their config, and how they are made. They differ only in the engine's ways.
 
+mod supervisor;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_container_engine::{Allowed, BridgeOptions, Dialect, EngineDriver, EngineOptions, PullPolicy, Ulimit};
+use chiton_container_engine::{
+    Allowed, BridgeOptions, Dialect, EngineDriver, EngineOptions, Injects, PullPolicy, SupervisorOptions, Ulimit,
+};
+use chiton_driver::WhoseAgent;
 use chiton_driver_docker::Docker;
 use chiton_driver_podman::Podman;
 use chiton_gateway::{BuiltDriver, DriverContext, DriverKind, Finding};
@@ -16,6 +21,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::supervisor::SupervisorConfig;
 use super::checks::{Issues, escaped, unusable};
 use super::machine::{folders, half_of_memory};
 use super::registries::{LoginConfig, Registries};
@@ -24,6 +30,11 @@ use super::registries::{LoginConfig, Registries};
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
+    /// Whose program in a sandbox talks to the gateway: `chiton`; `none` for no exec, no files and a command that is the
+    /// sandbox's first process; `openshell` for the supervisor of such a gateway. Default: `chiton`.
+    agent: WhoseAgent,
+    /// The supervisor of `agent = "openshell"`.
+    supervisor: Option<SupervisorConfig>,
     /// Absolute path of the engine's Unix socket. Default: `/var/run/docker.sock`; for podman `/run/podman/podman.sock`,
     /// or below `$XDG_RUNTIME_DIR` without root.
     socket: Option<PathBuf>,
@@ -37,7 +48,8 @@ struct Config {
     stop_grace_seconds: Option<u64>,
     /// Bytes of a sandbox's output that are kept. Default: 8 MiB.
     log_bytes: Option<u64>,
-    /// The most processes and threads of a sandbox whose request names no limit; 0 is none. Default: 4096.
+    /// The most processes and threads of a sandbox whose request names no limit; 0 is none. Default: 4096, or 2048 with a
+    /// supervisor.
     pids: Option<u32>,
     /// The memory of a sandbox whose request names no limit, for example "4Gi". Default: half of this machine's.
     memory: Option<MemoryQuantity>,
@@ -131,6 +143,7 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
         Err(issue) => return vec![issue],
     };
     let mut issues = Issues::default();
+    supervisor::check(config.agent, config.supervisor.as_ref(), &mut issues);
     if let Some(socket) = &config.socket {
         issues.absolute("/socket", socket);
     }
@@ -177,13 +190,16 @@ fn options(dialect: &'static dyn Dialect, context: DriverContext) -> Result<Engi
         roots: config.images.file_roots,
         ..chiton_image::Policy::default()
     };
+    let agent = supervisor::injects(config.agent, config.supervisor)?;
+    let pids = if config.agent == WhoseAgent::Openshell { Some(SupervisorOptions::PIDS) } else { default.default_pids };
     Ok(EngineOptions {
+        agent,
         default_image: config.default_image,
         pull: config.pull,
         images,
         stop_grace: config.stop_grace_seconds.map_or(default.stop_grace, Duration::from_secs),
         log_bytes: config.log_bytes.unwrap_or(default.log_bytes),
-        default_pids: config.pids.or(default.default_pids).filter(|pids| *pids > 0),
+        default_pids: config.pids.or(pids).filter(|pids| *pids > 0),
         default_memory: config.memory.or_else(half_of_memory),
         ulimits: config.ulimits.into_iter().filter_map(|(name, text)| Some((name, ulimit(&text)?))).collect(),
         bridge: BridgeOptions {
@@ -205,9 +221,13 @@ fn options(dialect: &'static dyn Dialect, context: DriverContext) -> Result<Engi
 }
 
 fn build(dialect: &'static dyn Dialect, context: DriverContext) -> Result<BuiltDriver, Error> {
-    let driver = Arc::new(EngineDriver::new(options(dialect, context)?));
+    let options = options(dialect, context)?;
+    // Only Chiton's agent dials a socket in a folder.
+    let dials = matches!(options.agent, Injects::Agent);
+    let driver = Arc::new(EngineDriver::new(options));
     let folders = Arc::clone(&driver);
-    Ok(BuiltDriver { driver, agent_folder: Some(Arc::new(move |id| folders.agent_folder(id))) })
+    let agent_folder = if dials { Some(Arc::new(move |id: &_| folders.agent_folder(id)) as _) } else { None };
+    Ok(BuiltDriver { driver, agent_folder })
 }
 
 /// Options to look at an engine with: any gateway will do.

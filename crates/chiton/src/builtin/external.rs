@@ -27,8 +27,6 @@ struct Config {
     agent: AgentChoice,
     /// The users whose process it may be, and who may own its socket. Default: the gateway's own and root.
     peer_uids: Option<BTreeSet<u32>>,
-    /// Whether the gateway refuses to start without it. Default: no; its sandboxes wait for it, others do not.
-    required: bool,
     /// Seconds that a look may take: get, list, validate. Default: 10.
     look_seconds: Option<u64>,
     /// Seconds that a create, start, stop or delete may take, each. Default: 60.
@@ -65,8 +63,7 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
     issues.found()
 }
 
-/// The options, and whether the gateway refuses to start without it.
-fn options(context: DriverContext) -> Result<(ExternalOptions, bool), Error> {
+fn options(context: DriverContext) -> Result<ExternalOptions, Error> {
     let config: Config =
         decode_config(&context.config).map_err(|issue| Error::invalid(issue.pointer, issue.message))?;
     let socket = config.socket.ok_or_else(|| Error::invalid("socket", "an external driver needs a socket"))?;
@@ -80,7 +77,7 @@ fn options(context: DriverContext) -> Result<(ExternalOptions, bool), Error> {
         *to = seconds.map_or(*to, Duration::from_secs);
     }
     let peers = config.peer_uids.unwrap_or(default.peers);
-    Ok((ExternalOptions { peers, agent: config.agent, deadlines, ..default }, config.required))
+    Ok(ExternalOptions { peers, agent: config.agent, deadlines, ..default })
 }
 
 /// Asks a driver what it is, on a thread of its own that may block: the connection is not kept.
@@ -97,12 +94,11 @@ fn greet(options: ExternalOptions) -> Result<Arc<Capabilities>, Error> {
 }
 
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
-    let (options, required) = options(context)?;
+    let options = options(context)?;
     let (id, agent) = (options.id.clone(), options.agent);
-    match greet(options.clone()) {
-        Ok(_) => {}
-        Err(error) if required => return Err(error),
-        Err(error) => tracing::warn!(driver = %id, %error, "the driver is not there yet; its sandboxes wait for it"),
+    // Whether a start waits for it is the gateway's: any kind of driver may be required.
+    if let Err(error) = greet(options.clone()) {
+        tracing::warn!(driver = %id, %error, "the driver is not there yet");
     }
     // It begins with what was just remembered, and dials on the runtime that uses it.
     let driver = Arc::new(ExternalDriver::new(options));
@@ -118,7 +114,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
 fn for_a_look(config: &Value) -> Result<ExternalOptions, Error> {
     let (state_dir, run_dir) = folders();
     let (id, gateway) = (DriverId::new("external")?, GatewayId::new("doctor")?);
-    options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() }).map(|(options, _)| options)
+    options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
 }
 
 fn doctor(config: &Value) -> Vec<Finding> {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chiton_driver::WhoseAgent;
 use chiton_driver_oci::{OciDriver, OciOptions};
 use chiton_gateway::{BuiltDriver, DriverContext, DriverKind, Finding};
 use chiton_lifecycle::extension::{ConfigIssue, decode_config};
@@ -26,6 +27,9 @@ use super::machine::{folders, half_of_memory};
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
+    /// Whose program in a sandbox talks to the gateway: `chiton`, or `none` for no exec, no files and a command that is
+    /// the sandbox's first process. Default: `chiton`.
+    agent: WhoseAgent,
     /// Whether the image `host` (a read-only view of this machine's programs) may be used. Default: yes.
     host_image: Option<bool>,
     /// Absolute folders below which `dir:` images may be. Default: everywhere.
@@ -70,6 +74,10 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
         Err(issue) => return vec![issue],
     };
     let mut issues = Issues::default();
+    if config.agent == WhoseAgent::Openshell {
+        let message = "the oci driver's sandboxes have no capabilities, without which that supervisor cannot start";
+        issues.add("/agent", message, "use the docker or podman driver for it, or agent = \"chiton\" or \"none\" here");
+    }
     for (index, root) in config.dir_roots.iter().flatten().enumerate() {
         issues.absolute(format!("/dir_roots/{index}"), root);
     }
@@ -91,6 +99,7 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
         decode_config(&context.config).map_err(|issue| Error::invalid(issue.pointer, issue.message))?;
     let mut options =
         OciOptions::new(context.id, context.gateway, context.state_dir, context.run_dir, chiton_agent_binary::AGENT);
+    options.agent = config.agent == WhoseAgent::Chiton;
     options.host_image = config.host_image.unwrap_or(options.host_image);
     options.dir_roots = config.dir_roots;
     options.images = config.images.policy();
@@ -110,9 +119,12 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
 }
 
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
-    let driver = Arc::new(OciDriver::new(options(context)?));
+    let options = options(context)?;
+    let agent = options.agent;
+    let driver = Arc::new(OciDriver::new(options));
     let folders: Arc<OciDriver> = Arc::clone(&driver);
-    Ok(BuiltDriver { driver, agent_folder: Some(Arc::new(move |id| folders.agent_folder(id))) })
+    let agent_folder = if agent { Some(Arc::new(move |id: &_| folders.agent_folder(id)) as _) } else { None };
+    Ok(BuiltDriver { driver, agent_folder })
 }
 
 fn doctor(config: &Value) -> Vec<Finding> {

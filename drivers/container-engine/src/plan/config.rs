@@ -27,16 +27,22 @@ pub(super) struct DriverConfig {
     pub(super) capabilities: Vec<String>,
     pub(super) cdi_devices: Option<Vec<String>>,
     pub(super) mounts: Vec<MountPlan>,
+    /// Whether the main process has a terminal. With a supervisor only.
+    pub(super) tty: Option<bool>,
+    /// How much the supervisor says.
+    pub(super) log_level: Option<String>,
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "capabilities",
     "cdi_devices",
     "hostname",
     "image_command",
+    "log_level",
     "mounts",
     "read_only",
     "stop_grace_seconds",
+    "tty",
     "user",
     "workdir",
 ];
@@ -80,6 +86,7 @@ impl DriverConfig {
     }
 
     fn check(&mut self, options: &EngineOptions) -> Result<(), Error> {
+        self.check_agent(options)?;
         if let Some(name) = &self.hostname {
             check_hostname("driver_config.hostname", name)?;
         }
@@ -116,6 +123,37 @@ impl DriverConfig {
         }
         for (index, mount) in self.mounts.iter_mut().enumerate() {
             check_mount(&format!("driver_config.mounts[{index}]"), mount, options)?;
+        }
+        Ok(())
+    }
+
+    /// Some keys are about a supervisor, and some mean nothing where one is.
+    fn check_agent(&self, options: &EngineOptions) -> Result<(), Error> {
+        let supervisor = options.agent.supervisor().is_some();
+        let (keys, whose): (Vec<(&str, bool)>, _) = if supervisor {
+            let keys = vec![
+                ("capabilities", !self.capabilities.is_empty()),
+                ("image_command", self.image_command.is_some()),
+                ("read_only", self.read_only),
+                ("user", self.user.is_some()),
+            ];
+            (keys, "decided by the supervisor, which this driver puts into its sandboxes")
+        } else {
+            let keys = vec![("log_level", self.log_level.is_some()), ("tty", self.tty.is_some())];
+            (keys, "about a supervisor, and this driver puts none into its sandboxes")
+        };
+        if let Some((key, _)) = keys.iter().find(|(_, given)| *given) {
+            return Err(
+                Error::invalid(format!("driver_config.{key}"), format!("{key} is {whose}")).cure("leave it out")
+            );
+        }
+        let plain = |level: &String| {
+            matches!(level.len(), 1..=64)
+                && level.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=,_:-".contains(&byte))
+        };
+        if self.log_level.as_ref().is_some_and(|level| !plain(level)) {
+            return Err(Error::invalid("driver_config.log_level", "this is not a log level")
+                .cure("write one of error, warn, info, debug, trace"));
         }
         Ok(())
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use chiton_driver::{DefaultPlan, Limit, PlanRequest, marker, pointer_segment, slots};
 use chiton_image::ImageConfig;
-use chiton_model::Error;
+use chiton_model::{Error, NetworkMode};
 use serde_json::json;
 
 use super::config::DriverConfig;
 use super::{EnginePlan, ImagePlan, ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan, network};
 use crate::engine::Abilities;
 use crate::options::EngineOptions;
+use crate::supervisor::{self, AgentPlan, ProgramPlan, Sandbox};
 
 /// The search path of programs when neither image nor request sets one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,6 +29,8 @@ pub(crate) struct PlanContext<'a> {
     pub(crate) options: &'a EngineOptions,
     pub(crate) abilities: Abilities,
     pub(crate) found: Found,
+    /// The supervisor's program, where one is injected.
+    pub(crate) program: Option<ProgramPlan>,
 }
 
 /// Pointers to what the request says; its environment is said where it is made.
@@ -63,19 +66,66 @@ pub(crate) fn check_config(request: &PlanRequest, options: &EngineOptions) -> Re
     network::network(&request.network, options).map(drop)
 }
 
+/// What the sandbox's own process is.
+struct Ran {
+    command: Vec<String>,
+    user: String,
+    workdir: String,
+}
+
+/// The process as the request and the image have it.
+fn ran(
+    asked: &[String],
+    image_command: bool,
+    user: Option<String>,
+    workdir: Option<String>,
+    from: ImageConfig,
+    from_image: &mut Vec<String>,
+) -> Ran {
+    // A command of the request replaces entrypoint and command of the image, as it does in a pod.
+    let mut command = asked.to_vec();
+    if command.is_empty() && image_command {
+        command = from.entrypoint.into_iter().chain(from.command).collect();
+        if !command.is_empty() {
+            from_image.push("/command".to_owned());
+        }
+    }
+    let user = user.unwrap_or_else(|| {
+        from_image.push("/user".to_owned());
+        from.user
+    });
+    let workdir = workdir.unwrap_or_else(|| {
+        if from.workdir.is_empty() {
+            return "/".to_owned();
+        }
+        from_image.push("/workdir".to_owned());
+        from.workdir
+    });
+    Ran { command, user, workdir }
+}
+
 /// Makes the plan. It depends on the request, the options, where links lead and what the image's name means now, and on
 /// nothing else.
 pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> Result<DefaultPlan, Error> {
-    let PlanContext { options, abilities, found: Found { image, config: from } } = context;
+    let PlanContext { options, abilities, found: Found { image, config: mut from }, program } = context;
     let config = DriverConfig::decode(&request.driver_config, options)?;
-    let network = network::network(&request.network, options)?;
+    let mut network = network::network(&request.network, options)?;
+    let supervised = options.agent.supervisor().zip(program);
+    if supervised.is_some() && network.mode == NetworkMode::None {
+        // It reaches its gateway over it, and has rules of its own for the workload.
+        network.mode = NetworkMode::Bridge;
+    }
     let mut filled = BTreeMap::from([("/sandbox/id".to_owned(), slots::SANDBOX_ID.to_owned())]);
     let mut from_request = said(request, &config);
     let mut from_image = vec!["/image/pin".to_owned()];
-    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
-    for (name, value) in from.env {
-        from_image.push(format!("/env/{}", pointer_segment(&name)));
-        env.insert(name, value);
+    let mut env = BTreeMap::new();
+    // The engine itself gives a container its image's variables. A supervisor hands the workload those that are named here.
+    if supervised.is_none() {
+        env.insert("PATH".to_owned(), PATH.to_owned());
+        for (name, value) in std::mem::take(&mut from.env) {
+            from_image.push(format!("/env/{}", pointer_segment(&name)));
+            env.insert(name, value);
+        }
     }
     for (name, value) in &request.env {
         from_request.push(format!("/env/{}", pointer_segment(name)));
@@ -103,29 +153,49 @@ pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> R
         }
         name.clone()
     });
-    // A command of the request replaces entrypoint and command of the image, as it does in a pod.
-    let mut command = request.command.clone();
-    if command.is_empty() && config.image_command != Some(false) {
-        command = from.entrypoint.into_iter().chain(from.command).collect();
-        if !command.is_empty() {
-            from_image.push("/command".to_owned());
-        }
-    }
-    let user = config.user.unwrap_or_else(|| {
-        from_image.push("/user".to_owned());
-        from.user
-    });
     let asked_workdir = if request.workdir.is_empty() { config.workdir } else { Some(request.workdir.clone()) };
-    let workdir = asked_workdir.unwrap_or_else(|| {
-        if from.workdir.is_empty() {
-            return "/".to_owned();
-        }
-        from_image.push("/workdir".to_owned());
-        from.workdir
-    });
+    let ways = options.dialect.supervised();
+    let (agent, ran) = if let Some((supervisor, program)) = supervised {
+        let main = supervisor::default_main(&request.command, config.tty);
+        let command = main.command.clone();
+        let sandbox = Sandbox {
+            options: supervisor,
+            ways,
+            program,
+            image: &image,
+            image_user: &from.user,
+            image_workdir: &from.workdir,
+            workdir: asked_workdir.as_deref(),
+            main,
+            log_level: config.log_level.as_deref(),
+            name: &name,
+        };
+        let (plan, slots, workdir) = supervisor::planned(sandbox);
+        filled.extend(slots);
+        (AgentPlan::Openshell(Box::new(plan)), Ran { command, user: ways.runs_as(), workdir })
+    } else {
+        let agent = if options.agent.talks() { AgentPlan::Chiton } else { AgentPlan::None };
+        let image_command = config.image_command != Some(false);
+        (agent, ran(&request.command, image_command, config.user, asked_workdir, from, &mut from_image))
+    };
+    // Without an agent nobody confines programs beyond what the engine does.
+    let own = SecurityPlan { read_only_root: config.read_only, ..SecurityPlan::default() };
+    let security = match &agent {
+        AgentPlan::Chiton => SecurityPlan { capabilities: config.capabilities, ..own },
+        AgentPlan::None => SecurityPlan { capabilities: config.capabilities, seccomp: None, landlock: None, ..own },
+        AgentPlan::Openshell(_) => SecurityPlan {
+            no_new_privileges: ways.gains_nothing(),
+            capabilities: ways.capabilities(),
+            seccomp: None,
+            landlock: None,
+            ..own
+        },
+    };
+    let Ran { command, user, workdir } = ran;
     let plan = EnginePlan {
         sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },
         image,
+        agent,
         command,
         env,
         secrets,
@@ -139,11 +209,7 @@ pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> R
         hostname,
         resources: ResourcesPlan::of(&request.resources, options, abilities),
         network,
-        security: SecurityPlan {
-            capabilities: config.capabilities,
-            read_only_root: config.read_only,
-            ..SecurityPlan::default()
-        },
+        security,
         stop_grace_seconds: grace,
     };
     Ok(DefaultPlan { plan: json!(plan), slots: filled, from_request, from_image })

@@ -24,6 +24,7 @@ pub use resources::ResourcesPlan;
 pub use security::SecurityPlan;
 
 use crate::options::PullPolicy;
+use crate::supervisor::AgentPlan;
 
 /// The version of the plan's schema.
 pub const PLAN_SCHEMA: u32 = 1;
@@ -36,6 +37,9 @@ pub struct EnginePlan {
     pub sandbox: SandboxRef,
     /// The image; sealed.
     pub image: ImagePlan,
+    /// What is put into the sandbox beside its image; sealed.
+    #[serde(default, skip_serializing_if = "AgentPlan::is_default")]
+    pub agent: AgentPlan,
     /// The main process; empty when the agent alone keeps the sandbox. Sealed.
     pub command: Vec<String>,
     /// Environment, which whoever may look at the engine can read.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Confinement: the engine's own (namespaces, its seccomp profile, hidden paths) and, within it, what the agent applies
-/// to itself and all that it starts.
+/// to itself and all that it starts. Without the agent nobody applies more than the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecurityPlan {
@@ -16,9 +16,11 @@ pub struct SecurityPlan {
     /// Whether the image's files cannot be written.
     pub read_only_root: bool,
     /// System calls; applied by the agent.
-    pub seccomp: Seccomp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
     /// Paths; applied by the agent.
-    pub landlock: Landlock,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landlock: Option<Landlock>,
 }
 
 impl Default for SecurityPlan {
@@ -27,8 +29,8 @@ impl Default for SecurityPlan {
             no_new_privileges: true,
             capabilities: Vec::new(),
             read_only_root: false,
-            seccomp: Seccomp::standard(),
-            landlock: Landlock::standard(),
+            seccomp: Some(Seccomp::standard()),
+            landlock: Some(Landlock::standard()),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The request that makes the container.
 
-use std::path::Path;
-
 use bollard::models::{ContainerCreateBody, MountType};
 use chiton_model::label::managed;
 use chiton_model::{NetworkMode, VolumeName};
@@ -9,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{generous, identity, options, plan_of, request};
-use crate::body::{self, AgentFiles};
+use crate::body::{self, Put};
 use crate::options::{EngineOptions, Ulimit};
 use crate::plan::{EnginePlan, MountPlan, SelinuxLabel, VolumePlan};
 
@@ -17,8 +15,8 @@ const PROGRAM: &str = "/state/agent/chiton-agent-1";
 const FOLDER: &str = "/run/agent/s-1";
 
 fn made(plan: &EnginePlan, options: &EngineOptions, agent: bool, selinux: bool) -> ContainerCreateBody {
-    let files = AgentFiles { program: Path::new(PROGRAM), folder: Path::new(FOLDER) };
-    body::container(plan, &identity(), agent.then_some(&files), options, selinux)
+    let files = Put::Agent { program: PROGRAM.into(), folder: FOLDER.into() };
+    body::container(plan, &identity(), if agent { &files } else { &Put::Nothing }, options, selinux)
 }
 
 fn mount_targets(body: &ContainerCreateBody) -> Vec<String> {

@@ -38,7 +38,7 @@ fn whether_the_images_command_runs_is_chosen() {
     let of_image = |request: &chiton_driver::PlanRequest| {
         let (options, mut found) = (options(), super::found());
         found.config.entrypoint = vec!["serve".to_owned()];
-        let context = crate::plan::PlanContext { options: &options, abilities: super::ABLE, found };
+        let context = crate::plan::PlanContext { options: &options, abilities: super::ABLE, found, program: None };
         let plan = crate::plan::default_plan(request, context).unwrap().plan;
         crate::plan::EnginePlan::decode(&plan).unwrap().command
     };

@@ -22,6 +22,7 @@ use crate::dialect::{Dialect, LaterAbilities};
 use crate::engine::Abilities;
 use crate::options::{EngineOptions, PullPolicy};
 use crate::plan::{self, EnginePlan, Found, ImagePlan, PlanContext};
+use crate::supervisor::Ways;
 
 /// An engine that nobody asks.
 #[derive(Debug)]
@@ -62,16 +63,66 @@ impl Dialect for Paper {
     }
 }
 
-const ABLE: Abilities =
-    Abilities { selinux: true, cpu: true, memory: true, pids: true, open_files: true, image_mounts: true, cdi: true };
+/// One that another gateway's supervisor is started on as on podman.
+#[derive(Debug)]
+pub(crate) struct PaperPodman;
 
-fn options() -> EngineOptions {
+impl Dialect for PaperPodman {
+    fn kind(&self) -> &'static str {
+        Paper.kind()
+    }
+
+    fn default_socket(&self) -> PathBuf {
+        Paper.default_socket()
+    }
+
+    fn start_it(&self) -> &'static str {
+        Paper.start_it()
+    }
+
+    fn log_config(&self, bytes: u64) -> HostConfigLogConfig {
+        Paper.log_config(bytes)
+    }
+
+    fn keeps_members_apart(&self) -> bool {
+        false
+    }
+
+    fn isolation(&self) -> HashMap<String, String> {
+        Paper.isolation()
+    }
+
+    fn supervised(&self) -> Ways {
+        Ways::Podman
+    }
+
+    fn later_abilities(&self, version: &ClientVersion) -> LaterAbilities {
+        Paper.later_abilities(version)
+    }
+
+    fn installation(&self, info: &SystemInfo, machine: &str) -> Option<String> {
+        Paper.installation(info, machine)
+    }
+}
+
+pub(crate) const ABLE: Abilities = Abilities {
+    selinux: true,
+    cpu: true,
+    memory: true,
+    pids: true,
+    open_files: true,
+    image_mounts: true,
+    cdi: true,
+    rootless: false,
+};
+
+pub(crate) fn options() -> EngineOptions {
     let folders = ("/nonexistent/state".into(), "/nonexistent/run".into());
     let (id, gateway) = (DriverId::new("paper").unwrap(), GatewayId::new("g-1").unwrap());
     EngineOptions::new(&Paper, id, gateway, "/nonexistent/paper.sock".into(), folders, b"agent")
 }
 
-fn request(driver_config: Value) -> PlanRequest {
+pub(crate) fn request(driver_config: Value) -> PlanRequest {
     PlanRequest {
         image: "box:1".to_owned(),
         command: vec!["sleep".to_owned(), "600".to_owned()],
@@ -88,7 +139,7 @@ fn request(driver_config: Value) -> PlanRequest {
     }
 }
 
-fn found() -> Found {
+pub(crate) fn found() -> Found {
     let image = ImagePlan {
         reference: "box:1".to_owned(),
         pin: "sha256:0123".to_owned(),
@@ -101,15 +152,15 @@ fn found() -> Found {
 /// The plan of a request.
 fn planned(request: &PlanRequest, options: &EngineOptions) -> Result<Value, chiton_model::Error> {
     plan::check_config(request, options)?;
-    Ok(plan::default_plan(request, PlanContext { options, abilities: ABLE, found: found() })?.plan)
+    Ok(plan::default_plan(request, PlanContext { options, abilities: ABLE, found: found(), program: None })?.plan)
 }
 
 /// The plan of a request that must be good.
-fn plan_of(request: &PlanRequest, options: &EngineOptions) -> EnginePlan {
+pub(crate) fn plan_of(request: &PlanRequest, options: &EngineOptions) -> EnginePlan {
     EnginePlan::decode(&planned(request, options).unwrap()).unwrap()
 }
 
-fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         gateway: GatewayId::new("g-1").unwrap(),
         epoch: StoreEpoch::new("e-1").unwrap(),

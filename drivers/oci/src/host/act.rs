@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chiton_driver::{CallError, CallResult, CreateCall, ObservedStatus, StartCall};
+use chiton_driver::{AgentLaunch, CallError, CallResult, CreateCall, ObservedStatus, StartCall};
 use chiton_model::{Error, SandboxId};
 use chiton_oci_monitor::wire::{Request, State};
 
@@ -19,7 +19,7 @@ impl Host {
     pub(crate) fn create(&self, call: &CreateCall) -> CallResult<Option<Monitor>> {
         let deadline = Instant::now() + ACT;
         let id = &call.identity.sandbox;
-        let plan = decode(call)?;
+        let (plan, agent) = self.decode(call)?;
         let paths = Paths::new(&self.options, id);
         let ready = self.ready()?;
         crate::check::limits(&plan, &ready.means, self.disk_means()).map_err(CallError::NotRun)?;
@@ -39,7 +39,7 @@ impl Host {
             let spawned = self.network.claim(id, &plan.network, None).and_then(|lease| {
                 let record = self.record(call, &plan, range, lease)?;
                 self.adopt_image(record.image.as_ref(), || {
-                    Self::make_folders(&paths, range.first).failed("make the sandbox's folders")?;
+                    Self::make_folders(&paths, range.first, agent.is_some()).failed("make the sandbox's folders")?;
                     self.make_disk(&plan, &paths)?;
                     record.store(&paths.dir).failed("write the sandbox's record")?;
                     network::write_resolver_file(&plan, &paths).failed("write the resolver's file")?;
@@ -48,7 +48,7 @@ impl Host {
                 if record.network.is_some() {
                     self.network.ready()?;
                 }
-                self.spawn(&plan, &record, &paths, call.agent.as_ref(), false)
+                self.spawn(&plan, &record, &paths, agent, false)
             });
             if spawned.is_err() {
                 self.free_range(range.first);
@@ -81,9 +81,9 @@ impl Host {
     pub(crate) fn start(&self, call: &StartCall) -> CallResult<Option<Monitor>> {
         let deadline = Instant::now() + ACT;
         let id = &call.identity.sandbox;
-        let plan = decode(call)?;
+        let (plan, agent) = self.decode(call)?;
         let paths = Paths::new(&self.options, id);
-        let attempt = call.agent.as_ref().map(|agent| agent.attempt.clone());
+        let attempt = agent.map(|agent| agent.attempt.clone());
         let making = self.making(id);
         let _making = making.try_lock_until(deadline).ok_or_else(|| made_by_another(id))?;
         let busy = self.busy(id);
@@ -113,7 +113,7 @@ impl Host {
         self.network.check(&plan.network)?;
         let lease = self.network.claim(id, &plan.network, old.network.as_ref())?;
         let record = self.record(call, &plan, range, lease)?;
-        Self::make_folders(&paths, record.first_id).failed("make the sandbox's folders")?;
+        Self::make_folders(&paths, record.first_id, agent.is_some()).failed("make the sandbox's folders")?;
         record.store(&paths.dir).failed("write the sandbox's record")?;
         network::write_resolver_file(&plan, &paths).failed("write the sandbox's resolver file")?;
         if record.network.is_some() {
@@ -121,7 +121,7 @@ impl Host {
             self.network.ready()?;
             self.network.apply()?;
         }
-        let spawned = self.spawn(&plan, &record, &paths, call.agent.as_ref(), true)?;
+        let spawned = self.spawn(&plan, &record, &paths, agent, true)?;
         drop(guard);
         let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox")?;
         Self::report(id, &paths)?;
@@ -146,6 +146,18 @@ impl Host {
         self.end(id, deadline)
     }
 
+    /// The plan, and the agent's credentials where the driver carries one.
+    fn decode<'a>(&self, call: &'a CreateCall) -> CallResult<(OciPlan, Option<&'a AgentLaunch>)> {
+        let plan = OciPlan::decode(&call.plan).map_err(CallError::NotRun)?;
+        crate::check::agent(&plan, &self.options).map_err(CallError::NotRun)?;
+        let agent = call.agent.as_ref().filter(|_| self.options.agent);
+        if plan.command.is_empty() && agent.is_none() {
+            return Err(CallError::NotRun(crate::check::nothing_to_run()));
+        }
+        crate::check::filled(&plan).map_err(CallError::NotRun)?;
+        Ok((plan, agent))
+    }
+
     fn record(&self, call: &CreateCall, plan: &OciPlan, range: Range, network: Option<Lease>) -> CallResult<Record> {
         let identity = &call.identity;
         let mut annotations = plan.annotations.clone();
@@ -165,22 +177,13 @@ impl Host {
             first_id: range.first,
             ids: range.count,
             cgroups: self.cgroups(&identity.sandbox)?,
-            attempt: call.agent.as_ref().map(|agent| agent.attempt.clone()),
+            attempt: call.agent.as_ref().filter(|_| self.options.agent).map(|agent| agent.attempt.clone()),
             volumes: plan.volumes.iter().map(|volume| volume.name.clone()).collect(),
             stop_grace_seconds: plan.stop_grace_seconds,
             boot: boot_id(),
             network,
         })
     }
-}
-
-fn decode(call: &CreateCall) -> CallResult<OciPlan> {
-    let plan = OciPlan::decode(&call.plan).map_err(CallError::NotRun)?;
-    if plan.command.is_empty() && call.agent.is_none() {
-        return Err(CallError::NotRun(Error::invalid("command", "there is neither a command nor an agent to run")));
-    }
-    crate::check::filled(&plan).map_err(CallError::NotRun)?;
-    Ok(plan)
 }
 
 fn refuse_deleted(paths: &Paths, id: &SandboxId) -> CallResult<()> {

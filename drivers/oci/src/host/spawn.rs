@@ -36,11 +36,13 @@ pub(crate) struct Monitor {
 
 impl Host {
     /// Makes the folders of a sandbox; all may be there already.
-    pub(super) fn make_folders(paths: &Paths, first_id: u32) -> io::Result<()> {
+    pub(super) fn make_folders(paths: &Paths, first_id: u32, agent: bool) -> io::Result<()> {
         make_folder(&paths.dir)?;
         make_folder(&paths.work)?;
         make_folder(&paths.run)?;
-        open_folder(&paths.agent)?;
+        if agent {
+            open_folder(&paths.agent)?;
+        }
         // An ordinary user's launch child does it where the ids exist.
         if open_folder(&paths.upper)? && rustix::process::geteuid().is_root() {
             chown(&paths.upper, Some(first_id), Some(first_id))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chiton_driver::{DefaultPlan, Limit, PlanRequest, check_hostname, marker, pointer_segment, slots};
+use chiton_driver::{DefaultPlan, Limit, PlanRequest, WhoseAgent, check_hostname, marker, pointer_segment, slots};
 use chiton_image::{ImageConfig, Pinned};
 use chiton_model::{Error, nearest, printable};
 use serde_json::{Value, json};
@@ -243,6 +243,7 @@ pub(crate) fn default_plan(
     let plan = OciPlan {
         sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },
         image,
+        agent: if options.agent { WhoseAgent::Chiton } else { WhoseAgent::None },
         command,
         env,
         labels: request.labels.clone(),
