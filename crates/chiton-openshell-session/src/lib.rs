@@ -5,6 +5,7 @@
 //! of that supervisor and presents each live session to the gateway's hub as if an agent of ours had connected, so that
 //! nothing else in the gateway knows the difference.
 //!
+//! - [`openshell()`]: as what a gateway plugs it in
 //! - [`serve()`]: the listener and its life
 //! - [`wire`]: the supervisor's protocol, generated
 //! - `service`: its calls, each authenticated; `auth`: by what
@@ -27,5 +28,5 @@ pub mod wire;
 
 pub use auth::{Issued, Mint, SameToken};
 pub use line::quote;
-pub use serve::{Handle, Limits, Listen, Options, serve};
-pub use service::{Exits, NoExits};
+pub use serve::{Handle, Limits, Options, openshell, serve};
+pub use service::NoExits;

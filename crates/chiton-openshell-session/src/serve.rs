@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chiton_gateway::sessions::{Sessions, Tokens};
+use chiton_gateway::sessions::{Exits, Sessions, Tokens};
+use chiton_gateway::{GuestContext, GuestKind, GuestServer, Listen};
 use chiton_model::Error;
 use chiton_socket::{Access, PeerListener, PeerStream};
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -23,7 +22,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::auth::{Auth, Mint, SameToken};
-use crate::service::{Exits, NoExits, Service};
+use crate::service::{NoExits, Service};
 use crate::session::Supervisors;
 
 /// Connections at a time. More wait in the kernel.
@@ -40,43 +39,6 @@ const WINDOWS: (u32, u32) = (1024 * 1024, 16 * 1024 * 1024);
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long to leave a listener alone that cannot accept, as when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
-
-/// Where supervisors dial.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// Without TLS, as `OPENSHELL_ENDPOINT=http://…` has it.
-    Tcp(SocketAddr),
-    /// For a proxy on this machine that brings the supervisors.
-    Unix(PathBuf),
-}
-
-impl FromStr for Listen {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            if path.starts_with('/') {
-                return Ok(Self::Unix(path.into()));
-            }
-            return Err(Error::invalid("listen", format!("{text:?} names no absolute path"))
-                .cure("write it as unix:///run/chiton/supervisors.sock"));
-        }
-        let address = text.parse().map_err(|_| {
-            Error::invalid("listen", format!("{text:?} is no address to listen on"))
-                .cure("write an IP address and a port, as 127.0.0.1:17680, or unix:///an/absolute/path")
-        })?;
-        Ok(Self::Tcp(address))
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(to, "{address}"),
-            Self::Unix(path) => write!(to, "unix://{}", path.display()),
-        }
-    }
-}
 
 /// Numbers of the protocol.
 #[derive(Clone, Copy, Debug)]
@@ -178,6 +140,31 @@ impl Drop for Handle {
         if let Some(server) = &self.server {
             server.abort();
         }
+    }
+}
+
+/// As what a gateway plugs it in.
+#[must_use]
+pub fn openshell() -> GuestKind {
+    GuestKind { name: "openshell", serve: serve_guests }
+}
+
+fn serve_guests(context: GuestContext) -> BoxFuture<'static, Result<Box<dyn GuestServer>, Error>> {
+    Box::pin(async move {
+        let GuestContext { tokens, sessions, exits, listen, allow_remote } = context;
+        let options = Options { allow_remote, exits, ..Options::new(listen) };
+        let handle = serve(tokens, sessions, options).await?;
+        Ok(Box::new(handle) as Box<dyn GuestServer>)
+    })
+}
+
+impl GuestServer for Handle {
+    fn listen(&self) -> Listen {
+        self.listen.clone()
+    }
+
+    fn drain(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(Handle::drain(*self))
     }
 }
 

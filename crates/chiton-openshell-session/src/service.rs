@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chiton_gateway::sessions::Exits;
 use chiton_model::{Error, SandboxId};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,16 +31,6 @@ const FIRST: Duration = Duration::from_secs(10);
 const WORK: Duration = Duration::from_secs(10);
 /// The longest name of a supervisor's run, in bytes.
 const INSTANCE: usize = 256;
-
-/// Hears of main processes that ended.
-#[async_trait]
-pub trait Exits: Send + Sync + 'static {
-    /// The main process of one start of a sandbox ended with this code, as its supervisor says.
-    ///
-    /// # Errors
-    /// Why it could not be taken in; the supervisor is told so.
-    async fn exited(&self, sandbox: &SandboxId, attempt: &str, code: i32) -> Result<(), Error>;
-}
 
 /// Leaves exits to the driver's own reports.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use chiton_lifecycle::Engine;
 use chiton_lifecycle::runtime::Agents;
-use chiton_model::{DriverId, Error, SandboxId};
+use chiton_model::{DriverId, Error, ExitStatus, SandboxId};
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::plugin::AgentFolder;
-use crate::sessions::{Sessions, Tokens, same_digest};
+use crate::sessions::{Exits, Sessions, Tokens, same_digest};
 
 /// The session hub, and where each driver's agents dial.
 pub(crate) struct AgentSessions {
@@ -22,10 +23,11 @@ pub(crate) struct AgentSessions {
 impl Agents for AgentSessions {
     fn open<'a>(&'a self, driver: &'a DriverId, sandbox: &'a SandboxId) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let folder = self
-                .folders
-                .get(driver)
-                .ok_or_else(|| Error::internal(format!("driver {driver} has no agent folder")))?;
+            let Some(folder) = self.folders.get(driver) else {
+                // Its agents are of another make: whoever serves those brings their connections.
+                self.sessions.admit(sandbox);
+                return Ok(());
+            };
             let folder = folder(sandbox);
             // The driver fills it later; the socket has to be there when the agent begins to dial.
             std::fs::create_dir_all(&folder)
@@ -49,6 +51,17 @@ impl Agents for AgentSessions {
     fn close<'a>(&'a self, sandbox: &'a SandboxId) -> BoxFuture<'a, ()> {
         self.sessions.forget(sandbox);
         Box::pin(std::future::ready(()))
+    }
+}
+
+/// Exits for the engine.
+pub(crate) struct EngineExits(pub(crate) Engine);
+
+#[async_trait]
+impl Exits for EngineExits {
+    async fn exited(&self, sandbox: &SandboxId, attempt: &str, code: i32) -> Result<(), Error> {
+        let exit = ExitStatus { code: Some(code), reason: "Exited".to_owned(), at: Some(Timestamp::now()) };
+        self.0.report_exit(sandbox, attempt, exit).await
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chiton_gateway::sessions::{AgentClient, Sessions, Tokens, same_digest};
+use chiton_gateway::Listen;
+use chiton_gateway::sessions::{AgentClient, Exits, Sessions, Tokens, same_digest};
 use chiton_model::{Error, SandboxId};
-use chiton_openshell_session::{Exits, Handle, Limits, Listen, Options, serve};
+use chiton_openshell_session::{Handle, Limits, Options, serve};
 use chiton_proto::agent::v1::exec_input::Input;
 use chiton_proto::agent::v1::exec_output::Output;
 use chiton_proto::agent::v1::{ExecExit, ExecInput, ExecOutput, ExecStart};
@@ -78,6 +79,11 @@ pub(crate) fn limits() -> Limits {
     Limits { heartbeat: Duration::from_secs(1), ..Limits::default() }
 }
 
+/// Any port of this machine's.
+pub(crate) fn loopback() -> Listen {
+    Listen::Tcp((std::net::Ipv4Addr::LOCALHOST, 0).into())
+}
+
 pub(crate) fn id(text: &str) -> SandboxId {
     SandboxId::new(text).expect("an id")
 }
@@ -88,8 +94,7 @@ impl Rig {
         let book = Arc::new(Book::default());
         let sessions = Sessions::new(Arc::clone(&book) as _);
         let (sender, exits) = mpsc::unbounded_channel();
-        let listen: Listen = "127.0.0.1:0".parse().expect("an address");
-        let options = Options { limits, exits: Arc::new(Told(sender)), ..Options::new(listen) };
+        let options = Options { limits, exits: Arc::new(Told(sender)), ..Options::new(loopback()) };
         let server = serve(Arc::clone(&book) as _, sessions.clone(), options).await.expect("served");
         let home = tempfile::tempdir().expect("a folder");
         // Profiles write things on both streams.

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chiton_gateway::sessions::SessionError;
-use chiton_openshell_session::{Limits, Listen, Options, serve};
+use chiton_openshell_session::{Limits, Options, serve};
 use chiton_proto::agent::v1::HealthRequest;
 use tonic::Code;
 
-use crate::rig::{Call, Rig, limits, soon, start};
+use crate::rig::{Call, Rig, limits, loopback, soon, start};
 use crate::supervisor::{Answer, Script};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,11 +133,7 @@ async fn a_gateway_that_came_back_takes_the_supervisor_on_at_the_same_place() {
     let tokens = std::sync::Arc::clone(&rig.book);
     // A gateway that is new in all but its store.
     let sessions = chiton_gateway::sessions::Sessions::new(std::sync::Arc::clone(&tokens) as _);
-    let spare = serve(
-        std::sync::Arc::clone(&tokens) as _,
-        sessions.clone(),
-        Options::new("127.0.0.1:0".parse().expect("an address")),
-    );
+    let spare = serve(std::sync::Arc::clone(&tokens) as _, sessions.clone(), Options::new(loopback()));
     let old = std::mem::replace(&mut rig.server, spare.await.expect("served"));
     soon(old.drain()).await;
     soon(supervisor.ended()).await;
@@ -159,7 +155,7 @@ async fn a_gateway_that_ends_ends_what_its_callers_run() {
     let argv = ["sh", "-c", "exec 3>\"$1\"; echo ready; exec sleep 1000", "sh", &path];
     let mut call = Call::begin(&mut rig.agent(), start(&argv)).await.expect("accepted");
     call.until("ready").await;
-    let other = Options::new("127.0.0.1:0".parse::<Listen>().expect("an address"));
+    let other = Options::new(loopback());
     let spare = serve(std::sync::Arc::clone(&rig.book) as _, rig.sessions.clone(), other).await.expect("served");
     soon(std::mem::replace(&mut rig.server, spare).drain()).await;
     assert_eq!(soon(held).await.expect("no panic").expect("read"), b"", "it still runs");

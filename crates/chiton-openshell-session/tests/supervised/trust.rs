@@ -1,12 +1,13 @@
 //! Who may say what: tokens, other sandboxes, places to listen; and the calls beside sessions.
 
+use chiton_gateway::Listen;
 use chiton_model::ErrorKind;
 use chiton_openshell_session::wire::sandbox::GetSandboxConfigRequest;
 use chiton_openshell_session::wire::{
     GetSandboxProviderEnvironmentRequest, IssueSandboxTokenRequest, PushSandboxLogsRequest, RefreshSandboxTokenRequest,
     ReportMainProcessExitRequest, SandboxLogLine,
 };
-use chiton_openshell_session::{Listen, Options, serve};
+use chiton_openshell_session::{Options, serve};
 use tonic::Code;
 
 use crate::rig::{Call, Rig, TOKEN, id, limits, soon, start};
@@ -191,8 +192,10 @@ async fn logs_are_taken_counted_and_dropped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_machines_are_let_in_only_when_the_operator_says_so() {
     let rig = Rig::new(limits()).await;
-    let options =
-        |allow_remote| Options { allow_remote, ..Options::new("0.0.0.0:0".parse::<Listen>().expect("an address")) };
+    let options = |allow_remote| Options {
+        allow_remote,
+        ..Options::new(Listen::Tcp((std::net::Ipv4Addr::UNSPECIFIED, 0).into()))
+    };
     let refused = serve(std::sync::Arc::clone(&rig.book) as _, rig.sessions.clone(), options(false)).await;
     let error = refused.expect_err("refused");
     assert!(matches!(error.kind, ErrorKind::Invalid { .. }), "{error}");
@@ -210,7 +213,7 @@ async fn a_socket_for_a_proxy_lets_only_our_user_in() {
     let rig = Rig::new(limits()).await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("run/supervisors.sock");
-    let listen: Listen = format!("unix://{}", path.display()).parse().expect("an address");
+    let listen = Listen::Unix(path.clone());
     let server =
         serve(std::sync::Arc::clone(&rig.book) as _, rig.sessions.clone(), Options::new(listen)).await.expect("served");
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
@@ -218,7 +221,4 @@ async fn a_socket_for_a_proxy_lets_only_our_user_in() {
     tokio::net::UnixStream::connect(&path).await.expect("it listens");
     server.drain().await;
     assert!(!path.exists(), "the socket stays behind");
-    for wrong in ["", "localhost:1", "127.0.0.1", "unix://relative", "tcp://127.0.0.1:1"] {
-        assert!(wrong.parse::<Listen>().expect_err("refused").cure.is_some(), "{wrong}");
-    }
 }
