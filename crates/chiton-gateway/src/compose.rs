@@ -17,6 +17,7 @@ use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
 use futures::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
@@ -24,11 +25,12 @@ use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
 use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, GuestContext, GuestServer, Listen, Plugins, context};
 use crate::processes;
 use crate::sessions::Sessions;
 use crate::world::{
-    AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
+    AgentSessions, EngineExits, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore,
+    StoredTokens,
 };
 
 /// The deadline of a call that makes something: an engine may work on it for that long at least.
@@ -39,6 +41,7 @@ pub struct Gateway {
     pub(crate) api: Api,
     pub(crate) engine: Engine,
     pub(crate) audit: AuditFile,
+    guests: Mutex<Option<Box<dyn GuestServer>>>,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -49,6 +52,11 @@ impl Gateway {
         &self.engine
     }
 
+    /// Where agents of another make dial, if a driver brings such.
+    pub fn guests(&self) -> Option<Listen> {
+        self.guests.lock().as_ref().map(|guests| guests.listen())
+    }
+
     /// What the engine tells from now on.
     pub fn events(&self) -> broadcast::Receiver<LifecycleEvent> {
         self.api.hub.subscribe()
@@ -57,6 +65,10 @@ impl Gateway {
     /// Ends it: running operations are drained, and what was audited is in its file.
     pub async fn close(&self) {
         self.engine.shutdown().await;
+        let guests = self.guests.lock().take();
+        if let Some(guests) = guests {
+            guests.drain().await;
+        }
         if let Err(error) = self.audit.open().await {
             // The next start writes what is missing.
             tracing::error!(%error, "the audit file is behind the store");
@@ -107,6 +119,7 @@ pub async fn compose_around(
     required::wait(&chosen.drivers, &drivers).await?;
     let mut registry = plugins.extensions.clone();
     processes::register(config, &mut registry).await?;
+    let guests = guests(&chosen.drivers, &drivers, &folders);
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -133,6 +146,8 @@ pub async fn compose_around(
     let parts = EngineParts { world, journal, drivers, registry, config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
+    // Before recovery: agents of another make dial again, and some of what goes on waits for them.
+    let guests = serve_guests(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
     let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
     audit.open().await.map_err(one)?;
@@ -149,7 +164,7 @@ pub async fn compose_around(
         configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, audit, _hooks: hooks })
+    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), _hooks: hooks })
 }
 
 /// Where the store is in a data folder.
@@ -209,6 +224,45 @@ async fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// Drivers whose sandboxes have agents that do not dial a socket of ours: they are of another make.
+fn guests(
+    chosen: &[DriverConfig],
+    drivers: &[Arc<dyn ComputeDriver>],
+    folders: &BTreeMap<DriverId, Arc<AgentFolder>>,
+) -> Vec<DriverId> {
+    let of = |id: &DriverId| chosen.iter().any(|config| config.id == *id) && !folders.contains_key(id);
+    drivers
+        .iter()
+        .map(|driver| driver.capabilities())
+        .filter(|said| said.agent && of(&said.id))
+        .map(|said| said.id.clone())
+        .collect()
+}
+
+async fn serve_guests(
+    guests: Vec<DriverId>,
+    config: &Config,
+    plugins: &Plugins,
+    tokens: &Arc<StoredTokens>,
+    sessions: &Sessions,
+    engine: &Engine,
+) -> Result<Option<Box<dyn GuestServer>>, Error> {
+    let Some(driver) = guests.first() else { return Ok(None) };
+    let Some(kind) = plugins.guests else {
+        let text =
+            format!("driver {driver} brings agents of another make, and nothing that serves them is compiled in");
+        return Err(Error::unsupported(driver.as_str(), "agent", text).cure("choose another agent for it"));
+    };
+    let context = GuestContext {
+        tokens: Arc::clone(tokens) as _,
+        sessions: sessions.clone(),
+        exits: Arc::new(EngineExits(engine.clone())),
+        listen: config.supervisor.listen.clone(),
+        allow_remote: config.supervisor.allow_remote,
+    };
+    (kind.serve)(context).await.map(Some)
 }
 
 /// What drivers' tables say and the drivers themselves do not.
