@@ -41,7 +41,11 @@ fn a_driver_that_keeps_the_rules_passes_and_what_needs_more_is_declared() {
     let driver = Driver::with(&[]);
     let ran = driver.run(&["--group", "wire"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    assert!(ran.out.lines().any(|line| line.starts_with("create::is_answered ") && line.contains(" pass ")), "{}", ran.out);
+    assert!(
+        ran.out.lines().any(|line| line.starts_with("create::is_answered ") && line.contains(" pass ")),
+        "{}",
+        ran.out
+    );
     assert!(ran.out.contains("declared by the options: no way to restart the driver is given"), "{}", ran.out);
     assert!(ran.out.contains("0 failed"), "{}", ran.out);
 }
@@ -75,8 +79,11 @@ fn a_declared_failure_is_no_error_and_a_declaration_that_is_not_needed_is_one_wh
     let ran = driver.run(&words);
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     assert!(ran.out.contains("declared in the file: names, here"), "{}", ran.out);
-    std::fs::write(&declared, "\"capabilities::name_is_sound\" = \"old\"\n\"capabilities::version_is_sound\" = \"x\"\n")
-        .expect("written");
+    std::fs::write(
+        &declared,
+        "\"capabilities::name_is_sound\" = \"old\"\n\"capabilities::version_is_sound\" = \"x\"\n",
+    )
+    .expect("written");
     assert_eq!(driver.run(&words).code, Some(0));
     let ran = driver.run(&[&words[..], &["--strict"]].concat());
     assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);

@@ -4,6 +4,7 @@
 mod answers;
 mod conform;
 mod copies;
+mod drivers;
 mod execs;
 mod faults;
 mod scripted;
