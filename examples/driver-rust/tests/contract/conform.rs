@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chiton_driver_conform::{CASES, Options, Outcome, Restart, run};
+use chiton_driver_conform::{CASES, Group, Options, Outcome, Restart, run};
 use tokio::sync::Mutex;
 
 use crate::subject::Subject;
@@ -18,7 +18,8 @@ pub(crate) async fn the_kit_finds_nothing(subject: Subject) {
             Ok(())
         })
     }));
-    let report = run(Options { restart: Some(restart), ..Options::new(socket) }, |_| {}).await.unwrap();
+    let options = Options { restart: Some(restart), groups: [Group::Wire].into(), ..Options::new(socket) };
+    let report = run(options.clone(), |_| {}).await.unwrap();
     assert!(report.passed(), "{report}");
     // What it has no use for, and says so: optional calls, and secret variables.
     let declared = report.named(|outcome| matches!(outcome, Outcome::Declared { found: None, .. }));
@@ -27,6 +28,9 @@ pub(crate) async fn the_kit_finds_nothing(subject: Subject) {
     assert_eq!(declared, unused, "{report}");
     let passed = report.named(|outcome| *outcome == Outcome::Pass).len();
     assert_eq!(passed + unused.len(), CASES.len(), "{report}");
+    // And as a gateway uses it.
+    let report = run(Options { groups: [Group::Behaviour].into(), ..options }, |_| {}).await.unwrap();
+    assert!(report.passed(), "{report}");
     let subject = subject.lock().await;
     subject.nothing_left().await;
 }
