@@ -112,7 +112,8 @@ pub(crate) fn checked(sandbox: Option<&DriverSandbox>) -> Result<Asked, Status> 
     let (niceness, grace) = (knob(KNOBS[0])?, knob(KNOBS[1])?);
     let memory = memory(&template.resources.unwrap_or_default())?;
     let image = template.image.as_str();
-    need_offer(matches!(image, "" | "host"), "image: only the host's programs are here; leave it out")?;
+    let other = format!("image {}: only the host's programs are here; leave it out", shown(image));
+    need_offer(matches!(image, "" | "host"), &other)?;
     let more = spec.tty || spec.resource_requirements.is_some() || !spec.secret_environment.is_empty();
     need_offer(!more, "terminals, GPUs and secret variables are not to be had here")?;
     Ok(Asked {
