@@ -117,8 +117,9 @@ def checked(sandbox):
     checked_id(sandbox.id)
     need(sandbox.HasField("spec"), "sandbox or sandbox.spec is missing")
     need(0 < len(sandbox.name.encode()) < 254, "name is empty or longer than 253 bytes")
-    for text in [sandbox.name, sandbox.namespace, sandbox.workspace, *template.labels, *template.labels.values()]:
-        need(not re.search(r"[\x00-\x1f\x7f-\x9f]", text), f"name or label {shown(text)} has a control character")
+    names = {"name": sandbox.name, "namespace": sandbox.namespace, "workspace": sandbox.workspace}
+    for what, text in [*names.items(), *template.labels.items()]:
+        need(not re.search(r"[\x00-\x1f\x7f-\x9f]", what + text), f"name or label {shown(what)}: {shown(text)} has a control character")
     environment = {**template.environment, **spec.environment}
     need(spec.command and spec.command[0], "command is empty, and there are no images here that could bring one")
     for name in environment:

@@ -76,9 +76,11 @@ pub(crate) fn checked(sandbox: Option<&DriverSandbox>) -> Result<Asked, Status> 
     let template = spec.template.clone().unwrap_or_default();
     check_id(&sandbox.id)?;
     need(matches!(sandbox.name.len(), 1..=253), || "name is empty or longer than 253 bytes".to_owned())?;
-    let names = [&sandbox.name, &sandbox.namespace, &sandbox.workspace];
-    for text in names.into_iter().chain(template.labels.iter().flat_map(|(key, value)| [key, value])) {
-        need(!text.contains(char::is_control), || format!("name or label {} has a control character", shown(text)))?;
+    let names = [("name", &sandbox.name), ("namespace", &sandbox.namespace), ("workspace", &sandbox.workspace)];
+    for (what, text) in names.into_iter().chain(template.labels.iter().map(|(key, value)| (key.as_str(), value))) {
+        need(!what.contains(char::is_control) && !text.contains(char::is_control), || {
+            format!("name or label {}: {} has a control character", shown(what), shown(text))
+        })?;
     }
     let words = &spec.command;
     need(words.first().is_some_and(|word| !word.is_empty()), || {
