@@ -20,7 +20,7 @@ pub enum AgentPlan {
     Chiton,
     /// Nothing: the command is the sandbox's first process.
     None,
-    /// An OpenShell gateway's supervisor.
+    /// An `OpenShell` gateway's supervisor.
     Openshell(Box<SupervisorPlan>),
 }
 
