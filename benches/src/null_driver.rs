@@ -23,7 +23,7 @@ pub(crate) fn kind() -> DriverKind {
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of every driver's constructor")]
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
-    let capabilities = Capabilities {
+    let capabilities = Arc::new(Capabilities {
         id: context.id,
         kind: "null".to_owned(),
         version: "0".to_owned(),
@@ -36,7 +36,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
         features: BTreeSet::from([Feature::TwoPhaseStart]),
         plan_schema: 1,
         agent: false,
-    };
+    });
     let driver = NullDriver {
         capabilities,
         rules: vec![FieldRule::new("/labels", Rule::MergeMap)],
@@ -47,7 +47,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
 }
 
 struct NullDriver {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
     gateway: GatewayId,
     objects: Mutex<BTreeMap<SandboxId, Observed>>,
@@ -70,8 +70,8 @@ impl NullDriver {
 
 #[async_trait]
 impl ComputeDriver for NullDriver {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn backend_id(&self) -> CallResult<BackendId> {

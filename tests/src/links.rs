@@ -52,7 +52,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     let unusable =
         |error: io::Error| Error::unavailable("links", format!("the folder {folder:?} is unusable: {error}"));
     fs::create_dir_all(&folder).map_err(unusable)?;
-    let capabilities = Capabilities {
+    let capabilities = Arc::new(Capabilities {
         id: context.id,
         kind: "links".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -65,7 +65,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
         features: BTreeSet::from([Feature::TwoPhaseStart]),
         plan_schema: 1,
         agent: false,
-    };
+    });
     let rules = vec![
         FieldRule::new("/labels", Rule::MergeMap),
         FieldRule::new("/env", Rule::MergeMap),
@@ -77,7 +77,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
 }
 
 struct Links {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
     gateway: GatewayId,
     folder: PathBuf,
@@ -136,8 +136,8 @@ impl Links {
 
 #[async_trait]
 impl ComputeDriver for Links {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn backend_id(&self) -> CallResult<BackendId> {

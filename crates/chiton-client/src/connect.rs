@@ -1,14 +1,13 @@
 //! A connection over a Unix socket.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chiton_model::Error;
 use chiton_proto::v1::gateway_client::GatewayClient;
+use chiton_socket::connect_to;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -21,9 +20,6 @@ pub type Client = GatewayClient<Channel>;
 
 /// How long a connection may take, from the first look at the socket on.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// `sun_path` has 108 bytes with its end mark (unix(7)).
-const LONGEST_SOCKET_PATH: usize = 107;
 
 /// A gateway that does not answer pings for this long is gone; watches and execs would wait forever otherwise.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -42,7 +38,7 @@ const LARGEST_ANSWER: usize = 64 << 20;
 pub async fn connect(address: &Address) -> Result<Client, Error> {
     let connected = timeout(CONNECT_DEADLINE, async {
         // The first dial happens here, where its error still has an errno.
-        let stream = dial(&address.socket).await.map_err(|cause| no_connection(address, &cause))?;
+        let stream = connect_to(&address.socket).await.map_err(|cause| no_connection(address, &cause))?;
         let first = Arc::new(Mutex::new(Some(stream)));
         let socket = address.socket.clone();
         let connector = tower::service_fn(move |_| {
@@ -72,18 +68,8 @@ pub async fn connect(address: &Address) -> Result<Client, Error> {
 async fn next_stream(ready: Option<UnixStream>, socket: PathBuf) -> io::Result<UnixStream> {
     match ready {
         Some(stream) => Ok(stream),
-        None => dial(&socket).await,
+        None => connect_to(&socket).await,
     }
-}
-
-async fn dial(path: &Path) -> io::Result<UnixStream> {
-    if path.as_os_str().as_bytes().len() <= LONGEST_SOCKET_PATH {
-        return UnixStream::connect(path).await;
-    }
-    // A longer path is reached through a handle on the socket file, whose name under /proc is short.
-    let handle =
-        rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-    UnixStream::connect(format!("/proc/self/fd/{}", handle.as_raw_fd())).await
 }
 
 pub(crate) fn no_connection(address: &Address, cause: &io::Error) -> Error {

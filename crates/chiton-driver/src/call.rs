@@ -1,7 +1,7 @@
 //! What a driver is handed for a call, and the three ways in which a call can end.
 
 use chiton_model::label::managed;
-use chiton_model::{Error, GatewayId, OperationId, SandboxId, SandboxName, StoreEpoch, WorkspaceName};
+use chiton_model::{Error, ExtensionName, GatewayId, OperationId, SandboxId, SandboxName, StoreEpoch, WorkspaceName};
 use serde_json::Value;
 
 /// Who a backend object belongs to: its managed labels, which drivers set last so that nothing overrides them.
@@ -23,6 +23,8 @@ pub struct Identity {
     pub operation: OperationId,
     /// Who asked for it: a principal's subject. No label.
     pub principal: String,
+    /// The extensions on its chain, in order. No label here; a driver that hands the sandbox on to another says it there.
+    pub extensions: Vec<ExtensionName>,
 }
 
 impl Identity {

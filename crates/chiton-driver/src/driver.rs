@@ -43,8 +43,9 @@ impl Default for Deadlines {
 /// that was deleted is never created again, and no call outlives its deadline without ending as [`CallError::Unknown`].
 #[async_trait]
 pub trait ComputeDriver: Send + Sync + 'static {
-    /// What it can do. Constant for the life of the value.
-    fn capabilities(&self) -> &Capabilities;
+    /// What it can do. Who it is (`id`) and where its effects are made (`locality`) never change; the rest may after the
+    /// driver was out of reach, when it is another process that learns it anew.
+    fn capabilities(&self) -> Arc<Capabilities>;
 
     /// How long the engine waits for it.
     fn deadlines(&self) -> Deadlines {
@@ -115,17 +116,17 @@ pub trait ComputeDriver: Send + Sync + 'static {
 
     /// This gateway's volumes, by workspace and name. Only for drivers with [`Feature::Volumes`](crate::Feature).
     async fn volumes(&self) -> CallResult<Vec<Volume>> {
-        Err(no_volumes(self.capabilities()))
+        Err(no_volumes(&self.capabilities()))
     }
 
     /// Makes a volume; an error of the kind `already_exists` when there is one of that name.
     async fn create_volume(&self, _request: &VolumeRequest) -> CallResult<Volume> {
-        Err(no_volumes(self.capabilities()))
+        Err(no_volumes(&self.capabilities()))
     }
 
     /// Deletes a volume and all in it, for ever. `not_found` when there is none, `conflict` when a sandbox has it.
     async fn delete_volume(&self, _workspace: &WorkspaceName, _name: &VolumeName) -> CallResult<()> {
-        Err(no_volumes(self.capabilities()))
+        Err(no_volumes(&self.capabilities()))
     }
 
     /// The images that are on this platform, where the driver has a store of its own.

@@ -1,5 +1,7 @@
 //! The whole gateway being put together, from bottom to top, in one place.
 
+mod required;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -9,21 +11,26 @@ use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
 use chiton_lifecycle::journal::Journal;
-use chiton_lifecycle::runtime::World;
+use chiton_lifecycle::runtime::{LifecycleEvent, Secrets, World};
 use chiton_lifecycle::{Engine, EngineParts};
 use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
+use futures::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::broadcast;
 
-use crate::api::Api;
+use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
-use crate::config::{Chosen, Config, DriverConfig};
+use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, GuestContext, GuestServer, Listen, Plugins, context};
+use crate::processes;
 use crate::sessions::Sessions;
 use crate::world::{
-    AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
+    AgentSessions, EngineExits, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore,
+    StoredTokens,
 };
 
 /// The deadline of a call that makes something: an engine may work on it for that long at least.
@@ -34,6 +41,7 @@ pub struct Gateway {
     pub(crate) api: Api,
     pub(crate) engine: Engine,
     pub(crate) audit: AuditFile,
+    guests: Mutex<Option<Box<dyn GuestServer>>>,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -43,6 +51,40 @@ impl Gateway {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+
+    /// Where agents of another make dial, if a driver brings such.
+    pub fn guests(&self) -> Option<Listen> {
+        self.guests.lock().as_ref().map(|guests| guests.listen())
+    }
+
+    /// What the engine tells from now on.
+    pub fn events(&self) -> broadcast::Receiver<LifecycleEvent> {
+        self.api.hub.subscribe()
+    }
+
+    /// Ends it: running operations are drained, and what was audited is in its file.
+    pub async fn close(&self) {
+        self.engine.shutdown().await;
+        let guests = self.guests.lock().take();
+        if let Some(guests) = guests {
+            guests.drain().await;
+        }
+        if let Err(error) = self.audit.open().await {
+            // The next start writes what is missing.
+            tracing::error!(%error, "the audit file is behind the store");
+        }
+    }
+}
+
+/// What somebody who embeds a gateway puts around its parts.
+#[derive(Clone, Default)]
+pub struct Around {
+    /// Around each driver, when it is made.
+    pub driver: Option<Arc<dyn Fn(BuiltDriver) -> BuiltDriver + Send + Sync>>,
+    /// In place of the operator's secrets.
+    pub secrets: Option<Arc<dyn Secrets>>,
+    /// How long a failed create's row is kept, in place of the engine's default.
+    pub keep_errors: Option<Duration>,
 }
 
 /// Puts a gateway together and takes up what an earlier one left. To be called on a tokio runtime.
@@ -50,6 +92,19 @@ impl Gateway {
 /// # Errors
 /// Everything that is wrong, each with its cure.
 pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoch>) -> Result<Gateway, Vec<Error>> {
+    compose_around(config, plugins, adopt, &Around::default()).await
+}
+
+/// As [`compose`], with something around its parts.
+///
+/// # Errors
+/// Everything that is wrong, each with its cure.
+pub async fn compose_around(
+    config: &Config,
+    plugins: &Plugins,
+    adopt: Option<StoreEpoch>,
+    around: &Around,
+) -> Result<Gateway, Vec<Error>> {
     let one = |error: Error| vec![error];
     let chosen = choose(config, plugins).await.map_err(one)?;
     folder(&config.gateway.data_dir).map_err(one)?;
@@ -60,7 +115,11 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
     let journal: Arc<dyn Journal> = Arc::clone(&store) as _;
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
-    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal)?;
+    let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
+    required::wait(&chosen.drivers, &drivers).await?;
+    let mut registry = plugins.extensions.clone();
+    processes::register(config, &mut registry).await?;
+    let guests = guests(&chosen.drivers, &drivers, &folders);
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -73,19 +132,22 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         entropy: Arc::new(MachineEntropy),
         executor: Arc::new(MachineExecutor { engine: Handle::current(), hooks: hooks.handle() }),
         agents: Arc::new(AgentSessions { sessions: sessions.clone(), folders }),
-        secrets: Arc::new(SecretStore(config.secrets.clone())),
+        secrets: around.secrets.clone().unwrap_or_else(|| Arc::new(SecretStore(config.secrets.clone()))),
         audience: Arc::new(hub.clone()),
         points: plugins.points.clone(),
     };
     let mut behaviour = config.engine(chosen.default_driver.clone());
     behaviour.adopt_epoch = adopt;
+    behaviour.keep_errors = around.keep_errors.unwrap_or(behaviour.keep_errors);
     if behaviour.late_effects < SAFE_LATE_EFFECTS {
         tracing::warn!(late_effects = ?behaviour.late_effects,
             "compute.late_effects is shorter than a call to an engine may take: what lands later than that is not waited for");
     }
-    let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
+    let parts = EngineParts { world, journal, drivers, registry, config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
+    // Before recovery: agents of another make dial again, and some of what goes on waits for them.
+    let guests = serve_guests(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
     let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
     audit.open().await.map_err(one)?;
@@ -99,9 +161,10 @@ pub async fn compose(config: &Config, plugins: &Plugins, adopt: Option<StoreEpoc
         hub,
         metrics,
         started_at: Timestamp::now(),
+        configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, audit, _hooks: hooks })
+    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), _hooks: hooks })
 }
 
 /// Where the store is in a data folder.
@@ -122,30 +185,36 @@ async fn choose(config: &Config, plugins: &Plugins) -> Result<Chosen, Error> {
     Ok(chosen)
 }
 
-fn drivers(
+/// Builds the drivers, all at once: one that has to be waited for delays a start by itself alone.
+async fn drivers(
     chosen: &[DriverConfig],
     config: &Config,
     plugins: &Plugins,
     journal: &dyn Journal,
+    around: &Around,
 ) -> Result<Drivers, Vec<Error>> {
     let gateway = journal.info().gateway;
-    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for wanted in chosen {
-        let Some(kind) = plugins.driver_kind(&wanted.kind) else {
-            errors.push(Error::not_found(format!("no driver of kind {:?} is compiled in", wanted.kind)));
-            continue;
+    let built = chosen.iter().map(|wanted| {
+        let kind = plugins.driver_kind(&wanted.kind).copied();
+        let missing = format!("no driver of kind {:?} is compiled in", wanted.kind);
+        let (data_dir, run_dir) = (&config.gateway.data_dir, &config.gateway.run_dir);
+        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, wanted.options.clone());
+        let work = move || {
+            let kind = kind.ok_or_else(|| Error::not_found(missing))?;
+            folder(&context.state_dir)?;
+            folder(&context.run_dir)?;
+            (kind.build)(context)
         };
-        let context = context(
-            wanted.id.clone(),
-            gateway.clone(),
-            &config.gateway.data_dir,
-            &config.gateway.run_dir,
-            wanted.options.clone(),
-        );
-        let built =
-            folder(&context.state_dir).and_then(|()| folder(&context.run_dir)).and_then(|()| (kind.build)(context));
+        let building = tokio::task::spawn_blocking(work);
+        async { building.await.unwrap_or_else(|_| Err(Error::internal("a driver could not be made: its maker ended"))) }
+    });
+    // All begin before the first is waited for.
+    let building: Vec<_> = built.collect();
+    let (mut drivers, mut folders, mut errors) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (wanted, built) in chosen.iter().zip(join_all(building).await) {
         match built {
             Ok(built) => {
+                let built = around.driver.as_ref().map_or_else(|| built.clone(), |around| around(built.clone()));
                 if let Some(folder) = built.agent_folder {
                     folders.insert(wanted.id.clone(), folder);
                 }
@@ -155,6 +224,56 @@ fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
+}
+
+/// Drivers whose sandboxes have agents that do not dial a socket of ours: they are of another make.
+fn guests(
+    chosen: &[DriverConfig],
+    drivers: &[Arc<dyn ComputeDriver>],
+    folders: &BTreeMap<DriverId, Arc<AgentFolder>>,
+) -> Vec<DriverId> {
+    let of = |id: &DriverId| chosen.iter().any(|config| config.id == *id) && !folders.contains_key(id);
+    drivers
+        .iter()
+        .map(|driver| driver.capabilities())
+        .filter(|said| said.agent && of(&said.id))
+        .map(|said| said.id.clone())
+        .collect()
+}
+
+async fn serve_guests(
+    guests: Vec<DriverId>,
+    config: &Config,
+    plugins: &Plugins,
+    tokens: &Arc<StoredTokens>,
+    sessions: &Sessions,
+    engine: &Engine,
+) -> Result<Option<Box<dyn GuestServer>>, Error> {
+    let Some(driver) = guests.first() else { return Ok(None) };
+    let Some(kind) = plugins.guests else {
+        let text =
+            format!("driver {driver} brings agents of another make, and nothing that serves them is compiled in");
+        return Err(Error::unsupported(driver.as_str(), "agent", text).cure("choose another agent for it"));
+    };
+    let context = GuestContext {
+        tokens: Arc::clone(tokens) as _,
+        sessions: sessions.clone(),
+        exits: Arc::new(EngineExits(engine.clone())),
+        listen: config.supervisor.listen.clone(),
+        allow_remote: config.supervisor.allow_remote,
+    };
+    (kind.serve)(context).await.map(Some)
+}
+
+/// What drivers' tables say and the drivers themselves do not.
+fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
+    let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
+    let said = |driver: &DriverConfig| {
+        // Of another kind it may be an engine's.
+        let socket = if driver.kind == EXTERNAL_KIND { text(driver, "socket") } else { None };
+        (driver.id.clone(), Configured { agent: text(driver, "agent"), socket })
+    };
+    drivers.iter().map(said).collect()
 }
 
 /// Makes a folder of ours, for nobody else to look into.

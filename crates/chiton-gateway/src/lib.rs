@@ -20,8 +20,11 @@ mod http;
 mod listen;
 pub mod metrics;
 pub mod plugin;
+mod processes;
 pub mod serve;
 pub mod sessions;
 pub mod world;
 
-pub use plugin::{BuiltDriver, DriverContext, DriverKind, Finding, Plugins};
+pub use plugin::{
+    AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding, GuestContext, GuestKind, GuestServer, Listen, Plugins,
+};

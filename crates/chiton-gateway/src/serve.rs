@@ -15,7 +15,7 @@ use crate::api::Peer;
 use crate::compose::compose;
 use crate::config::{Config, Listener, LogFormat, MetricsListen};
 use crate::http::{Readiness, metrics_answer, routes};
-use crate::listen::PeerListener;
+use crate::listen::Door;
 use crate::plugin::Plugins;
 
 /// How long open connections get to end once everything else has.
@@ -55,7 +55,7 @@ pub async fn serve(
     let allowed = Arc::new(allowed);
     let mut sockets = Vec::new();
     for Listener::Unix(path) in &config.gateway.listen {
-        sockets.push(PeerListener::bind(path, Arc::clone(&allowed)).map_err(one)?);
+        sockets.push(Door::bind(path, &allowed).map_err(one)?);
     }
     let gateway = compose(&config, plugins, adopt).await?;
     let readiness = Readiness::default();
@@ -84,11 +84,7 @@ pub async fn serve(
     }
     readiness.set(false);
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
-    gateway.engine.shutdown().await;
-    if let Err(error) = gateway.audit.open().await {
-        // The next start writes what is missing.
-        tracing::error!(%error, "the audit file is behind the store");
-    }
+    gateway.close().await;
     close.send_replace(true);
     // A client that watches for ever does not keep the process.
     drop(tokio::time::timeout(CLOSE, async { while servers.join_next().await.is_some() {} }).await);
@@ -108,7 +104,7 @@ async fn metrics_server(
 ) -> Result<(), Error> {
     match listen {
         MetricsListen::Unix(path) => {
-            let socket = PeerListener::bind(path, Arc::clone(allowed))?;
+            let socket = Door::bind(path, allowed)?;
             servers.spawn(axum::serve(socket, router).with_graceful_shutdown(closed(closing)).into_future());
         }
         MetricsListen::Tcp(address) => {

@@ -19,7 +19,7 @@ pub mod policy;
 pub mod runtime;
 
 pub use engine::{
-    Accepted, CancelCause, CreateRequest, Engine, EngineConfig, EngineParts, ExtensionConfig, ExtensionInfo, Missing,
-    Orphan, OrphanVerdict, Preview, Request, SandboxPage, SandboxView, Selector, StartupError, SweepReport,
+    Accepted, CancelCause, CreateRequest, Engine, EngineConfig, EngineParts, ExtensionConfig, ExtensionInfo, Gathered,
+    Missing, Orphan, OrphanVerdict, Preview, Request, SandboxPage, SandboxView, Selector, StartupError, SweepReport,
     Unreachable, VolumeView,
 };

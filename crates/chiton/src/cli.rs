@@ -1,11 +1,16 @@
-//! The command line's form.
+//! The command line's form; `driver` has what is about drivers.
+
+pub(crate) mod driver;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use jiff::Timestamp;
 
+pub(crate) use self::driver::{
+    AgentKind, ConformArgs, ConformCommand, DriverCommand, DriversArgs, DriversCommand, ServeArgs,
+};
 use crate::parse::{EscapeKey, Side, duration, escape_key, key_value, remote_or_local, since_now, volume};
 
 const EXIT_CODES: &str = "\
@@ -71,7 +76,13 @@ pub(crate) enum Command {
     /// Extensions of the gateway.
     Extensions,
     /// Drivers of the gateway.
-    Drivers,
+    Drivers(DriversArgs),
+    /// Drivers that are built in, for gateways of other processes.
+    #[command(subcommand)]
+    Driver(DriverCommand),
+    /// Hold what others wrote against the contract.
+    #[command(subcommand)]
+    Conform(ConformCommand),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -99,10 +110,13 @@ pub(crate) struct GatewayArgs {
     /// Where to listen: unix:PATH. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<String>,
-    /// The drivers to run, instead of those in the file. May be given several times. When nothing names one, the first
-    /// kind that can run here is used.
+    /// The drivers to run, instead of those in the file: an id, or external:PATH for an external driver on that socket.
+    /// May be given several times. When nothing names one, the first kind that can run here is used.
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: Vec<String>,
+    /// The socket of an external driver, an absolute path; the one --driver is its name. The file's list is not used.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) compute_driver_socket: Option<PathBuf>,
     /// Take over the sandboxes of an earlier life of the store. Only when that store is gone for good.
     #[arg(long, value_name = "EPOCH")]
     pub(crate) adopt_epoch: Option<String>,
@@ -505,4 +519,13 @@ pub(crate) struct DoctorArgs {
     /// The data folder to look at. Default: that of the configuration.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+impl Cli {
+    /// What is wrong with a line whose words are all right by themselves.
+    pub(crate) fn fault(&self) -> Option<clap::Error> {
+        let Command::Driver(DriverCommand::Serve(args)) = &self.command else { return None };
+        let (kind, message) = args.fault()?;
+        Some(Self::command().error(kind, message))
+    }
 }

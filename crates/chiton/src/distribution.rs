@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use chiton_gateway::{DriverKind, Plugins};
+use chiton_gateway::{DriverKind, GuestKind, Plugins};
 use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::extension::ExtensionKind;
 use chiton_model::Error;
@@ -45,6 +45,17 @@ impl Distribution {
         self
     }
 
+    /// Adds what serves agents of another make, which drivers may bring into their sandboxes. There is one at most.
+    #[must_use]
+    pub fn guests(mut self, kind: GuestKind) -> Self {
+        if self.plugins.guests.is_some() {
+            self.errors
+                .push(Error::already_exists(format!("two servers of guests are registered, one as {:?}", kind.name)));
+        }
+        self.plugins.guests = Some(kind);
+        self
+    }
+
     /// Has the places where a crash may come watched: for tests that kill the program there. A release build announces none.
     #[must_use]
     pub fn crash_points(mut self, points: Points) -> Self {
@@ -68,6 +79,9 @@ impl Distribution {
             Ok(cli) => cli,
             Err(error) => return ExitCode::from(usage::report(&error, &arguments)),
         };
+        if let Some(fault) = cli.fault() {
+            return ExitCode::from(usage::report(&fault, &arguments));
+        }
         commands::run(&self.plugins, cli)
     }
 }

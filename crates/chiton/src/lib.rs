@@ -29,5 +29,6 @@ mod terminal;
 mod usage;
 mod wait;
 
-pub use builtin::{docker, oci, podman};
+pub use builtin::{docker, external, oci, podman};
+pub use chiton_openshell_session::openshell as supervisors;
 pub use distribution::Distribution;

@@ -8,6 +8,8 @@ fn main() -> ExitCode {
         .driver(chiton::oci())
         .driver(chiton::docker())
         .driver(chiton::podman())
+        .driver(chiton::external())
+        .guests(chiton::supervisors())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .main()

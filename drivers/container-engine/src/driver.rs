@@ -26,7 +26,7 @@ use crate::{check, watch};
 
 /// A driver of a container engine.
 pub struct EngineDriver {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
     engine: Arc<Engine>,
 }
@@ -34,7 +34,7 @@ pub struct EngineDriver {
 impl EngineDriver {
     /// A driver of the engine behind a socket. Touches nothing yet: the first call does, and says what is missing.
     pub fn new(options: EngineOptions) -> Self {
-        let capabilities = Capabilities {
+        let capabilities = Arc::new(Capabilities {
             id: options.id.clone(),
             kind: options.dialect.kind().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -54,7 +54,7 @@ impl EngineDriver {
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: options.agent.talks(),
-        };
+        });
         Self { capabilities, rules: plan::field_rules(), engine: Arc::new(Engine::new(options)) }
     }
 
@@ -80,8 +80,8 @@ fn about(image: &str, mut error: Error) -> Error {
 
 #[async_trait]
 impl ComputeDriver for EngineDriver {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn backend_id(&self) -> CallResult<BackendId> {

@@ -30,7 +30,7 @@ use crate::{check, logs};
 
 /// The embedded driver.
 pub struct OciDriver {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
     host: Arc<Host>,
     board: Arc<Board>,
@@ -39,7 +39,7 @@ pub struct OciDriver {
 impl OciDriver {
     /// A driver on this machine. Touches nothing yet: the first call does, and says what is missing.
     pub fn new(options: OciOptions) -> Self {
-        let capabilities = Capabilities {
+        let capabilities = Arc::new(Capabilities {
             id: options.id.clone(),
             kind: "oci".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,7 +68,7 @@ impl OciDriver {
             features: BTreeSet::from([Feature::TwoPhaseStart, Feature::Logs, Feature::Volumes]),
             plan_schema: PLAN_SCHEMA,
             agent: options.agent,
-        };
+        });
         let host = Arc::new(Host::new(options));
         Self { capabilities, rules: plan::field_rules(), board: Board::new(Arc::clone(&host)), host }
     }
@@ -119,8 +119,8 @@ impl OciDriver {
 
 #[async_trait]
 impl ComputeDriver for OciDriver {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
 
     async fn backend_id(&self) -> CallResult<BackendId> {

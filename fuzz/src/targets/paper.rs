@@ -1,6 +1,7 @@
 //! A driver that has rules for its plans and makes nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use chiton_driver::{
@@ -14,13 +15,13 @@ use serde_json::Value;
 
 /// The driver.
 pub(super) struct Paper {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
 }
 
 impl Paper {
     pub(super) fn new(rules: Vec<FieldRule>) -> Self {
-        let capabilities = Capabilities {
+        let capabilities = Arc::new(Capabilities {
             id: DriverId::new("paper").expect("valid"),
             kind: "paper".to_owned(),
             version: "1.0.0".to_owned(),
@@ -33,7 +34,7 @@ impl Paper {
             features: BTreeSet::new(),
             plan_schema: 1,
             agent: false,
-        };
+        });
         Self { capabilities, rules }
     }
 }
@@ -44,8 +45,8 @@ fn nothing<T>() -> CallResult<T> {
 
 #[async_trait]
 impl ComputeDriver for Paper {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
     async fn backend_id(&self) -> CallResult<BackendId> {
         nothing()

@@ -39,6 +39,7 @@ pub(super) fn selector(selector: Option<wire::SandboxSelector>) -> Result<Select
 
 pub(super) fn create(request: wire::CreateSandboxRequest) -> Result<CreateRequest, Error> {
     Ok(CreateRequest {
+        id: None,
         name: present(&request.name).map(SandboxName::new).transpose()?,
         workspace: workspace(&request.workspace)?,
         spec: spec(request.spec.unwrap_or_default())?,

@@ -4,18 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_client::to_status;
-use chiton_driver::{CallError, ImageEvent, ImageInfo, Images, Removed};
+use chiton_driver::{CallError, CallResult, Deadlines, ImageEvent, ImageInfo, Images, Removed};
 use chiton_model::{DriverId, Error, Principal};
 use chiton_proto::v1 as wire;
 use chiton_proto::v1::pull_image_event::Event;
 use futures::StreamExt as _;
+use futures::future::join_all;
 use futures::stream::BoxStream;
 use tonic::Status;
 
 use super::convert;
+use super::drivers::failures;
 use super::service::Api;
 
 type Stores = Vec<(DriverId, Arc<dyn Images>)>;
+
+/// Awaits a store for as long as its driver may take for such a call.
+async fn within<T>(deadline: Duration, call: impl Future<Output = CallResult<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(answer) => answer.map_err(CallError::into_error),
+        Err(_) => Err(Error::deadline(format!("it did not answer within {deadline:?}"))),
+    }
+}
 
 impl Api {
     /// The stores of one driver, or of all.
@@ -32,11 +42,17 @@ impl Api {
                     .cure("choose another driver"))
             }
             None => {
-                let known: Vec<&str> = self.engine.drivers().map(|driver| driver.capabilities().id.as_str()).collect();
+                let known: Vec<String> =
+                    self.engine.drivers().map(|driver| driver.capabilities().id.to_string()).collect();
                 Err(Error::invalid("driver", format!("driver {driver:?} is not configured on this gateway"))
                     .cure(format!("configured: {}", known.join(", "))))
             }
         }
+    }
+
+    fn deadlines(&self, id: &DriverId) -> Deadlines {
+        let found = self.engine.drivers().find(|driver| driver.capabilities().id == *id);
+        found.map(|driver| driver.deadlines()).unwrap_or_default()
     }
 
     /// The store of one driver; the default one when none is named.
@@ -50,11 +66,18 @@ impl Api {
         _: Principal,
         request: wire::ListImagesRequest,
     ) -> Result<wire::ListImagesResponse, Error> {
-        let mut images = Vec::new();
-        for (id, store) in self.stores(&request.driver)? {
-            images.extend(store.list().await.map_err(CallError::into_error)?.into_iter().map(|info| image(&id, info)));
+        let stores = self.stores(&request.driver)?;
+        // All at once, and each for itself.
+        let listed =
+            stores.iter().map(|(id, store)| async move { (id, within(self.deadlines(id).look, store.list()).await) });
+        let (mut images, mut failed) = (Vec::new(), Vec::new());
+        for (id, answer) in join_all(listed).await {
+            match answer {
+                Ok(list) => images.extend(list.into_iter().map(|info| image(id, info))),
+                Err(error) => failed.push((id.clone(), error)),
+            }
         }
-        Ok(wire::ListImagesResponse { images })
+        Ok(wire::ListImagesResponse { images, failed: failures(failed) })
     }
 
     #[expect(clippy::unused_async, reason = "every method of the service is awaited")]
@@ -82,7 +105,7 @@ impl Api {
         operator(&principal)?;
         let (id, store) = self.store_of(&request.driver)?;
         let removed = store.remove(&request.image).await.map_err(CallError::into_error)?;
-        Ok(answer(vec![(id, removed)]))
+        Ok(answer(vec![(id, removed)], Vec::new()))
     }
 
     pub(super) async fn prune_images(
@@ -91,12 +114,21 @@ impl Api {
         request: wire::PruneImagesRequest,
     ) -> Result<wire::RemoveImagesResponse, Error> {
         operator(&principal)?;
-        let mut all = Vec::new();
-        for (id, store) in self.stores(&request.driver)? {
-            let older = request.older_seconds.map(Duration::from_secs);
-            all.push((id, store.prune(older).await.map_err(CallError::into_error)?));
+        let (mut all, mut failed) = (Vec::new(), Vec::new());
+        let older = request.older_seconds.map(Duration::from_secs);
+        let stores = self.stores(&request.driver)?;
+        let pruned = stores.into_iter().map(|(id, store)| async move {
+            // Removing many layers takes as long as bringing them may.
+            let removed = within(self.deadlines(&id).prepare, store.prune(older)).await;
+            (id, removed)
+        });
+        for (id, answer) in join_all(pruned).await {
+            match answer {
+                Ok(removed) => all.push((id, removed)),
+                Err(error) => failed.push((id, error)),
+            }
         }
-        Ok(answer(all))
+        Ok(answer(all, failed))
     }
 }
 
@@ -110,12 +142,12 @@ fn operator(principal: &Principal) -> Result<(), Error> {
         .cure(format!("ask as root or as the gateway's own user (uid {own})")))
 }
 
-fn answer(all: Vec<(DriverId, Removed)>) -> wire::RemoveImagesResponse {
+fn answer(all: Vec<(DriverId, Removed)>, failed: Vec<(DriverId, Error)>) -> wire::RemoveImagesResponse {
     let bytes = all.iter().map(|(_, removed)| removed.bytes).sum();
     let images = all
         .into_iter()
         .flat_map(|(id, removed)| removed.images.into_iter().map(move |info| image(&id, info)).collect::<Vec<_>>());
-    wire::RemoveImagesResponse { images: images.collect(), bytes }
+    wire::RemoveImagesResponse { images: images.collect(), bytes, failed: failures(failed) }
 }
 
 fn image(driver: &DriverId, info: ImageInfo) -> wire::Image {

@@ -2,6 +2,7 @@
 
 mod backup;
 mod convert;
+mod drivers;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -15,3 +16,4 @@ mod watch;
 
 pub use peer::Peer;
 pub use service::Api;
+pub(crate) use service::Configured;

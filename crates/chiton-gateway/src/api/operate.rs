@@ -1,6 +1,6 @@
 //! What operators look at and do by hand.
 
-use chiton_driver::{ObservedStatus, Rule};
+use chiton_driver::ObservedStatus;
 use chiton_lifecycle::OrphanVerdict;
 use chiton_lifecycle::extension::ReconcileSupport;
 use chiton_lifecycle::policy::FailurePolicy;
@@ -8,6 +8,7 @@ use chiton_model::{DriverId, Error, Principal, SandboxId, WorkspaceName};
 use chiton_proto::v1 as wire;
 
 use super::convert;
+use super::drivers::failures;
 use super::service::Api;
 
 impl Api {
@@ -59,7 +60,8 @@ impl Api {
         _: Principal,
         _: wire::ListOrphansRequest,
     ) -> Result<wire::ListOrphansResponse, Error> {
-        let orphans = self.engine.orphans().await?.into_iter().map(|orphan| {
+        let all = self.engine.orphans().await?;
+        let orphans = all.found.into_iter().map(|orphan| {
             let status = match orphan.observed.status {
                 ObservedStatus::Created => "created",
                 ObservedStatus::Running => "running",
@@ -80,7 +82,7 @@ impl Api {
                 gateway: orphan.observed.gateway.to_string(),
             }
         });
-        Ok(wire::ListOrphansResponse { orphans: orphans.collect() })
+        Ok(wire::ListOrphansResponse { orphans: orphans.collect(), failed: failures(all.failed) })
     }
 
     pub(super) async fn adopt_orphan(
@@ -130,50 +132,6 @@ impl Api {
             }
         });
         Ok(wire::ListExtensionsResponse { extensions: extensions.collect() })
-    }
-
-    pub(super) async fn list_drivers(
-        &self,
-        _: Principal,
-        _: wire::ListDriversRequest,
-    ) -> Result<wire::ListDriversResponse, Error> {
-        // All at once: one that does not answer delays no other.
-        let asked = self.engine.drivers().map(|driver| async move {
-            let capabilities = driver.capabilities();
-            let (backend, unavailable) = match tokio::time::timeout(driver.deadlines().look, driver.backend_id()).await
-            {
-                Ok(Ok(backend)) => (backend.to_string(), String::new()),
-                Ok(Err(error)) => (String::new(), error.to_string()),
-                Err(_) => (String::new(), "it did not answer in time".to_owned()),
-            };
-            let rules = driver.field_rules().iter().map(|rule| wire::FieldRule {
-                path: rule.path.clone(),
-                rule: match &rule.rule {
-                    Rule::Sealed => "sealed".to_owned(),
-                    Rule::SetOnce => "set_once".to_owned(),
-                    Rule::MergeMap => "merge_map".to_owned(),
-                    Rule::Append { key: None } => "append".to_owned(),
-                    Rule::Append { key: Some(key) } => format!("append by {key}"),
-                },
-            });
-            wire::Driver {
-                id: capabilities.id.to_string(),
-                kind: capabilities.kind.clone(),
-                version: capabilities.version.clone(),
-                default_image: capabilities.default_image.clone(),
-                is_default: capabilities.id == *self.engine.default_driver(),
-                points: capabilities.points.iter().map(|point| point.as_str().to_owned()).collect(),
-                features: capabilities.features.iter().map(|feature| feature.as_str().to_owned()).collect(),
-                limits: capabilities.limits.iter().map(|limit| limit.as_str().to_owned()).collect(),
-                networks: capabilities.networks.iter().map(|kind| kind.as_str().to_owned()).collect(),
-                field_rules: rules.collect(),
-                plan_schema: driver.plan_schema().to_string(),
-                backend,
-                unavailable,
-            }
-        });
-        let drivers = futures::future::join_all(asked).await;
-        Ok(wire::ListDriversResponse { drivers })
     }
 
     pub(super) async fn list_workspaces(

@@ -1,9 +1,10 @@
 //! The service: every method authenticates, counts, translates in, asks, translates out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_lifecycle::{Engine, Request as EngineRequest, SandboxView, Selector};
-use chiton_model::{Condition, ConditionStatus, Error, Principal, SandboxPhase};
+use chiton_model::{Condition, ConditionStatus, DriverId, Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
 use chiton_proto::v1::gateway_server::Gateway;
@@ -19,6 +20,15 @@ use crate::sessions::Sessions;
 use crate::world::Hub;
 use chiton_client::to_status;
 
+/// What the configuration says of a driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// Whose agent it carries, by the word of its table.
+    pub(crate) agent: Option<String>,
+    /// Where it is, if it is external.
+    pub(crate) socket: Option<String>,
+}
+
 /// Everything that the API asks.
 #[derive(Clone)]
 pub struct Api {
@@ -28,6 +38,8 @@ pub struct Api {
     pub(crate) hub: Hub,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started_at: Timestamp,
+    /// What the configuration says of drivers and they do not say themselves.
+    pub(crate) configured: Arc<BTreeMap<DriverId, Configured>>,
     /// The configuration in force: key, value, origin.
     pub(crate) config: Arc<Vec<(String, String, String)>>,
 }

@@ -5,6 +5,7 @@ use chiton_model::{DriverId, Error, MemoryQuantity, Principal, VolumeName};
 use chiton_proto::v1 as wire;
 
 use super::convert;
+use super::drivers::failures;
 use super::service::Api;
 
 impl Api {
@@ -14,8 +15,11 @@ impl Api {
         request: wire::ListVolumesRequest,
     ) -> Result<wire::ListVolumesResponse, Error> {
         let workspace = if request.workspace.is_empty() { None } else { Some(convert::workspace(&request.workspace)?) };
-        let volumes = self.engine.volumes(workspace.as_ref()).await?;
-        Ok(wire::ListVolumesResponse { volumes: volumes.into_iter().map(volume).collect() })
+        let volumes = self.engine.volumes(workspace.as_ref()).await;
+        Ok(wire::ListVolumesResponse {
+            volumes: volumes.found.into_iter().map(volume).collect(),
+            failed: failures(volumes.failed),
+        })
     }
 
     pub(super) async fn create_volume(

@@ -70,6 +70,10 @@ pub(super) const KEYS: &[Key] = &[
     key("compute.driver.*", Shape::Free),
     key("compute.extension", Shape::Section),
     key("compute.extension.*", Shape::Free),
+    key("compute.process", Shape::Section),
+    key("compute.process.*", Shape::Section),
+    key("compute.process.*.socket", Shape::Text),
+    key("compute.process.*.peer_uids", Shape::Integers),
     key("compute.policy", Shape::Section),
     key("compute.policy.*", Shape::Section),
     key("compute.policy.*.activation", Shape::Text),
@@ -102,12 +106,19 @@ pub(super) const KEYS: &[Key] = &[
     key("sweep", Shape::Section),
     with_env("sweep.interval", Shape::Span, "CHITON_SWEEP_INTERVAL"),
     with_env("sweep.grace", Shape::Span, "CHITON_SWEEP_GRACE"),
+    key("supervisor", Shape::Section),
+    with_env("supervisor.listen", Shape::Text, "CHITON_SUPERVISOR_LISTEN"),
+    with_env("supervisor.allow_remote", Shape::Flag, "CHITON_SUPERVISOR_ALLOW_REMOTE"),
     key("metrics", Shape::Section),
     with_env("metrics.listen", Shape::Text, "CHITON_METRICS_LISTEN"),
 ];
 
 /// Variables that clients and the command line read: known, and no part of the configuration.
 pub(super) const CLIENT_VARIABLES: &[&str] = &["CHITON_CONFIG", "CHITON_GATEWAY"];
+
+/// The variable that names the socket of an external driver, beside the one driver that is named. No key: what it sets is
+/// that driver's own table.
+pub(super) const DRIVER_SOCKET: &str = "CHITON_COMPUTE_DRIVER_SOCKET";
 
 /// The prefix of every environment variable that is ours.
 pub(super) const ENV_PREFIX: &str = "CHITON_";

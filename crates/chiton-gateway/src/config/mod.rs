@@ -16,13 +16,16 @@ mod detect;
 mod drivers;
 mod duration;
 mod error;
+mod external;
 mod gateway;
 mod keys;
 mod policy;
+mod processes;
 mod reader;
 mod secrets;
 mod shape;
 mod sources;
+mod supervisor;
 mod tree;
 mod types;
 
@@ -32,12 +35,13 @@ mod tests;
 pub use defaults::default_config_text;
 pub use detect::{Chosen, NoDriver};
 pub use error::{ConfigError, Origin};
+pub use external::EXTERNAL_KIND;
 pub use gateway::default_socket;
 pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
 pub use types::{
     Catalog, ComputeConfig, Config, DriverConfig, Drivers, GatewayConfig, Listener, LogConfig, LogFormat,
-    MetricsListen, SecretRef, SecretSource,
+    MetricsListen, ProcessConfig, SecretRef, SecretSource, SupervisorConfig,
 };
 
 use std::time::Duration;
@@ -62,6 +66,7 @@ pub fn load(sources: &Sources, catalog: &dyn Catalog) -> Result<Config, Vec<Conf
     let file_is_sound = notes.errors.is_empty();
     shape::check(&mut root, "", "", &mut notes.errors);
     sources::overlay(&mut root, sources, &mut notes.errors);
+    external::write_out(&mut root, sources, &catalog.driver_kinds(), &mut notes.errors);
     // Without the file nearly everything else would be a false alarm.
     let config = if file_is_sound { decode(&root, sources, catalog, &mut notes) } else { None };
     notes.errors.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -85,6 +90,7 @@ fn decode(root: &Node, sources: &Sources, catalog: &dyn Catalog, notes: &mut Not
     let sweep_grace = interval(notes, "sweep", "grace", Duration::from_mins(10));
     let listen = gateway.as_ref().map_or(&[][..], |gateway| &gateway.listen);
     let metrics = gateway::metrics(&root, sources, listen, notes);
+    let supervisor = supervisor::supervisor(&root, sources, notes);
     let mut shown = std::mem::take(&mut notes.shown);
     shown.sort_by(|a, b| a.key.cmp(&b.key));
     Some(Config {
@@ -95,6 +101,7 @@ fn decode(root: &Node, sources: &Sources, catalog: &dyn Catalog, notes: &mut Not
         reconcile_interval,
         sweep_interval,
         sweep_grace,
+        supervisor: supervisor?,
         metrics,
         shown,
     })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use chiton_model::nearest;
 
 use super::error::{ConfigError, Origin, quote};
-use super::keys::{CLIENT_VARIABLES, ENV_PREFIX, KEYS, Shape};
+use super::keys::{CLIENT_VARIABLES, DRIVER_SOCKET, ENV_PREFIX, KEYS, Shape};
 use super::tree::{Node, Tree};
 
 /// The largest config file, in bytes.
@@ -26,6 +26,8 @@ pub struct Flags {
     pub listen: Vec<String>,
     /// `--driver`, each; replaces the list.
     pub drivers: Vec<String>,
+    /// `--compute-driver-socket`: where the one driver that is named listens.
+    pub driver_socket: Option<PathBuf>,
 }
 
 /// Everything that a configuration is made from.
@@ -136,7 +138,7 @@ pub(super) fn too_large(path: &Path) -> ConfigError {
 /// Lays environment and flags over the file's tree.
 pub(super) fn overlay(root: &mut Node, sources: &Sources, errors: &mut Vec<ConfigError>) {
     for (name, value) in sources.env.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)) {
-        if CLIENT_VARIABLES.contains(&name.as_str()) {
+        if CLIENT_VARIABLES.contains(&name.as_str()) || name == DRIVER_SOCKET {
             continue;
         }
         let origin = Origin::Env(name.clone());
@@ -181,17 +183,17 @@ pub(super) fn overlay(root: &mut Node, sources: &Sources, errors: &mut Vec<Confi
 }
 
 fn unknown_variable(name: &str) -> ConfigError {
-    let (message, cure) = if name == "CHITON_COMPUTE_DRIVER_SOCKET" {
-        ("external drivers are not supported in this version".to_owned(), "unset it".to_owned())
-    } else {
-        let known = KEYS.iter().filter_map(|key| key.env).chain(CLIENT_VARIABLES.iter().copied());
-        let cure = nearest(name, known).map_or_else(
-            || "unset it; names under CHITON_ are reserved".to_owned(),
-            |near| format!("did you mean {near}?"),
-        );
-        ("unknown configuration variable".to_owned(), cure)
-    };
-    ConfigError { origin: Origin::Env(name.to_owned()), key: String::new(), message, cure: Some(cure) }
+    let known = KEYS.iter().filter_map(|key| key.env).chain(CLIENT_VARIABLES.iter().copied()).chain([DRIVER_SOCKET]);
+    let cure = nearest(name, known).map_or_else(
+        || "unset it; names under CHITON_ are reserved".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    ConfigError {
+        origin: Origin::Env(name.to_owned()),
+        key: String::new(),
+        message: "unknown configuration variable".to_owned(),
+        cure: Some(cure),
+    }
 }
 
 /// A variable's text in the shape of its key. Lists are separated by commas; an empty text is an empty list.

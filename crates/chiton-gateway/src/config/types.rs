@@ -13,6 +13,7 @@ use chiton_model::{DriverId, Error, ExtensionName, Principal, WorkspaceName};
 use serde_json::Value;
 
 use super::reader::Shown;
+use crate::plugin::Listen;
 
 /// What is compiled in: the names that a configuration may use, and the checks of tables that belong to others.
 pub trait Catalog {
@@ -22,7 +23,7 @@ pub trait Catalog {
     fn check_extension(&self, name: &str, document: &Value) -> Vec<ConfigIssue>;
     /// Kinds of the compiled-in drivers, in the order in which one is looked for.
     fn driver_kinds(&self) -> Vec<String>;
-    /// Everything that is wrong with a driver's table (without `kind`). Constructs nothing.
+    /// Everything that is wrong with a driver's table (without `kind` and `required`). Constructs nothing.
     fn check_driver(&self, kind: &str, id: &str, options: &Value) -> Vec<ConfigIssue>;
     /// Whether this kind could run here with that table: what was found, or why not. It looks at the machine and may take
     /// a few seconds; [`super::load`] never calls it, only [`Config::choose`] does.
@@ -46,6 +47,8 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// How long something without an owner must have been so before a sweep may touch it.
     pub sweep_grace: Duration,
+    /// Where agents of another make are served, when a driver brings such.
+    pub supervisor: SupervisorConfig,
     /// Where metrics are served apart from the API's own listeners, if anywhere.
     pub metrics: Option<MetricsListen>,
     pub(super) shown: Vec<Shown>,
@@ -111,12 +114,24 @@ pub enum MetricsListen {
     Unix(PathBuf),
 }
 
+/// `[supervisor]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupervisorConfig {
+    /// Where they dial.
+    pub listen: Listen,
+    /// Whether that may be where other machines reach it, although it is without TLS.
+    pub allow_remote: bool,
+}
+
 /// `[compute]`.
 #[derive(Clone, Debug)]
 pub struct ComputeConfig {
     /// The drivers to run, or among which one is looked for.
     pub drivers: Drivers,
-    /// The chain of new sandboxes, in order; each document passed the extension's own check.
+    /// Extensions in processes of their own.
+    pub processes: Vec<ProcessConfig>,
+    /// The chain of new sandboxes, in order; each document passed the extension's own check, unless that is a process's,
+    /// which is asked at the start.
     pub extensions: Vec<ExtensionConfig>,
     /// Rules about extensions that are not listed: draining or abandoned.
     pub other_policies: BTreeMap<ExtensionName, Policy>,
@@ -126,6 +141,17 @@ pub struct ComputeConfig {
     pub drain: Duration,
     /// How long a create or start whose answer was lost may land late on a platform that works by itself.
     pub late_effects: Duration,
+}
+
+/// An extension in a process of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessConfig {
+    /// The extension's name.
+    pub name: ExtensionName,
+    /// The socket that its process listens on; absolute.
+    pub socket: PathBuf,
+    /// The users whose process may be there.
+    pub peers: BTreeSet<u32>,
 }
 
 /// Which drivers run.
@@ -150,7 +176,9 @@ pub struct DriverConfig {
     pub id: DriverId,
     /// Its kind, as compiled in.
     pub kind: String,
-    /// Its own table, without `kind`; passed the kind's own check.
+    /// Whether the gateway does not start without it.
+    pub required: bool,
+    /// Its own table, without `kind` and `required`; passed the kind's own check.
     pub options: Value,
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use chiton_model::{Error, SandboxPhase, StopReason};
 
+use futures::future::join_all;
+
 use super::hooks::within;
 use super::inner::{Inner, engine_principal};
 use super::{Engine, Request};
@@ -116,11 +118,14 @@ impl Engine {
             return;
         }
         let rows = self.inner.journal.sandboxes(&SandboxQuery::default()).await.unwrap_or_default();
-        for row in rows.into_iter().filter(|row| row.phase == SandboxPhase::Ready && managed.contains(&row.driver)) {
+        let running = rows.into_iter().filter(|row| row.phase == SandboxPhase::Ready && managed.contains(&row.driver));
+        // All at once: what one has to wait for keeps no other from being stopped in time.
+        join_all(running.map(|row| async move {
             let request = Request { principal: engine_principal(), request_id: None };
             if let Err(error) = self.inner.stop(request, row.id.clone(), StopReason::GatewayShutdown).await {
                 tracing::warn!(sandbox = %row.id, %error, "it could not be stopped at shutdown");
             }
-        }
+        }))
+        .await;
     }
 }

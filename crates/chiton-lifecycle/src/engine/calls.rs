@@ -38,7 +38,8 @@ impl Inner {
         call: impl Future<Output = CallResult<T>>,
     ) -> Result<T, Error> {
         bounded(&*self.world.clock, driver.deadlines().look, "look", call).await.map_err(|error| {
-            let id = driver.capabilities().id.as_str();
+            let capabilities = driver.capabilities();
+            let id = capabilities.id.as_str();
             match error.into_error() {
                 error if error.kind == chiton_model::ErrorKind::Deadline => {
                     Error::unavailable(id, format!("driver {id:?}: {error}"))

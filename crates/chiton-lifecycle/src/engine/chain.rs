@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chiton_model::{Error, ExtensionName};
+use chiton_model::{Error, ExtensionName, OperationId};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 
 use super::ExtensionConfig;
 use super::inner::{Inner, store_error};
-use crate::extension::{Descriptor, Extension, Registry};
+use crate::extension::{Descriptor, Extension, Fence, Registry};
 use crate::journal::ChainEntry;
 use crate::plan::digest_json;
 
@@ -67,6 +69,19 @@ impl Instances {
     fn known(&self, name: &ExtensionName, digest: &str) -> Option<Arc<dyn Extension>> {
         self.0.lock().get(&(name.clone(), digest.to_owned())).cloned()
     }
+}
+
+/// What must be over before an interrupted operation goes on: its hooks in other processes. None when its whole chain is in
+/// this one.
+pub(super) fn fences(chain: &[Arc<Link>], operation: &OperationId) -> Option<(Vec<String>, BoxFuture<'static, ()>)> {
+    let (names, fences): (Vec<String>, Vec<BoxFuture<'static, ()>>) = chain
+        .iter()
+        .filter_map(|link| {
+            let fence = link.extension.fence(Fence::Operation(operation.clone()))?;
+            Some((link.name().to_string(), fence))
+        })
+        .unzip();
+    (!names.is_empty()).then(|| (names, join_all(fences).map(drop).boxed()))
 }
 
 pub(super) fn not_compiled_in(name: &ExtensionName) -> Error {

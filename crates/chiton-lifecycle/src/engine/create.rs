@@ -1,6 +1,7 @@
 //! Create.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chiton_driver::{CallError, Observed, ObservedStatus};
 use chiton_model::{
@@ -41,14 +42,18 @@ impl Inner {
         };
         let prepared = self.prepare(&request.principal, &create).await?;
         self.ensure_workspace(&create.workspace, &prepared, &request.principal).await?;
-        let id = SandboxId::generate(self.world.millis(), self.world.random());
+        let id = create.id.clone();
+        let id = id.unwrap_or_else(|| SandboxId::generate(self.world.millis(), self.world.random()));
         let subject = Subject::Sandbox(id.clone());
+        let taken = || Error::already_exists(format!("sandbox id {id} is in use")).cure("choose a fresh id");
         let ticket = match self.table.admit(&subject, OperationKind::Create, self.world.operation_id()).await? {
             Admission::Go(ticket) => ticket,
-            Admission::Joined(_) | Admission::Unwinding(..) => {
-                return Err(Error::internal("a fresh sandbox id is in use"));
-            }
+            Admission::Joined(_) | Admission::Unwinding(..) => return Err(taken()),
         };
+        // Only an id that the caller chose can be that of another row.
+        if create.id.is_some() && self.journal.sandbox(&id).await.map_err(store_error)?.is_some() {
+            return Err(taken());
+        }
         self.commit_create(ticket, request, create, prepared, id, &claim).await
     }
 
@@ -149,6 +154,10 @@ fn checks(sandbox: &SandboxRecord) -> Vec<Check> {
     vec![Check::NameFree(sandbox.workspace.clone(), sandbox.name.clone()), Check::WorkspaceReady(key)]
 }
 
+/// How long a driver is left alone between two looks at a sandbox that is on its way.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
 /// A driver's failure as the cause of a failed create or start.
 pub(super) fn driver_failure(step: DriverCall, error: &Error) -> CreateFailure {
     // What to do about it goes along: the failure is all that its reader ever sees of the error.
@@ -243,20 +252,30 @@ impl Run {
         let agent = self.driver.capabilities().agent;
         let (driver, id) = (Arc::clone(&self.driver), self.sandbox.id.clone());
         let (inner, platform) = (Arc::clone(&self.inner), Arc::clone(&self.driver));
+        let clock = Arc::clone(&self.inner.world.clock);
         let ready = async move {
             if agent {
                 connected.await;
                 return Ok(None);
             }
-            // Without an agent, ready is the driver's word.
-            match driver.get(&id).await {
-                Ok(Some(observed)) if observed.status == chiton_driver::ObservedStatus::Running => Ok(None),
-                Ok(Some(Observed { status: ObservedStatus::Exited(exit), attempt, .. })) => {
-                    Ok(Some(Reported { exit, sure: attempt.is_some() }))
+            // Without an agent, ready is the driver's word; until then one that starts in its own time calls it created.
+            let mut pause = SHORTEST_LOOK;
+            loop {
+                match driver.get(&id).await {
+                    Ok(Some(Observed { status: ObservedStatus::Running, .. })) => return Ok(None),
+                    // What ended with a code has run; what ended without one may never have.
+                    Ok(Some(Observed { status: ObservedStatus::Exited(exit), attempt, .. })) if exit.code.is_some() => {
+                        return Ok(Some(Reported { exit, sure: attempt.is_some() }));
+                    }
+                    Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
+                        return Err(Error::internal(format!("it ended before it was ready: {}", exit.reason)));
+                    }
+                    Ok(Some(Observed { status: ObservedStatus::Created, .. })) => clock.sleep(pause).await,
+                    Ok(Some(Observed { status: ObservedStatus::Broken(why), .. })) => return Err(Error::internal(why)),
+                    Ok(None) => return Err(Error::internal("the driver does not know it")),
+                    Err(error) => return Err(error.into_error()),
                 }
-                Ok(Some(observed)) => Err(Error::internal(format!("the driver reports it as {:?}", observed.status))),
-                Ok(None) => Err(Error::internal("the driver does not know it")),
-                Err(error) => Err(error.into_error()),
+                pause = (pause * 2).min(LONGEST_LOOK);
             }
         };
         let cancel = self.steps.cancel.token.clone();
@@ -266,6 +285,7 @@ impl Run {
             loop {
                 let Some((driver, observed)) = news.next().await else { return futures::future::pending().await };
                 if driver != sandbox.driver {
+                    inner.stranger(&driver, &sandbox.id);
                     continue;
                 }
                 let Some(reported) = super::outcome::exit_of(observed, &sandbox.attempt) else { continue };
@@ -279,7 +299,7 @@ impl Run {
             let ended = async {
                 match select(ready, exited).await {
                     Either::Left((ready, _)) => ready.map_err(CallError::Failed),
-                    Either::Right((reported, _)) if !agent => Ok(Some(reported)),
+                    Either::Right((reported, _)) if !agent && reported.exit.code.is_some() => Ok(Some(reported)),
                     Either::Right((Reported { exit, .. }, _)) => {
                         let code =
                             exit.code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
@@ -302,10 +322,10 @@ impl Run {
         };
         let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
         let ended = answer.map_err(|error| match error {
-            CallError::Unknown(_) => driver_failure(
-                DriverCall::Ready,
-                &Error::deadline(format!("the agent did not connect within {limit:?}")),
-            ),
+            CallError::Unknown(_) => {
+                let what = if agent { "the agent did not connect" } else { "the driver did not call it ready" };
+                driver_failure(DriverCall::Ready, &Error::deadline(format!("{what} within {limit:?}")))
+            }
             other => driver_failure(DriverCall::Ready, other.error()),
         })?;
         self.exited = ended.or(self.exited.take());

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chiton_model::{Error, ExtensionName, OperationId, OperationKind, Phase};
@@ -17,7 +18,7 @@ use super::inner::Inner;
 use super::permits::Permit;
 use super::states::States;
 use crate::crash::{Deed, crash_point};
-use crate::extension::{Alive, Descriptor, Extension, HookCore, StateSink, StepError, StepResult};
+use crate::extension::{Alive, Descriptor, Extension, Fence, HookCore, StateSink, StepError, StepResult};
 use crate::journal::{JournalError, Mark, MarkEvent, OperationRecord, StepKey, StepStatus, StepTiming, Subject};
 use crate::runtime::{CancelToken, Clock, LifecycleEvent};
 
@@ -25,6 +26,10 @@ use crate::runtime::{CancelToken, Clock, LifecycleEvent};
 const GRACE: Duration = Duration::from_secs(1);
 /// How long dropping it may take before it counts as still running.
 const DROP_GRACE: Duration = Duration::from_millis(100);
+/// How long a fence outside of this process may take before the hook counts as still running.
+const FENCE_GRACE: Duration = Duration::from_secs(1);
+/// Counts hook calls. One count for all engines of this process: two calls with one number could not be told apart outside.
+static CALLS: AtomicU64 = AtomicU64::new(1);
 /// The engine's own backoff between attempts of a retryable step.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
@@ -271,6 +276,7 @@ impl HookCall<'_> {
             extension: self.link.name().clone(),
             state_schema: self.link.descriptor.state_schema,
             subject: self.subject.clone(),
+            call: CALLS.fetch_add(1, Ordering::Relaxed),
             phase: self.phase,
             operation: self.operation.clone(),
             attempt: self.attempt,
@@ -282,6 +288,7 @@ impl HookCall<'_> {
             executor: Arc::clone(&self.inner.world.executor),
             alive: alive.clone(),
         };
+        let step = core.step();
         let (mut result, abort) = spawn_contained(self.inner, make(Arc::clone(&self.link.extension), core), alive);
         let left = self.ends_at.saturating_sub(clock.since_boot());
         let first = {
@@ -310,12 +317,30 @@ impl HookCall<'_> {
                 if within(clock, GRACE, &mut result).await.is_none() {
                     abort.abort();
                 }
-                if within(clock, DROP_GRACE, over.cancelled()).await.is_none() {
+                let (over, grace) = match self.link.extension.fence(Fence::Step(step)) {
+                    None => (over, DROP_GRACE),
+                    Some(fence) => (self.fenced(over, fence), FENCE_GRACE),
+                };
+                if within(clock, grace, over.cancelled()).await.is_none() {
                     return Called::Stuck(over);
                 }
                 if timed_out { Called::TimedOut } else { Called::Cancelled }
             }
         }
+    }
+}
+
+impl HookCall<'_> {
+    /// Set when the hook is over here and outside of this process.
+    fn fenced(&self, over: CancelToken, fence: BoxFuture<'static, ()>) -> CancelToken {
+        let certain = CancelToken::new();
+        let set = certain.clone();
+        self.inner.world.executor.spawn(Box::pin(async move {
+            over.cancelled().await;
+            fence.await;
+            set.cancel();
+        }));
+        certain
     }
 }
 

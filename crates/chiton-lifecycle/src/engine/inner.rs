@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use chiton_driver::ComputeDriver;
 use chiton_model::{BackendId, Condition, DriverId, Error, ErrorKind, ExtensionName, Principal, SandboxId, nearest};
 use futures::channel::oneshot;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::admit::Table;
@@ -54,6 +55,10 @@ pub(super) struct Inner {
     pub(super) suspects: Mutex<BTreeMap<String, u64>>,
     /// Drivers whose first snapshot has not arrived.
     pub(super) unlisted: Mutex<BTreeSet<DriverId>>,
+    /// Sandboxes of which another driver than their own spoke, for which that was said.
+    pub(super) strangers: Mutex<HashSet<(DriverId, SandboxId)>>,
+    /// Drivers that can be asked, and since when.
+    pub(super) reachable: Mutex<BTreeMap<DriverId, Timestamp>>,
     /// Drivers that cannot be asked.
     pub(super) unreachable: Mutex<BTreeMap<DriverId, Unreachable>>,
     /// Set at shutdown: nothing new begins.
@@ -114,6 +119,8 @@ impl Engine {
             gates: Gates::default(),
             suspects: Mutex::default(),
             unlisted: Mutex::new(unlisted),
+            strangers: Mutex::default(),
+            reachable: Mutex::default(),
             unreachable: Mutex::default(),
             stopping: AtomicBool::new(false),
             stop: CancelToken::new(),

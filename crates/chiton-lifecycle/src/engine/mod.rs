@@ -13,6 +13,7 @@ mod create;
 mod delete;
 mod discharge;
 mod durable;
+mod each;
 mod exit;
 mod forget;
 mod hooks;
@@ -42,6 +43,7 @@ mod workspace;
 use std::sync::Arc;
 
 pub use admit::CancelCause;
+pub use each::Gathered;
 pub use orphans::{Orphan, OrphanVerdict};
 pub use parts::{Accepted, CreateRequest, EngineConfig, EngineParts, ExtensionConfig, Missing, Request, StartupError};
 pub use prepare::Preview;

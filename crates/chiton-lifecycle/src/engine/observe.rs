@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{ComputeDriver, DriverEvent, Observed, ObservedStatus};
-use chiton_model::{DriverId, ExitStatus, SandboxId, SandboxPhase};
+use chiton_model::{DriverId, Error, ExitStatus, SandboxId, SandboxPhase};
 use futures::future::{Either, select};
 use futures::{StreamExt as _, pin_mut};
 
+use super::Engine;
 use super::hooks::within;
 use super::inner::Inner;
 use super::outcome::{Reported, exit_of};
@@ -17,6 +18,30 @@ use crate::runtime::LifecycleEvent;
 
 /// How long a driver is left alone at most before it is asked again whether it can be reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many sandboxes that a driver spoke of without having them are remembered.
+const MOST_STRANGERS: usize = 4096;
+
+impl Engine {
+    /// Takes in that the main process of one start of a sandbox ended, where the sandbox's own agent tells it. What a
+    /// driver reports is taken in the same way, so the first of both counts; news of another start change nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such sandbox, `Unavailable` when the store does not answer.
+    pub async fn report_exit(&self, id: &SandboxId, attempt: &str, exit: ExitStatus) -> Result<(), Error> {
+        let record = self.inner.record(id).await?;
+        let observed = Observed {
+            id: id.clone(),
+            status: ObservedStatus::Exited(exit),
+            attempt: Some(attempt.to_owned()),
+            gateway: self.inner.journal.info().gateway,
+            epoch: record.epoch,
+            commit: record.commit,
+        };
+        self.inner.observed(&record.driver, observed).await;
+        Ok(())
+    }
+}
 
 impl Inner {
     /// Watches one driver for ever; a stream that ends is begun anew.
@@ -45,7 +70,7 @@ impl Inner {
                     }
                     DriverEvent::Deleted(sandbox) => self.vanished(&id, &sandbox).await,
                     DriverEvent::Progress { id: sandbox, message } => {
-                        self.world.audience.tell(LifecycleEvent::Progress { sandbox, message });
+                        self.progress(&id, sandbox, message).await;
                     }
                     DriverEvent::SnapshotEnd => {
                         pause = Duration::from_millis(100);
@@ -94,7 +119,7 @@ impl Inner {
             Err(error) => return tracing::warn!(sandbox = %id, %error, "news of it could not be taken in"),
         };
         if record.driver != *driver {
-            return tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
+            return self.stranger(driver, &id);
         }
         if record.phase != SandboxPhase::Ready {
             return;
@@ -102,6 +127,30 @@ impl Inner {
         let attempt = record.attempt.clone();
         if let Some(reported) = exit_of(observed, &attempt) {
             self.begin_exit(id, attempt, reported);
+        }
+    }
+
+    /// Slow work on a sandbox: told to whoever waits for it, if it is the sandbox's own driver that speaks.
+    async fn progress(&self, driver: &DriverId, sandbox: SandboxId, message: String) {
+        match self.journal.sandbox(&sandbox).await {
+            Ok(Some(record)) if record.driver == *driver => {
+                self.world.audience.tell(LifecycleEvent::Progress { sandbox, message });
+            }
+            Ok(Some(_)) => self.stranger(driver, &sandbox),
+            Ok(None) => tracing::debug!(%driver, %sandbox, "progress of a sandbox that nobody has a record of"),
+            Err(error) => tracing::debug!(%sandbox, %error, "progress of it could not be told"),
+        }
+    }
+
+    /// A driver speaks of another driver's sandbox: nothing comes of it. Said once of each; two drivers on one platform
+    /// would fill the log.
+    pub(super) fn stranger(&self, driver: &DriverId, id: &SandboxId) {
+        let mut known = self.strangers.lock();
+        if known.len() >= MOST_STRANGERS {
+            known.clear();
+        }
+        if known.insert((driver.clone(), id.clone())) {
+            tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
         }
     }
 
@@ -132,7 +181,7 @@ impl Inner {
     async fn gone(self: &Arc<Self>, driver: &DriverId, id: &SandboxId) {
         match self.journal.sandbox(id).await {
             Ok(Some(record)) if record.driver != *driver => {
-                tracing::warn!(%driver, sandbox = %id, "a driver speaks of another driver's sandbox; ignored");
+                self.stranger(driver, id);
             }
             Ok(Some(record)) if record.phase == SandboxPhase::Ready => {
                 self.begin_exit(id.clone(), record.attempt, Reported { exit: unseen(), sure: true });

@@ -1,13 +1,16 @@
 //! Orphans: backend objects that no row owns (rule 14).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chiton_driver::Observed;
-use chiton_model::{DriverId, Error, OperationKind, Principal, SandboxId, SandboxPhase};
+use chiton_model::{DriverId, Error, ErrorKind, OperationKind, Principal, SandboxId, SandboxPhase};
+
+use futures::future::join_all;
 
 use super::Engine;
 use super::admit::Admission;
+use super::each::Gathered;
 use super::inner::{Inner, store_error};
 use crate::crash::{CommitKind, Deed, crash_point};
 use crate::journal::{AuditRecord, DriverCall, Subject, Write};
@@ -36,8 +39,12 @@ pub struct Orphan {
 }
 
 impl Engine {
-    /// All objects without an owner. The backend is listed first, then each id is read from the store.
-    pub async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
+    /// All objects without an owner, of the drivers that can be asked. Each backend is listed first, then each id is read
+    /// from the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn orphans(&self) -> Result<Gathered<Orphan>, Error> {
         self.inner.orphans().await
     }
 
@@ -62,13 +69,25 @@ impl Engine {
     }
 }
 
+/// What an object is suspected under: that nobody owns it. Without an id, what all of a driver's begin with.
+fn suspicion(driver: &DriverId, id: Option<&SandboxId>) -> String {
+    format!("object/{driver}/{}", id.map(SandboxId::as_str).unwrap_or_default())
+}
+
 impl Inner {
-    async fn orphans(&self) -> Result<Vec<Orphan>, Error> {
-        let mut orphans = Vec::new();
-        for (id, driver) in &self.drivers {
-            for observed in self.look(driver, driver.list()).await? {
+    async fn orphans(&self) -> Result<Gathered<Orphan>, Error> {
+        let mut orphans = Gathered::default();
+        for (driver, listed) in self.look_at_each(&self.drivers, |driver| async move { driver.list().await }).await {
+            let objects = match listed {
+                Ok(objects) => objects,
+                Err(error) => {
+                    orphans.failed.insert(driver, error);
+                    continue;
+                }
+            };
+            for observed in objects {
                 if let Some(verdict) = self.verdict(&observed).await? {
-                    orphans.push(Orphan { driver: id.clone(), observed, verdict });
+                    orphans.found.push(Orphan { driver: driver.clone(), observed, verdict });
                 }
             }
         }
@@ -94,25 +113,62 @@ impl Inner {
         })
     }
 
-    /// Deletes what was without an owner for the grace.
+    /// Deletes what was without an owner for the grace; each driver for itself.
     pub(super) async fn sweep_orphans(self: &Arc<Self>) -> Result<usize, Error> {
-        let (mut deleted, mut suspected) = (0, BTreeSet::new());
-        for orphan in self.orphans().await? {
+        let orphans = self.orphans().await?;
+        for (driver, error) in &orphans.failed {
+            // Whoever cannot be reached is told of where that is noticed.
+            if !self.unreachable_for_now(driver) {
+                tracing::warn!(%driver, %error, "the sweep of its objects could not run");
+            }
+        }
+        let (mut ripe, mut suspected) = (BTreeMap::<DriverId, Vec<SandboxId>>::new(), BTreeSet::new());
+        for orphan in orphans.found {
             if orphan.verdict != OrphanVerdict::Sweepable {
                 self.world.audience.tell(LifecycleEvent::Unowned(Box::new(orphan.observed)));
                 continue;
             }
-            let key = format!("object/{}/{}", orphan.driver, orphan.observed.id);
+            let key = suspicion(&orphan.driver, Some(&orphan.observed.id));
             if self.suspect(&key) {
-                self.delete_orphan("engine", &orphan.driver, &orphan.observed.id, "no row owned it for the grace")
-                    .await?;
-                deleted += 1;
+                ripe.entry(orphan.driver).or_default().push(orphan.observed.id);
             } else {
                 suspected.insert(key);
             }
         }
-        self.suspects.lock().retain(|key, _| !key.starts_with("object/") || suspected.contains(key));
+        let (mut deleted, mut left) = (0, Vec::new());
+        for (swept, rest) in join_all(ripe.into_iter().map(|(driver, ids)| self.sweep_driver(driver, ids))).await {
+            deleted += swept;
+            left.extend(rest);
+        }
+        // What is not known to be gone, and what nobody could look at, is as old as it was.
+        suspected.extend(left);
+        let unasked: Vec<String> = orphans.failed.keys().map(|driver| suspicion(driver, None)).collect();
+        self.suspects.lock().retain(|key, _| {
+            !key.starts_with("object/")
+                || suspected.contains(key)
+                || unasked.iter().any(|driver| key.starts_with(driver.as_str()))
+        });
         Ok(deleted)
+    }
+
+    /// Deletes these of one driver's objects: how many, and what still stands.
+    async fn sweep_driver(self: &Arc<Self>, driver: DriverId, ids: Vec<SandboxId>) -> (usize, Vec<String>) {
+        let (mut deleted, mut left) = (0, Vec::new());
+        let mut ids = ids.into_iter();
+        for id in ids.by_ref() {
+            let Err(error) = self.delete_orphan("engine", &driver, &id, "no row owned it for the grace").await else {
+                deleted += 1;
+                continue;
+            };
+            tracing::warn!(%driver, sandbox = %id, %error, "an object that nobody owns could not be deleted");
+            left.push(suspicion(&driver, Some(&id)));
+            if matches!(error.kind, ErrorKind::Unavailable { .. } | ErrorKind::Deadline) {
+                // The next would wait as long for nothing.
+                break;
+            }
+        }
+        left.extend(ids.map(|id| suspicion(&driver, Some(&id))));
+        (deleted, left)
     }
 
     async fn delete_orphan(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::ComputeDriver;
-use chiton_model::{DriverId, ExtensionName, OperationId, Principal, SandboxName, SandboxSpec, WorkspaceName};
+use chiton_model::{
+    DriverId, ExtensionName, OperationId, Principal, SandboxId, SandboxName, SandboxSpec, WorkspaceName,
+};
 use serde_json::Value;
 
 use crate::extension::Registry;
@@ -118,6 +120,9 @@ pub struct Request {
 /// A request for a sandbox.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CreateRequest {
+    /// The sandbox's id where another system has chosen it; absent means that the engine chooses. Never one that was used
+    /// before: whoever chooses sees to that.
+    pub id: Option<SandboxId>,
     /// The name; absent means that the gateway generates one.
     pub name: Option<SandboxName>,
     /// The workspace.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chiton_model::{BackendId, DriverId, Error, ErrorKind, SandboxPhase, StoreEpoch};
 
+use futures::future::join_all;
+
 use super::inner::{Inner, store_error};
 use super::{Missing, StartupError};
 use crate::crash::CommitKind;
@@ -33,17 +35,24 @@ fn other_backend(backends: &HashMap<DriverId, BackendId>, sandbox: &SandboxRecor
 
 impl Inner {
     /// A backend object of this life of the store with a later commit than the store's last one: the store is an older copy
-    /// of itself. Its objects belong to the original, so a new life begins and they are held (rule 2a).
-    pub(super) async fn check_epoch(&self) -> Result<(), Error> {
+    /// of itself. Its objects belong to the original, so a new life begins and they are held (rule 2a). Returns the drivers
+    /// that did not answer: a start waits for them once.
+    pub(super) async fn check_epoch(&self) -> Result<BTreeSet<DriverId>, Error> {
         let info = self.journal.info();
-        for (id, driver) in &self.drivers {
-            let objects = match self.look(driver, driver.list()).await {
+        let mut silent = BTreeSet::new();
+        let mut renewed = false;
+        for (id, listed) in self.look_at_each(&self.drivers, |driver| async move { driver.list().await }).await {
+            let objects = match listed {
                 Ok(objects) => objects,
                 Err(error) => {
                     tracing::warn!(driver = %id, %error, "it cannot be listed at start-up");
+                    silent.insert(id);
                     continue;
                 }
             };
+            if renewed {
+                continue;
+            }
             let later = objects.iter().find(|object| {
                 object.gateway == info.gateway && object.epoch == info.epoch && object.commit > info.last_commit
             });
@@ -51,18 +60,23 @@ impl Inner {
                 let epoch = self.journal.renew_epoch().await.map_err(store_error)?;
                 tracing::error!(driver = %id, sandbox = %object.id, commit = object.commit, last = info.last_commit, %epoch,
                     "this store is older than what it made: a new life begins, and what it made is held");
-                return Ok(());
+                renewed = true;
             }
         }
-        Ok(())
+        Ok(silent)
     }
 
-    /// Holds, or refuses to serve, what needs something that is not there.
-    pub(super) async fn check_pieces(&self, live: &[SandboxRecord]) -> Result<(), StartupError> {
+    /// Holds, or refuses to serve, what needs something that is not there. Drivers that were silent a moment ago are not
+    /// asked again.
+    pub(super) async fn check_pieces(
+        &self,
+        live: &[SandboxRecord],
+        silent: &BTreeSet<DriverId>,
+    ) -> Result<(), StartupError> {
         let epoch = self.journal.info().epoch;
         let mut missing = Vec::new();
         // Asked once each, not once for every sandbox: there may be a hundred thousand, and a driver may not answer.
-        let (backends, unread) = (self.backends_now(live).await, self.unread_states().await);
+        let (backends, unread) = (self.backends_now(live, silent).await, self.unread_states().await);
         for sandbox in live {
             if let Some(why) = other_backend(&backends, sandbox) {
                 // Not a missing piece either: held until the driver talks to that installation again.
@@ -130,15 +144,13 @@ impl Inner {
     }
 
     /// The installations that the drivers of these sandboxes talk to. A driver that does not answer is not among them.
-    async fn backends_now(&self, live: &[SandboxRecord]) -> HashMap<DriverId, BackendId> {
-        let mut found = HashMap::new();
-        let drivers: BTreeSet<&DriverId> = live.iter().map(|sandbox| &sandbox.driver).collect();
-        for driver in drivers {
-            if let Ok(backend) = self.backend(driver).await {
-                found.insert(driver.clone(), backend);
-            }
-        }
-        found
+    async fn backends_now(&self, live: &[SandboxRecord], silent: &BTreeSet<DriverId>) -> HashMap<DriverId, BackendId> {
+        let drivers: BTreeSet<&DriverId> =
+            live.iter().map(|sandbox| &sandbox.driver).filter(|driver| !silent.contains(*driver)).collect();
+        // All at once: those that hang delay a start by one deadline, not by one each.
+        let asked =
+            drivers.into_iter().map(|driver| async move { Some((driver.clone(), self.backend(driver).await.ok()?)) });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// States of a version that their extension does not read, by subject. States that the store cannot give say nothing

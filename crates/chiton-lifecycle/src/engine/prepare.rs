@@ -79,7 +79,7 @@ impl Inner {
         let cx = RequestContext {
             principal: principal.clone(),
             request: view,
-            driver: Arc::new(driver.capabilities().clone()),
+            driver: driver.capabilities(),
             cancel: CancelToken::new(),
         };
         let (builder, links) = self.write_plan(&driver, request, links, &cx).await?;
@@ -103,8 +103,8 @@ impl Inner {
         let capabilities = driver.capabilities();
         let mut notes = Vec::new();
         for link in &links {
-            link.descriptor.check_driver(capabilities)?;
-            for point in link.descriptor.wants.missing(capabilities) {
+            link.descriptor.check_driver(&capabilities)?;
+            for point in link.descriptor.wants.missing(&capabilities) {
                 notes.push(format!(
                     "extension {} would use {point}, which driver {} does not offer: no-op",
                     link.name(),

@@ -1,10 +1,11 @@
 //! Looks that change nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, LogOptions, LogStream};
 use chiton_model::condition::set;
-use chiton_model::{Error, ErrorKind, OperationId, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
+use chiton_model::{DriverId, Error, ErrorKind, OperationId, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 
 use super::Engine;
 use super::inner::store_error;
@@ -72,8 +73,18 @@ impl Engine {
     }
 
     /// The default driver's id.
-    pub fn default_driver(&self) -> &chiton_model::DriverId {
+    pub fn default_driver(&self) -> &DriverId {
         &self.inner.config.default_driver
+    }
+
+    /// How many sandboxes each driver has by the records: all that are not deleted, those of drivers that are gone included.
+    pub async fn sandboxes_by_driver(&self) -> Result<BTreeMap<DriverId, usize>, Error> {
+        let rows = self.inner.journal.sandboxes(&SandboxQuery::default()).await.map_err(store_error)?;
+        let mut count = BTreeMap::new();
+        for row in rows {
+            *count.entry(row.driver).or_default() += 1;
+        }
+        Ok(count)
     }
 
     /// One sandbox. `all` also finds, by name, the newest that held it.
@@ -163,7 +174,12 @@ impl Engine {
 
     /// The hash of a sandbox's agent token, if its row exists.
     pub async fn token_hash(&self, id: &SandboxId) -> Option<String> {
-        self.inner.journal.sandbox(id).await.ok().flatten().map(|record| record.token)
+        self.agent_start(id).await.map(|(token, _)| token)
+    }
+
+    /// The hash of a sandbox's agent token and the start it was made for, if its row exists. They change together.
+    pub async fn agent_start(&self, id: &SandboxId) -> Option<(String, String)> {
+        self.inner.journal.sandbox(id).await.ok().flatten().map(|record| (record.token, record.attempt))
     }
 
     /// How many sandboxes are held: nothing may touch them until something is back.

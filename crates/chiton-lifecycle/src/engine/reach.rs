@@ -29,6 +29,11 @@ impl Engine {
         self.inner.unreachable.lock().clone()
     }
 
+    /// Since when this process has been able to ask a driver without a break; none while it is not known, or cannot.
+    pub fn reachable_since(&self, id: &DriverId) -> Option<Timestamp> {
+        self.inner.reachable.lock().get(id).copied()
+    }
+
     /// Since when a driver cannot be asked, and why; none when it can.
     pub fn unreachable_driver(&self, id: &DriverId) -> Option<Unreachable> {
         self.inner.unreachable.lock().get(id).cloned()
@@ -41,6 +46,7 @@ impl Inner {
         self.backends.lock().remove(id);
         let Err(error) = self.backend(id).await else { return self.news_began(id).await };
         let since = self.world.clock.now();
+        self.reachable.lock().remove(id);
         let news = {
             let mut unreachable = self.unreachable.lock();
             let before = unreachable.get(id).map_or(since, |before| before.since);
@@ -60,6 +66,8 @@ impl Inner {
 
     /// The driver can be asked.
     pub(super) async fn news_began(self: &Arc<Self>, id: &DriverId) {
+        let now = self.world.clock.now();
+        self.reachable.lock().entry(id.clone()).or_insert(now);
         let before = self.unreachable.lock().remove(id);
         if let Some(before) = before {
             tracing::info!(driver = %id, since = %before.since, "the driver can be reached again");

@@ -9,6 +9,7 @@ use chiton_model::{
 };
 
 use super::admit::{Admission, Ticket};
+use super::chain::fences;
 use super::hooks::within;
 use super::inner::{Inner, engine_principal, store_error};
 use super::run::Run;
@@ -21,6 +22,8 @@ use crate::journal::{
 
 /// How long an interrupted start's agent may take to call, at least.
 const AGENT_RETURNS: Duration = Duration::from_secs(10);
+/// How long fences may take before it is told that they are waited for.
+const FENCE_QUIET: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Takes up what an earlier process left, and begins the background work. Called once, before anything else. When it
@@ -30,7 +33,7 @@ impl Engine {
         let one = |error: Error| StartupError(vec![error]);
         let obligations = inner.journal.obligations().await.map_err(|error| one(store_error(error)))?;
         inner.book.load(obligations, &inner.world);
-        inner.check_epoch().await.map_err(one)?;
+        let silent = inner.check_epoch().await.map_err(one)?;
         inner.adopt().await.map_err(one)?;
         let open = inner.journal.open_operations().await.map_err(|error| one(store_error(error)))?;
         let live = inner
@@ -38,7 +41,7 @@ impl Engine {
             .sandboxes(&SandboxQuery { all: true, ..SandboxQuery::default() })
             .await
             .map_err(|error| one(store_error(error)))?;
-        inner.check_pieces(&live).await?;
+        inner.check_pieces(&live, &silent).await?;
         inner.hold_workspaces().await.map_err(one)?;
         // Before the operations go on: what one of them closes stays closed.
         for sandbox in &live {
@@ -199,8 +202,23 @@ impl Run {
         }
     }
 
+    /// Waits until nothing runs any more that the earlier process asked other processes for (rule 6a).
+    async fn fence(&mut self) {
+        let Some((names, mut fences)) = fences(&self.chain, &self.op.id) else { return };
+        if within(&*self.inner.world.clock, FENCE_QUIET, &mut fences).await.is_some() {
+            return;
+        }
+        let names = names.join(", ");
+        tracing::warn!(operation = %self.op.id, extensions = names, "a hook that an earlier gateway began may still run");
+        let message = format!("waiting until no hook of {names} runs any more that an earlier gateway began");
+        self.passing("FencePending", "HookMayRun", message);
+        fences.await;
+        self.passed("FencePending");
+    }
+
     /// Goes on with an interrupted operation.
-    pub(super) async fn resume(self) {
+    pub(super) async fn resume(mut self) {
+        self.fence().await;
         let interrupted = CreateFailure {
             step: "interrupted".to_owned(),
             extension: None,

@@ -161,7 +161,7 @@ impl Run {
             sandbox.backend.clone(),
         );
         let (request, plan) = (Arc::clone(&self.request), Arc::clone(&self.plan));
-        let driver = Arc::new(self.driver.capabilities().clone());
+        let driver = self.driver.capabilities();
         let make = move |extension: Arc<dyn Extension>, core: HookCore| -> BoxFuture<'static, StepResult<Answer>> {
             let (id, name, workspace, principal, backend) = template.clone();
             let cx = HookContext {
@@ -297,6 +297,7 @@ impl Run {
             workspace: self.sandbox.workspace.clone(),
             operation: self.sandbox.created_by.clone(),
             principal: self.sandbox.principal.subject.clone(),
+            extensions: self.sandbox.chain.iter().map(|entry| entry.name.clone()).collect(),
         };
         let agent = self
             .driver

@@ -18,7 +18,8 @@ pub struct SweepReport {
     pub released: Vec<(String, SandboxId)>,
     /// Held without an owner; not freed, because the grace has not passed or the policy only lets it report.
     pub leaked: Vec<(String, SandboxId)>,
-    /// Extensions or drivers that could not be asked, and why. While a driver is among them nothing is freed.
+    /// Extensions or drivers that could not be asked, and why. While a driver is among them nothing is freed; an extension
+    /// keeps only its own.
     pub failed: Vec<String>,
 }
 
@@ -36,6 +37,8 @@ impl Inner {
     pub(super) async fn sweep_extensions(self: &Arc<Self>) -> SweepReport {
         let mut report = SweepReport::default();
         let objects = self.all_objects(&mut report).await;
+        // Without a row nothing says whose object it would be: any driver that was not asked may have it.
+        let all_listed = report.failed.is_empty();
         let mut suspected = BTreeSet::new();
         for config in &self.config.extensions {
             let Some(kind) = self.registry.get(&config.name) else { continue };
@@ -65,7 +68,7 @@ impl Inner {
                 let key = format!("holding/{}/{id}", config.name);
                 let ripe = self.suspect(&key);
                 suspected.insert(key);
-                if ripe && may_free && report.failed.is_empty() {
+                if ripe && may_free && all_listed {
                     free.push(id);
                 } else {
                     report.leaked.push((config.name.to_string(), id));
@@ -146,8 +149,8 @@ impl Inner {
     /// Every object of every driver; a driver that cannot be listed is noted, and then nothing may be freed.
     async fn all_objects(&self, report: &mut SweepReport) -> HashSet<SandboxId> {
         let mut objects = HashSet::new();
-        for (id, driver) in &self.drivers {
-            match self.look(driver, driver.list()).await {
+        for (id, listed) in self.look_at_each(&self.drivers, |driver| async move { driver.list().await }).await {
+            match listed {
                 Ok(list) => objects.extend(list.into_iter().map(|observed| observed.id)),
                 Err(error) => report.failed.push(format!("driver {id}: {error}")),
             }

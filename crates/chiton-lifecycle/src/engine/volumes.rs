@@ -11,6 +11,7 @@ use chiton_model::{DriverId, Error, MemoryQuantity, Principal, VolumeName, Works
 
 use super::Engine;
 use super::calls::bounded;
+use super::each::Gathered;
 use super::inner::{Inner, store_error};
 use crate::crash::CommitKind;
 use crate::journal::{AuditRecord, Write};
@@ -27,8 +28,8 @@ pub struct VolumeView {
 
 impl Engine {
     /// The volumes of every driver that keeps any; of one workspace, or of all.
-    pub async fn volumes(&self, workspace: Option<&WorkspaceName>) -> Result<Vec<VolumeView>, Error> {
-        self.inner.volumes(workspace).await
+    pub async fn volumes(&self, workspace: Option<&WorkspaceName>) -> Gathered<VolumeView> {
+        self.inner.volumes(None, workspace).await
     }
 
     /// Makes a volume; on the default driver unless another is named.
@@ -66,8 +67,16 @@ impl Engine {
     ) -> Result<(), Error> {
         let inner = Arc::clone(&self.inner);
         let work = async move {
-            let mut found = inner.volumes(Some(&workspace)).await?;
-            found.retain(|view| view.volume.name == name && driver.as_ref().is_none_or(|id| *id == view.driver));
+            if let Some(id) = &driver {
+                inner.keeper(id)?;
+            }
+            let all = inner.volumes(driver.as_ref(), Some(&workspace)).await;
+            // Another of the name may be on a driver that cannot be asked.
+            let mut found = all.complete().map_err(|error| {
+                let cure = error.cure.clone().map(|cure| format!("{cure}; ")).unwrap_or_default();
+                error.cure(format!("{cure}of a driver that can be reached: name it with --driver"))
+            })?;
+            found.retain(|view| view.volume.name == name);
             let view = match found.as_slice() {
                 [view] => view,
                 [] => {
@@ -98,26 +107,38 @@ impl Inner {
             return Ok(driver);
         }
         Err(Error::unsupported(id.as_str(), "volumes", format!("driver {:?} keeps no named volumes", id.as_str()))
-            .cure("name another driver; chiton drivers lists what each can do"))
+            .cure("name another driver; chiton drivers list --wide shows what each can do"))
     }
 
-    pub(super) async fn volumes(&self, workspace: Option<&WorkspaceName>) -> Result<Vec<VolumeView>, Error> {
-        let mut found = Vec::new();
-        for (id, driver) in &self.drivers {
-            if !driver.capabilities().features.contains(&Feature::Volumes) {
-                continue;
+    async fn volumes(&self, only: Option<&DriverId>, workspace: Option<&WorkspaceName>) -> Gathered<VolumeView> {
+        let keepers = self.drivers.iter().filter(|(id, driver)| {
+            only.is_none_or(|only| only == *id) && driver.capabilities().features.contains(&Feature::Volumes)
+        });
+        let mut all = Gathered::default();
+        for (driver, listed) in self.look_at_each(keepers, |driver| async move { driver.volumes().await }).await {
+            match listed {
+                Ok(volumes) => {
+                    let of = |volume: &Volume| workspace.is_none_or(|name| *name == volume.workspace);
+                    let wanted = volumes.into_iter().filter(of);
+                    all.found.extend(wanted.map(|volume| VolumeView { driver: driver.clone(), volume }));
+                }
+                Err(error) => {
+                    all.failed.insert(driver, error);
+                }
             }
-            let volumes = self.look(driver, driver.volumes()).await?;
-            let wanted = volumes.into_iter().filter(|volume| workspace.is_none_or(|name| *name == volume.workspace));
-            found.extend(wanted.map(|volume| VolumeView { driver: id.clone(), volume }));
         }
-        Ok(found)
+        all
     }
 
     /// Refuses to release a workspace that still has volumes: they would stay behind unseen.
     pub(super) async fn refuse_volumes(&self, workspace: &WorkspaceName) -> Result<(), Error> {
-        let names: Vec<String> =
-            self.volumes(Some(workspace)).await?.iter().map(|view| view.volume.name.to_string()).collect();
+        let names: Vec<String> = self
+            .volumes(None, Some(workspace))
+            .await
+            .complete()?
+            .iter()
+            .map(|view| view.volume.name.to_string())
+            .collect();
         if names.is_empty() {
             return Ok(());
         }

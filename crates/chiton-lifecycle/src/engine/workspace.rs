@@ -4,7 +4,7 @@ mod work;
 
 use super::Engine;
 use super::admit::{Admission, Ticket};
-use super::chain::Link;
+use super::chain::{Link, fences};
 use super::hooks::Steps;
 use super::inner::{Inner, engine_principal, store_error};
 use super::prepare::Prepared;
@@ -197,25 +197,32 @@ impl Inner {
         }
         rows.iter().try_for_each(|row| self.check_held_workspace(&row.key))?;
         self.refuse_volumes(workspace).await?;
-        for mut row in rows {
-            let subject = Subject::Workspace(row.key.clone());
-            let admitted =
-                self.table.admit(&subject, OperationKind::ReleaseWorkspace, self.world.operation_id()).await?;
-            let Admission::Go(ticket) = admitted else { continue };
-            let op = operation(self, &ticket, OperationKind::ReleaseWorkspace, principal);
-            row.ready = false;
-            // Nothing may fail between C1 and the work.
-            let work = self.work(ticket, op.clone(), row.clone()).await?;
-            let number = op.commit;
-            let writes = vec![Write::PutOperation(Box::new(op)), Write::PutWorkspace(Box::new(row))];
-            let checks = vec![Check::WorkspaceUnused(workspace.clone())];
-            let operation = Some(OperationKind::ReleaseWorkspace);
-            let commit = Commit { number, checks, writes };
-            self.journal.commit(CommitKind::Intent, operation, commit).await.map_err(store_error)?;
-            work.ticket.intended();
-            work.release().await?;
+        let mut first = Ok(());
+        for row in rows {
+            // One driver that is down keeps the others' from nothing.
+            let released = self.release_row(principal, row).await;
+            first = first.and(released);
         }
-        Ok(())
+        first
+    }
+
+    async fn release_row(self: &Arc<Self>, principal: &Principal, mut row: WorkspaceRecord) -> Result<(), Error> {
+        let workspace = row.key.workspace.clone();
+        let subject = Subject::Workspace(row.key.clone());
+        let admitted = self.table.admit(&subject, OperationKind::ReleaseWorkspace, self.world.operation_id()).await?;
+        let Admission::Go(ticket) = admitted else { return Ok(()) };
+        let op = operation(self, &ticket, OperationKind::ReleaseWorkspace, principal);
+        row.ready = false;
+        // Nothing may fail between C1 and the work.
+        let work = self.work(ticket, op.clone(), row.clone()).await?;
+        let number = op.commit;
+        let writes = vec![Write::PutOperation(Box::new(op)), Write::PutWorkspace(Box::new(row))];
+        let checks = vec![Check::WorkspaceUnused(workspace)];
+        let operation = Some(OperationKind::ReleaseWorkspace);
+        let commit = Commit { number, checks, writes };
+        self.journal.commit(CommitKind::Intent, operation, commit).await.map_err(store_error)?;
+        work.ticket.intended();
+        work.release().await
     }
 
     /// Goes on with an interrupted workspace operation: an ensure is undone, a release is carried forward.
@@ -233,6 +240,9 @@ impl Inner {
             let mut work = self.work(ticket, op, record).await?;
             work.steps.recovered = true;
             work.replay(marks);
+            if let Some((_, fences)) = fences(&work.chain, &work.op.id) {
+                fences.await;
+            }
             Ok::<Work, Error>(work)
         };
         match resumed.await {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{StepError, StepResult};
+use super::{StepError, StepId, StepResult};
 use crate::journal::{ExtensionState, JournalError, Subject};
 use crate::runtime::{CancelToken, Clock, Executor};
 
@@ -101,6 +101,7 @@ pub struct HookCore {
     pub(crate) extension: ExtensionName,
     pub(crate) state_schema: u32,
     pub(crate) subject: Subject,
+    pub(crate) call: u64,
     pub(crate) phase: Phase,
     pub(crate) operation: OperationId,
     pub(crate) attempt: u32,
@@ -132,6 +133,17 @@ impl HookCore {
     /// 1 for the first call of this step, more for a retry.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// This very call: what an extension outside of this process is fenced by.
+    pub fn step(&self) -> StepId {
+        StepId {
+            call: self.call,
+            operation: self.operation.clone(),
+            phase: self.phase,
+            extension: self.extension.clone(),
+            attempt: self.attempt,
+        }
     }
 
     /// How much of the deadline is left.

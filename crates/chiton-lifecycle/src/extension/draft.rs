@@ -4,12 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_driver::{ComputeDriver, PortableWrite, marker};
-use chiton_model::ExtensionName;
+use chiton_model::{DriverId, Error, ExtensionName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{StepError, StepResult};
+
+/// Who carries out driver-independent writes on a plan.
+pub trait PortableWriter: Send + Sync + 'static {
+    /// The driver whose plan it is.
+    fn driver(&self) -> DriverId;
+    /// Applies a write, or says that the driver does not offer the point.
+    fn write(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error>;
+}
+
+struct ByDriver(Arc<dyn ComputeDriver>);
+
+impl PortableWriter for ByDriver {
+    fn driver(&self) -> DriverId {
+        self.0.capabilities().id.clone()
+    }
+
+    fn write(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error> {
+        self.0.write_portable(plan, write)
+    }
+}
 
 /// A plan that one extension may write to. The engine compares before and after, so no write needs to be announced.
 #[derive(Clone)]
@@ -17,12 +37,17 @@ pub struct Draft {
     pub(crate) plan: Value,
     pub(crate) slots: BTreeMap<String, Option<String>>,
     extension: ExtensionName,
-    driver: Arc<dyn ComputeDriver>,
+    writer: Arc<dyn PortableWriter>,
 }
 
 impl Draft {
     pub(crate) fn new(plan: Value, extension: ExtensionName, driver: Arc<dyn ComputeDriver>) -> Self {
-        Self { plan, slots: BTreeMap::new(), extension, driver }
+        Self::by(plan, extension, Arc::new(ByDriver(driver)))
+    }
+
+    /// A draft whose portable writes go to the writer: for who serves an extension to an engine in another process.
+    pub fn by(plan: Value, extension: ExtensionName, writer: Arc<dyn PortableWriter>) -> Self {
+        Self { plan, slots: BTreeMap::new(), extension, writer }
     }
 
     /// The plan as JSON.
@@ -45,7 +70,7 @@ impl Draft {
         let wrong = |error: serde_json::Error| {
             StepError::fatal(format!(
                 "the plan of driver {:?} is not a {}: {error}",
-                self.driver.capabilities().id.as_str(),
+                self.writer.driver().as_str(),
                 std::any::type_name::<P>()
             ))
         };
@@ -80,7 +105,7 @@ pub struct PortableDraft<'a> {
 
 impl PortableDraft<'_> {
     fn write(self, write: &PortableWrite) -> StepResult {
-        self.draft.driver.write_portable(&mut self.draft.plan, write).map_err(StepError::from)
+        self.draft.writer.write(&mut self.draft.plan, write).map_err(StepError::from)
     }
 
     /// Sets an environment variable.

@@ -69,6 +69,16 @@ impl ExtensionKind {
         }
     }
 
+    /// An extension whose declaration and config are known only at run time: one that is served by another process. `build`
+    /// refuses what `check` would.
+    pub fn dynamic(
+        descriptor: Descriptor,
+        check: impl Fn(&Value) -> Vec<ConfigIssue> + Send + Sync + 'static,
+        build: impl Fn(&Value) -> Result<Arc<dyn Extension>, Vec<ConfigIssue>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { descriptor: Arc::new(descriptor), build: Arc::new(build), check: Arc::new(check) }
+    }
+
     /// The same kind with every instance wrapped and its declaration changed, for builds and kits that stand something
     /// between the engine and an extension.
     #[must_use]

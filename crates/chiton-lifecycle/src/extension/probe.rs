@@ -71,6 +71,7 @@ impl HookCore {
             extension: self.extension.clone(),
             state_schema: self.state_schema,
             subject: self.subject.clone(),
+            call: self.call,
             phase: self.phase,
             operation: self.operation.clone(),
             attempt: self.attempt,

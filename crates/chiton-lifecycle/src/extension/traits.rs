@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chiton_model::{CreateFailure, Ran, SandboxId, StartReason, StopReason};
+use futures::future::BoxFuture;
 
-use super::{Draft, HookContext, RequestContext, StepResult, WorkspaceContext};
+use super::{Draft, Fence, HookContext, RequestContext, StepResult, WorkspaceContext};
 use crate::plan::PlanView;
 
 /// Values for the slots that an extension declared, by slot name.
@@ -52,6 +53,13 @@ pub struct HeldPage {
 pub trait Extension: Send + Sync + 'static {
     /// Whether it can work now; a reason and the time since when make new creates that need it fail early.
     fn unhealthy_since(&self) -> Option<(jiff::Timestamp, String)> {
+        None
+    }
+
+    /// For an extension whose hooks run outside of this process: resolves when nothing runs any more of what is named, and
+    /// none of it can begin; waits as long as that takes. None, as it is in process: a hook is over when its future is
+    /// dropped (lifecycle rule 6a).
+    fn fence(&self, what: Fence) -> Option<BoxFuture<'static, ()>> {
         None
     }
 

@@ -22,7 +22,7 @@ use crate::journal::{ActivationStamp, ChainEntry};
 
 /// A driver that has rules and makes nothing.
 struct Paper {
-    capabilities: Capabilities,
+    capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
 }
 
@@ -32,8 +32,8 @@ fn nothing<T>() -> CallResult<T> {
 
 #[async_trait]
 impl ComputeDriver for Paper {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.capabilities)
     }
     async fn backend_id(&self) -> CallResult<BackendId> {
         nothing()
@@ -104,7 +104,7 @@ fn base() -> Value {
 
 fn builder() -> PlanBuilder {
     let driver = Paper {
-        capabilities: Capabilities {
+        capabilities: Arc::new(Capabilities {
             id: DriverId::new("paper").expect("valid"),
             kind: "paper".to_owned(),
             version: "1.0.0".to_owned(),
@@ -117,7 +117,7 @@ fn builder() -> PlanBuilder {
             features: BTreeSet::new(),
             plan_schema: 1,
             agent: false,
-        },
+        }),
         rules: rules(),
     };
     let slots = BTreeMap::from([("/id".to_owned(), "sandbox.id".to_owned())]);

@@ -24,6 +24,7 @@ pub struct Bench {
     pub(super) shape: Option<Shape>,
     pub(super) driver: Option<DriverSpec>,
     pub(super) old_states: Vec<(u32, Value)>,
+    pub(super) elsewhere: bool,
     /// Dropped after everything else: folders, servers.
     pub(super) kept: Vec<Box<dyn Any + Send>>,
 }
@@ -33,7 +34,16 @@ impl Bench {
     /// extension that has none.
     #[must_use]
     pub fn new(config: Value) -> Self {
-        Self { config, held: None, disturb: None, shape: None, driver: None, old_states: Vec::new(), kept: Vec::new() }
+        Self {
+            config,
+            held: None,
+            disturb: None,
+            shape: None,
+            driver: None,
+            old_states: Vec::new(),
+            elsewhere: false,
+            kept: Vec::new(),
+        }
     }
 
     /// A bench with an empty folder of its own, for extensions whose effects are files: every file and folder below it is
@@ -82,6 +92,15 @@ impl Bench {
     #[must_use]
     pub fn old_state(mut self, schema_version: u32, payload: Value) -> Self {
         self.old_states.push((schema_version, payload));
+        self
+    }
+
+    /// The extension runs in another process, behind a socket: while a hook of it runs, the world stands still. A crash of
+    /// the gateway is then seen by that process as the end of a connection, and what would strike a hook where it waits
+    /// strikes it before or after.
+    #[must_use]
+    pub fn elsewhere(mut self) -> Self {
+        self.elsewhere = true;
         self
     }
 

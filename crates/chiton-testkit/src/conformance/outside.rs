@@ -39,7 +39,7 @@ fn listed(stage: &Stage, kit: &Kit) -> Option<BTreeSet<SandboxId>> {
     let (mut ids, mut page) = (BTreeSet::new(), None);
     for _ in 0..MOST_PAGES {
         let (asked, at) = (instance.clone(), page.take());
-        match stage.lab.run(async move { asked.held(at).await })? {
+        match stage.lab.run(stage.beyond(async move { asked.held(at).await }))? {
             Ok(answer) => {
                 ids.extend(answer.ids);
                 page = answer.next;
@@ -60,7 +60,7 @@ fn listed(stage: &Stage, kit: &Kit) -> Option<BTreeSet<SandboxId>> {
 fn released(stage: &Stage, kit: &Kit, id: &SandboxId) -> Option<()> {
     let instance = kit.kind().build(&stage.bench.config).ok()?;
     let ids = vec![id.clone()];
-    if let Err(error) = stage.lab.run(async move { instance.release(&ids).await })? {
+    if let Err(error) = stage.lab.run(stage.beyond(async move { instance.release(&ids).await }))? {
         stage.rig.find(Rule::Sweep, format!("release failed: {error}"));
     }
     Some(())

@@ -1,6 +1,7 @@
 //! The world of one run, and the life that is played in it: every phase comes, some more than once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chiton_lifecycle::engine::{CreateRequest, Engine};
@@ -8,11 +9,12 @@ use chiton_lifecycle::extension::{ExtensionKind, ReconcileSupport, StepError};
 use chiton_lifecycle::journal::{OperationOutcome, Subject, WorkspaceKey};
 use chiton_lifecycle::policy::Policy;
 use chiton_model::{ConditionStatus, Error, OperationId, Phase, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
-use futures::future::{Either, join, select};
+use futures::future::{BoxFuture, Either, join, select};
 use serde_json::Value;
 
 use super::bench::Bench;
 use super::rig::Rig;
+use super::watch::patiently;
 use super::wrap::Wrapped;
 use super::{Finding, Rule};
 use crate::driver::DriverSpec;
@@ -22,6 +24,8 @@ use crate::lab::Lab;
 
 /// The extension behind the author's in the chain: what fails after the author's hooks succeeded.
 const COMPANION: &str = "kit-companion";
+/// Counts runs with extensions in other processes.
+static RUNS: AtomicU64 = AtomicU64::new(1 << 16);
 /// Longer than every back-off.
 const PATIENCE: Duration = Duration::from_hours(12);
 
@@ -76,10 +80,13 @@ impl Stage {
         let name = &kind.descriptor().name;
         let driver =
             bench.driver.clone().or_else(|| setting.driver.clone()).unwrap_or_else(|| DriverSpec::new("kit-driver"));
-        let lab = Lab::new(setting.seed).driver(driver);
+        // What another process remembers of one run must not meet the same ids in the next.
+        let seed =
+            if bench.elsewhere { setting.seed ^ RUNS.fetch_add(1 << 16, Ordering::Relaxed) } else { setting.seed };
+        let lab = Lab::new(seed).driver(driver);
         let rig = Rig::new(name.clone(), bench.held.clone(), lab.ledger().clone(), place);
         let policy = Policy { authoritative: setting.authoritative, ..Policy::default() };
-        let lab = Self::install(lab, kind, &rig, &bench.config, policy)
+        let lab = Self::install(lab, kind, &rig, &bench, policy)
             .extension(ExtensionScript::everywhere(COMPANION).without(Phase::Sweep).without(Phase::Reconcile));
         let death = setting.death.unwrap_or(Death::Process);
         let workspace = WorkspaceName::new("kit").expect("a valid name");
@@ -95,7 +102,8 @@ impl Stage {
         }
     }
 
-    fn install(lab: Lab, kind: &ExtensionKind, rig: &Rig, config: &Value, policy: Policy) -> Lab {
+    fn install(lab: Lab, kind: &ExtensionKind, rig: &Rig, bench: &Bench, policy: Policy) -> Lab {
+        let (config, elsewhere) = (&bench.config, bench.elsewhere);
         let (name, tag) = (&kind.descriptor().name, config.get("tag").and_then(Value::as_str).unwrap_or_default());
         let (kind, rig, tag) = (kind.clone(), rig.clone(), tag.to_owned());
         lab.install(name, config.clone(), policy, move |ledger, process| {
@@ -104,10 +112,19 @@ impl Stage {
                 |_| (),
                 move |author| {
                     let (rig, ledger, process) = (rig.clone(), ledger.clone(), process.clone());
-                    Arc::new(Wrapped { author, rig, ledger, process, tag: tag.clone() })
+                    Arc::new(Wrapped { author, rig, ledger, process, tag: tag.clone(), elsewhere })
                 },
             )
         })
+    }
+
+    /// What is asked of the author's extension directly.
+    pub(super) fn beyond<T: Send + 'static>(
+        &self,
+        asked: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        let (mut asked, elsewhere): (BoxFuture<'static, T>, bool) = (Box::pin(asked), self.bench.elsewhere);
+        std::future::poll_fn(move |cx| if elsewhere { patiently(&mut asked, cx) } else { asked.as_mut().poll(cx) })
     }
 
     /// Starts the gateway. False when a placed crash came first.

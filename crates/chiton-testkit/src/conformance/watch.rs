@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use chiton_lifecycle::extension::HookProbe;
 use chiton_lifecycle::journal::Subject;
@@ -38,6 +39,8 @@ pub(super) struct Watch {
     pub(super) disturbed: AtomicBool,
     /// Blocking work that is not done.
     pub(super) under_way: AtomicUsize,
+    /// The author's hook runs in another process, in real time.
+    pub(super) elsewhere: bool,
 }
 
 impl Watch {
@@ -164,7 +167,9 @@ impl<T> Future for Kept<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came<T>> {
         let this = &mut *self;
         let Some(future) = this.future.as_mut() else { return Poll::Pending };
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if this.watch.elsewhere { patiently(future, cx) } else { future.as_mut().poll(cx) }
+        }));
         this.watch.look();
         match polled {
             Ok(Poll::Ready(value)) => {
@@ -201,6 +206,44 @@ impl<T> Drop for Kept<'_, T> {
         }
         drop(future);
         self.watch.look();
+    }
+}
+
+/// How long the world stands still for another process. What is not done by then waits for the world itself.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
+/// Wakes both the thread that stands still and the task that it runs.
+struct Both {
+    thread: Thread,
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Both {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+        self.task.wake_by_ref();
+    }
+}
+
+/// Polls until it is ready: another process works in real time, and virtual time must not pass meanwhile.
+pub(super) fn patiently<T>(future: &mut BoxFuture<'_, T>, cx: &mut Context<'_>) -> Poll<T> {
+    let (thread, task) = (std::thread::current(), cx.waker().clone());
+    let both = Arc::new(Both { thread, woken: AtomicBool::new(false), task });
+    let waker = Waker::from(Arc::clone(&both));
+    let until = Instant::now() + STANDSTILL;
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Poll::Ready(value);
+        }
+        while !both.woken.swap(false, Ordering::AcqRel) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Poll::Pending;
+            }
+            std::thread::park_timeout(left);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_lifecycle::extension::{
-    Approval, Draft, Extension, HeldPage, HookContext, HookCore, HookProbe, ReconcileOutcome, RequestContext,
+    Approval, Draft, Extension, Fence, HeldPage, HookContext, HookCore, HookProbe, ReconcileOutcome, RequestContext,
     SlotValues, StepError, StepResult, WorkspaceContext,
 };
 use chiton_lifecycle::plan::PlanView;
@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 
 use super::Rule;
 use super::rig::{Fault, Ill, Moment, Rig};
-use super::watch::{Came, Kept, Probe, Watch, threads_of_this_one};
+use super::watch::{Came, Kept, Probe, Watch, patiently, threads_of_this_one};
 use crate::extension::HookGuard;
 use crate::ledger::{End, Hook, Ledger, What};
 use crate::world::Process;
@@ -32,6 +32,8 @@ pub(super) struct Wrapped {
     pub(super) process: Process,
     /// The config's `tag`, if it has one: the ledger compares it with the frozen config.
     pub(super) tag: String,
+    /// The author's extension is in another process.
+    pub(super) elsewhere: bool,
 }
 
 /// A context that can be seen through a probe.
@@ -74,6 +76,7 @@ impl Wrapped {
             slow: AtomicBool::new(false),
             disturbed: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
+            elsewhere: self.elsewhere,
         })
     }
 
@@ -138,6 +141,9 @@ impl Wrapped {
                 let ill = fault.map_or(Ill::Drop, |fault| fault.ill);
                 if ill == Ill::Drop {
                     drop(kept);
+                    if let Some(fence) = self.fence(Fence::Step(core.step())) {
+                        fence.await;
+                    }
                     return Err(self.go_wrong(ill, None).await);
                 }
                 return Err(self.go_wrong(ill, Some(&cancel)).await);
@@ -287,6 +293,11 @@ impl Wrapped {
 impl Extension for Wrapped {
     fn unhealthy_since(&self) -> Option<(jiff::Timestamp, String)> {
         self.author.unhealthy_since()
+    }
+
+    fn fence(&self, what: Fence) -> Option<BoxFuture<'static, ()>> {
+        let mut fence = self.author.fence(what)?;
+        Some(Box::pin(std::future::poll_fn(move |cx| patiently(&mut fence, cx))))
     }
 
     async fn validate_request(&self, cx: &RequestContext) -> StepResult {

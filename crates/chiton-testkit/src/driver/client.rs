@@ -223,8 +223,8 @@ fn of_id(id: &SandboxId) -> About {
 
 #[async_trait]
 impl ComputeDriver for ScriptedDriver {
-    fn capabilities(&self) -> &Capabilities {
-        &self.platform.0.spec.capabilities
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::new(self.platform.0.spec.capabilities.clone())
     }
 
     fn deadlines(&self) -> Deadlines {

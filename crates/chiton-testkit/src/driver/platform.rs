@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) lag: Duration,
     /// Ends the watches that began before.
     pub(super) watches: u64,
+    /// Nobody is there: new watches end at once.
+    pub(super) down: bool,
 }
 
 pub(super) struct Shared {
@@ -124,6 +126,37 @@ impl ScriptedPlatform {
         state.script.clear();
         state.exits.clear();
         state.refusal = None;
+    }
+
+    /// Nobody answers any more: calls are refused at once and watches end. Objects stay as they are.
+    pub fn go_down(&self) {
+        {
+            let mut state = self.0.state.lock();
+            for call in Call::ALL {
+                state.script.stand(call, Behaviour::NotRun("nobody is there".to_owned()));
+            }
+            state.down = true;
+        }
+        self.end_watches();
+    }
+
+    /// Calls are never answered any more, and watches tell nothing and do not end.
+    pub fn hang(&self) {
+        let mut state = self.0.state.lock();
+        for call in Call::ALL {
+            state.script.stand(call, Behaviour::Hang);
+        }
+    }
+
+    /// It answers again.
+    pub fn come_back(&self) {
+        self.behave();
+        self.0.state.lock().down = false;
+    }
+
+    /// The driver tells its watchers this, whether or not it is so.
+    pub fn say(&self, event: DriverEvent) {
+        self.publish(event);
     }
 
     /// The object of the next start ends by itself so long after it, with this code; calls queue up.

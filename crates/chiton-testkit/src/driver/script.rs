@@ -38,6 +38,22 @@ pub enum Call {
 impl Call {
     /// Calls that change the platform.
     pub const ACTS: [Self; 4] = [Self::Create, Self::Start, Self::Stop, Self::Delete];
+
+    /// All calls.
+    pub const ALL: [Self; 12] = [
+        Self::Backend,
+        Self::Plan,
+        Self::Validate,
+        Self::Prepare,
+        Self::Create,
+        Self::Start,
+        Self::Stop,
+        Self::Delete,
+        Self::Get,
+        Self::List,
+        Self::EnsureWorkspace,
+        Self::ReleaseWorkspace,
+    ];
 }
 
 /// How one call behaves. Durations count from its begin.

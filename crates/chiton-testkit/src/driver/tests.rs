@@ -34,6 +34,7 @@ fn call() -> CreateCall {
             workspace: WorkspaceName::default(),
             operation: OperationId::new("op-1").expect("valid"),
             principal: "uid:0".to_owned(),
+            extensions: Vec::new(),
         },
         plan: serde_json::to_value(ScriptedPlan::default()).expect("a plan has a JSON form"),
         agent: None,

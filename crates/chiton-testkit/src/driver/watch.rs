@@ -29,6 +29,9 @@ async fn tell(mut watch: Watch) -> Option<(DriverEvent, Watch)> {
         next
     } else {
         let state = watch.platform.0.state.lock();
+        if state.down {
+            return None;
+        }
         watch.snapshot = state.objects.values().map(|object| DriverEvent::Changed(object.observed.clone())).collect();
         watch.snapshot.push_back(DriverEvent::SnapshotEnd);
         state.news.len()

@@ -200,7 +200,7 @@ fn empty(lab: &Lab) {
     let stays = |key: &String| !known && key.ends_with("/workspace");
     let orphans = {
         let engine = engine.clone();
-        lab.block_on(async move { engine.orphans().await }).expect("the driver can be listed")
+        lab.block_on(async move { engine.orphans().await?.complete() }).expect("the driver can be listed")
     };
     for orphan in orphans.into_iter().filter(|orphan| orphan.verdict != OrphanVerdict::Sweepable) {
         let (engine, principal, id) = (engine.clone(), principal.clone(), orphan.observed.id);

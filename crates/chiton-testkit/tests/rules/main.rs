@@ -3,6 +3,7 @@
 mod answers;
 mod cleanup;
 mod clock;
+mod drivers;
 mod hooks;
 mod pieces;
 mod plans;

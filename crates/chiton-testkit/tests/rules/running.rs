@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chiton_driver::{Identity, Observed, ObservedStatus};
-use chiton_lifecycle::engine::OrphanVerdict;
+use chiton_lifecycle::engine::{Gathered, OrphanVerdict};
 use chiton_lifecycle::extension::{ReconcileOutcome, ReconcileSupport};
 use chiton_lifecycle::journal::OperationOutcome;
 use chiton_model::{ConditionStatus, GatewayId, Phase, SandboxId, SandboxPhase, StartReason, StopReason};
@@ -271,6 +271,7 @@ fn object(lab: &Lab, id: &str, gateway: GatewayId) -> Observed {
         workspace: chiton_model::WorkspaceName::default(),
         operation: chiton_model::OperationId::new("op-1").expect("valid"),
         principal: "uid:0".to_owned(),
+        extensions: Vec::new(),
     };
     Observed {
         id: identity.sandbox,
@@ -291,7 +292,7 @@ fn an_object_of_ours_without_a_row_goes_after_the_grace_and_a_strangers_stays() 
     lab.platform().plant(theirs.clone());
     let engine = lab.engine();
     let mut verdicts: Vec<_> = lab
-        .block_on(async move { engine.orphans().await })
+        .block_on(async move { engine.orphans().await.and_then(Gathered::complete) })
         .expect("listed")
         .into_iter()
         .map(|orphan| (orphan.observed.id, orphan.verdict))

@@ -27,6 +27,7 @@ pub(super) fn configured(plugins: &Plugins, folder: &FolderArgs) -> Result<Confi
         data_dir: folder.data_dir.clone(),
         listen: Vec::new(),
         driver: Vec::new(),
+        compute_driver_socket: None,
         adopt_epoch: None,
     };
     configuration(plugins, args).map_err(|found| errors(&found))

@@ -24,7 +24,8 @@ pub(super) fn run(plugins: &Plugins, cx: &Context, command: ConfigCommand) -> Ex
             let named = sources.config.is_some()
                 || sources.data_dir.is_some()
                 || !sources.listen.is_empty()
-                || !sources.driver.is_empty();
+                || !sources.driver.is_empty()
+                || sources.compute_driver_socket.is_some();
             if named { show_sources(plugins, cx, sources, origin) } else { show_running(cx, origin) }
         }
     }

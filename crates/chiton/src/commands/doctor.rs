@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use chiton_gateway::compose::store_folder;
-use chiton_gateway::config::{Chosen, Config, Drivers, NoDriver};
+use chiton_gateway::config::{Chosen, Config, Drivers, EXTERNAL_KIND, NoDriver};
 use chiton_gateway::{Finding, Plugins};
 use chiton_model::{DriverId, Error};
 use chiton_store::{Level, StoreFinding, examine};
@@ -43,8 +43,9 @@ fn look(plugins: &Plugins, config: Option<&Config>) -> (Vec<Look>, Option<Result
     let find =
         |kind: &str, options: &Value| plugins.driver_kind(kind).map(|kind| (kind.doctor)(options)).unwrap_or_default();
     let Some(config) = config else {
-        // What is wrong with the configuration is told; the machine can be looked at all the same.
-        let every = plugins.drivers().iter().map(|kind| Look {
+        // What is wrong with the configuration is told; the machine can be looked at all the same. An external driver is
+        // nowhere without its config.
+        let every = plugins.drivers().iter().filter(|kind| kind.kind != EXTERNAL_KIND).map(|kind| Look {
             id: kind.kind.to_owned(),
             kind: kind.kind.to_owned(),
             used: true,

@@ -12,7 +12,13 @@ use crate::output;
 
 /// The configuration that command line, environment and file make together.
 pub(super) fn configuration(plugins: &Plugins, args: GatewayArgs) -> Result<Config, Vec<ConfigError>> {
-    let flags = Flags { config: args.config, data_dir: args.data_dir, listen: args.listen, drivers: args.driver };
+    let flags = Flags {
+        config: args.config,
+        data_dir: args.data_dir,
+        listen: args.listen,
+        drivers: args.driver,
+        driver_socket: args.compute_driver_socket,
+    };
     load(&Sources::gather(flags)?, plugins)
 }
 

@@ -19,12 +19,13 @@ pub(super) async fn run(cx: &Context, command: ImageCommand) -> Result<ExitCode,
     match command {
         ImageCommand::List { driver } => {
             let request = wire::ListImagesRequest { driver: driver.unwrap_or_default() };
-            let images = answer(client.list_images(request)).await?.images;
+            let answer = answer(client.list_images(request)).await?;
             if cx.json {
-                output::document(&json!(images.iter().map(document).collect::<Vec<_>>()));
+                output::document(&json!(answer.images.iter().map(document).collect::<Vec<_>>()));
             } else {
-                output::line(&table(&images).text());
+                output::line(&table(&answer.images).text());
             }
+            return Ok(output::partial(&answer.failed, cx.json));
         }
         ImageCommand::Pull { image, driver } => {
             let request = wire::PullImageRequest { driver: driver.unwrap_or_default(), reference: image };
@@ -51,29 +52,30 @@ pub(super) async fn run(cx: &Context, command: ImageCommand) -> Result<ExitCode,
         }
         ImageCommand::Rm { image, driver } => {
             let request = wire::RemoveImageRequest { driver: driver.unwrap_or_default(), image };
-            removed(cx, &answer(client.remove_image(request)).await?);
+            return Ok(removed(cx, &answer(client.remove_image(request)).await?));
         }
         ImageCommand::Prune { older_than, driver } => {
             let request = wire::PruneImagesRequest {
                 driver: driver.unwrap_or_default(),
                 older_seconds: older_than.map(|age| age.as_secs()),
             };
-            removed(cx, &answer(client.prune_images(request)).await?);
+            return Ok(removed(cx, &answer(client.prune_images(request)).await?));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn removed(cx: &Context, answer: &wire::RemoveImagesResponse) {
+fn removed(cx: &Context, answer: &wire::RemoveImagesResponse) -> ExitCode {
     if cx.json {
         let images: Vec<Value> = answer.images.iter().map(document).collect();
         output::document(&json!({ "removed": images, "bytes": answer.bytes }));
-        return;
+        return output::partial(&answer.failed, cx.json);
     }
     for image in &answer.images {
         output::line(&format!("removed {}", image.digest));
     }
     output::note(&format!("{} free again", size(answer.bytes)));
+    output::partial(&answer.failed, cx.json)
 }
 
 fn document(image: &wire::Image) -> Value {

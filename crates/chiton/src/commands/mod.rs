@@ -3,10 +3,12 @@
 mod backup;
 mod change;
 mod config;
+mod conform;
 mod copy;
 mod create;
 mod demo;
 mod doctor;
+mod drivers;
 mod exec;
 mod gateway;
 mod image;
@@ -17,6 +19,7 @@ mod logs;
 mod look;
 mod operate;
 mod plan;
+mod serve;
 mod timeline;
 mod volume;
 
@@ -31,7 +34,7 @@ use chiton_proto::v1 as wire;
 use clap::CommandFactory as _;
 use tonic::{Response, Status};
 
-use crate::cli::{Cli, Command, OneArgs, SandboxCommand};
+use crate::cli::{Cli, Command, ConformCommand, DriverCommand, OneArgs, SandboxCommand};
 use crate::output;
 
 /// What every command that talks to a gateway knows.
@@ -143,6 +146,8 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Workspaces(command) => on_runtime(json, operate::workspaces(&cx, command)),
         Command::Info => on_runtime(json, operate::info(&cx)),
         Command::Extensions => on_runtime(json, operate::extensions(&cx)),
-        Command::Drivers => on_runtime(json, operate::drivers(&cx)),
+        Command::Drivers(args) => on_runtime(json, drivers::run(&cx, args)),
+        Command::Driver(DriverCommand::Serve(args)) => serve::run(plugins, &args, json),
+        Command::Conform(ConformCommand::Driver(args)) => conform::run(plugins, &args, json),
     }
 }

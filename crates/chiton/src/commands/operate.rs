@@ -1,4 +1,4 @@
-//! What operators look at and do by hand: obligations, orphans, workspaces, extensions, drivers.
+//! What operators look at and do by hand: obligations, orphans, workspaces, extensions.
 
 use std::process::ExitCode;
 
@@ -74,13 +74,14 @@ pub(super) async fn orphans(cx: &Context, command: OrphansCommand) -> Result<Exi
             let answer = answer(client.list_orphans(wire::ListOrphansRequest {})).await?;
             if cx.json {
                 output::document(&json!(answer.orphans.iter().map(output::orphan).collect::<Vec<_>>()));
-                return Ok(ExitCode::SUCCESS);
+                return Ok(output::partial(&answer.failed, cx.json));
             }
             let mut table = Table::new(&["DRIVER", "ID", "STATUS", "VERDICT", "EPOCH"]);
             for orphan in &answer.orphans {
                 table.row([&orphan.driver, &orphan.id, &orphan.status, &orphan.verdict, &orphan.epoch]);
             }
             output::line(&table.text());
+            return Ok(output::partial(&answer.failed, cx.json));
         }
         OrphansCommand::Adopt(args) => {
             let request = wire::OrphanRequest { driver: args.driver, id: args.id.clone() };
@@ -172,34 +173,6 @@ pub(super) async fn extensions(cx: &Context) -> Result<ExitCode, Error> {
             &extension.failure,
             &count,
             &extension.summary,
-        ]);
-    }
-    output::line(&table.text());
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn drivers(cx: &Context) -> Result<ExitCode, Error> {
-    let mut client = cx.connect().await?;
-    let answer = answer(client.list_drivers(wire::ListDriversRequest {})).await?;
-    if cx.json {
-        output::document(&json!(answer.drivers.iter().map(output::driver).collect::<Vec<_>>()));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut table =
-        Table::new(&["ID", "KIND", "VERSION", "DEFAULT", "POINTS", "LIMITS", "NETWORKS", "FEATURES", "STATE"]);
-    for driver in &answer.drivers {
-        let state = if driver.unavailable.is_empty() { "reachable" } else { &driver.unavailable };
-        let default = if driver.is_default { "yes" } else { "" };
-        table.row([
-            &driver.id,
-            &driver.kind,
-            &driver.version,
-            default,
-            &driver.points.join(","),
-            &driver.limits.join(","),
-            &driver.networks.join(","),
-            &driver.features.join(","),
-            state,
         ]);
     }
     output::line(&table.text());

@@ -24,6 +24,7 @@ pub(super) async fn run(cx: &Context, command: VolumeCommand) -> Result<ExitCode
             } else {
                 output::line(&table(&answer.volumes, Timestamp::now()));
             }
+            return Ok(output::partial(&answer.failed, cx.json));
         }
         VolumeCommand::Create { volume, size } => {
             let request = wire::CreateVolumeRequest {

@@ -154,7 +154,9 @@ pub(crate) fn driver(driver: &wire::Driver) -> Value {
         "id": driver.id, "kind": driver.kind, "version": driver.version, "default_image": driver.default_image,
         "default": driver.is_default, "points": driver.points, "features": driver.features,
         "limits": driver.limits, "networks": driver.networks, "backend": text(&driver.backend),
-        "unavailable": text(&driver.unavailable), "plan_schema": embedded(&driver.plan_schema),
+        "agent": text(&driver.agent), "socket": text(&driver.socket), "sandboxes": driver.sandboxes, "since": time(driver.since.as_ref()),
+        "gateway_manages_lifecycle": driver.gateway_manages_lifecycle,
+        "unavailable": text(&driver.unavailable), "cure": text(&driver.cure), "plan_schema": embedded(&driver.plan_schema),
         "field_rules": driver.field_rules.iter().map(|rule| json!({ "path": rule.path, "rule": rule.rule })).collect::<Vec<_>>(),
     })
 }

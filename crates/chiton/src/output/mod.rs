@@ -13,8 +13,11 @@ pub(crate) use table::Table;
 pub(crate) use text::{age, data, escape, escape_json, micros, one_line};
 
 use std::io::Write as _;
+use std::process::ExitCode;
 
+use chiton_client::from_detail;
 use chiton_model::Error;
+use chiton_proto::v1 as wire;
 use serde_json::Value;
 
 /// What a shell reports of a program that wrote to a reader who went away (128 + SIGPIPE).
@@ -43,6 +46,19 @@ pub(crate) fn put(text: &str) {
 pub(crate) fn note(text: &str) {
     // Who does not listen misses a note, and nothing else.
     drop(writeln!(std::io::stderr(), "note: {}", escape(text)));
+}
+
+/// Says which drivers could not do their part. The exit code: a list without theirs is no success.
+pub(crate) fn partial(failed: &[wire::DriverFailure], json: bool) -> ExitCode {
+    let error = |failure: &wire::DriverFailure| {
+        let detail = failure.error.clone().unwrap_or_default();
+        let found = from_detail(&detail).unwrap_or_else(|| Error::internal("it gives no reason"));
+        let message =
+            format!("driver {:?} could not be asked, what it has is missing: {}", failure.driver, found.message);
+        Error { message, ..found }
+    };
+    let errors: Vec<Error> = failed.iter().map(error).collect();
+    if errors.is_empty() { ExitCode::SUCCESS } else { fail_all(&errors, json) }
 }
 
 /// Prints a JSON document: pretty for one, compact as a line of a stream.

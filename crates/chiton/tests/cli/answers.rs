@@ -362,6 +362,7 @@ fn orphans_workspaces_and_catalogs_are_tables() {
                 epoch: "e-1".into(),
                 gateway: "g-1".into(),
             }],
+            ..wire::ListOrphansResponse::default()
         },
     );
     let workspace = wire::Workspace { name: "default".into(), driver: "oci".into(), ready: true };
@@ -416,7 +417,7 @@ fn images_are_a_table_and_a_pull_prints_the_digest() {
         pinned: true,
         ..wire::Image::default()
     };
-    server.answers("list_images", wire::ListImagesResponse { images: vec![image.clone()] });
+    server.answers("list_images", wire::ListImagesResponse { images: vec![image.clone()], ..Default::default() });
     assert_snapshot!(server.run(&["image", "list"]).out, @r"
     NAME                    DIGEST               SIZE     LAYERS  SANDBOXES  PINNED
     registry.example/app:1  sha256:abababababab  12.3 MB  3       1          yes

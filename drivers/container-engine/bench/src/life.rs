@@ -114,6 +114,7 @@ impl Gateway {
             workspace: WorkspaceName::default(),
             operation: OperationId::new("op-1").map_err(named)?,
             principal: "uid:0".to_owned(),
+            extensions: Vec::new(),
         };
         Ok(CreateCall { identity, plan, agent: None })
     }

@@ -170,6 +170,7 @@ pub(crate) fn identity() -> Identity {
         workspace: WorkspaceName::default(),
         operation: OperationId::new("op-1").unwrap(),
         principal: "uid:0".to_owned(),
+        extensions: Vec::new(),
     }
 }
 

@@ -170,6 +170,7 @@ impl World {
             workspace: WorkspaceName::new("default").unwrap(),
             operation: OperationId::new(format!("op-{}", unique())).unwrap(),
             principal: "uid:0".to_owned(),
+            extensions: Vec::new(),
         };
         let call = CreateCall { identity, plan: plan.clone(), agent: None };
         Ok(Planned { id, plan, call })

@@ -238,6 +238,7 @@ pub fn fill(mut plan: Value, id: &SandboxId) -> CreateCall {
         workspace: WorkspaceName::new("default").unwrap(),
         operation: OperationId::new("op-1").unwrap(),
         principal: "uid:0".to_owned(),
+        extensions: Vec::new(),
     };
     CreateCall { identity, plan, agent: None }
 }

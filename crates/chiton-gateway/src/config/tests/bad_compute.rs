@@ -121,14 +121,6 @@ drivers = ["OCI\u0007"]
 }
 
 #[test]
-fn an_external_driver() {
-    let text = r#"[compute]
-drivers = ["external:/run/kyma.sock"]
-"#;
-    assert_snapshot!(bad(&file(text)), @r"chiton.toml:2: compute.drivers[0]: external drivers are not supported in this version; name a driver that is built in");
-}
-
-#[test]
 fn several_drivers_and_no_default() {
     let text = r#"[compute]
 drivers = ["oci", "second"]

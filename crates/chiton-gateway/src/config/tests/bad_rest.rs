@@ -226,7 +226,7 @@ fn variables_that_are_unknown_or_wrong() {
     }
     assert_snapshot!(bad(&sources), @r#"
     env CHITON_ALLOW_UIDS: gateway.allow_uids: "ann" is not a whole number; write whole numbers separated by commas
-    env CHITON_COMPUTE_DRIVER_SOCKET: external drivers are not supported in this version; unset it
+    env CHITON_COMPUTE_DRIVER_SOCKET: compute.drivers: the socket of an external driver is given, and no name for the driver; write --driver NAME --compute-driver-socket /run/NAME.sock, or set CHITON_COMPUTE_DRIVERS to the name
     env CHITON_COMPUTE_EXTENSION: unknown configuration variable; did you mean CHITON_COMPUTE_EXTENSIONS?
     env CHITON_COMPUTE_EXTENSIONS: compute.extensions[0]: unknown extension "fleet-lables"; did you mean "fleet-labels"?
     env CHITON_COMPUTE_EXTENSIONS: compute.extensions[1]: unknown extension ""; known: address-lease, fleet-labels
@@ -244,7 +244,7 @@ fn flags_that_are_wrong() {
     assert_snapshot!(bad(&sources), @r#"
     flag --data-dir: gateway.data_dir: the path is not valid UTF-8; choose a folder whose path is UTF-8
     flag --driver: compute.drivers[1]: driver "docker" is listed twice; remove one of them
-    flag --driver: compute.drivers: unknown driver "docker"; known: oci; a name of your own needs a table [compute.driver.docker] with its kind
+    flag --driver: compute.drivers: unknown driver "docker"; known: oci; a name of your own needs a table [compute.driver.docker] with its kind or socket
     flag --listen: gateway.listen[0]: listening on "127.0.0.1:8080" is not supported in this version; use a Unix socket: "unix:/run/chiton/gateway.sock"
     "#);
 }

@@ -132,7 +132,7 @@ fn each_kind_is_asked_with_its_own_table_and_used_with_it() {
     let b = json!({ "socket": "/b" });
     assert_eq!(*machine.asked.borrow(), [("a".to_owned(), json!({ "socket": "/a" })), ("b".to_owned(), b.clone())]);
     let id = chiton_model::DriverId::new("b").expect("an id");
-    assert_eq!(chosen.drivers, [DriverConfig { id, kind: "b".to_owned(), options: b }]);
+    assert_eq!(chosen.drivers, [DriverConfig { id, kind: "b".to_owned(), required: false, options: b }]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bad_policy;
 mod bad_rest;
 mod detection;
 mod durations;
+mod external;
 mod files;
 mod fuzz;
 mod good;

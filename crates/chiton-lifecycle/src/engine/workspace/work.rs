@@ -20,8 +20,7 @@ use std::sync::Arc;
 impl Work {
     async fn call(&mut self, link: &Arc<Link>, phase: Phase, ran: Ran) -> Result<(), HookFailure> {
         let workspace = self.record.key.workspace.clone();
-        let driver =
-            self.inner.drivers.get(&self.record.key.driver).map(|driver| Arc::new(driver.capabilities().clone()));
+        let driver = self.inner.drivers.get(&self.record.key.driver).map(|driver| driver.capabilities());
         let Some(driver) = driver else {
             return Err(HookFailure::NotStarted("its driver is not configured".to_owned()));
         };

@@ -1,0 +1,55 @@
+//! A record as the contract's sandbox.
+
+use chiton_compute_wire::names::conditions;
+use chiton_compute_wire::{sandbox, v1};
+use chiton_driver::ObservedStatus;
+use chiton_lifecycle::journal::SandboxRecord;
+use chiton_model::{ExitStatus, SandboxPhase};
+
+/// What is told of a sandbox; nothing once it is gone from its platform. No spec: nothing that was asked is told again.
+pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v1::DriverSandbox> {
+    let cause = record.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+    let stopped = ExitStatus { code: None, reason: "Stopped".to_owned(), at: None };
+    let (observed, message) = match record.phase {
+        SandboxPhase::Deleted => return None,
+        SandboxPhase::Provisioning | SandboxPhase::Starting => (ObservedStatus::Created, String::new()),
+        // It may still run; what it was is all that is known.
+        SandboxPhase::Ready | SandboxPhase::Stopping => (ObservedStatus::Running, String::new()),
+        SandboxPhase::Stopped => (ObservedStatus::Exited(stopped), started(record)),
+        SandboxPhase::Completed => (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), String::new()),
+        SandboxPhase::Error => (ObservedStatus::Broken(cause.clone()), cause),
+        SandboxPhase::Deleting => (ObservedStatus::Broken("it is being deleted".to_owned()), String::new()),
+    };
+    let mut status = sandbox::status(record.name.as_str(), &observed, attempt, &message);
+    status.instance_id = record.id.to_string();
+    status.deleting = record.phase == SandboxPhase::Deleting;
+    let since = record.updated_at.to_string();
+    for condition in &mut status.conditions {
+        condition.last_transition_time.clone_from(&since);
+        if record.phase == SandboxPhase::Error {
+            "CreateFailed".clone_into(&mut condition.reason);
+        }
+    }
+    if record.phase == SandboxPhase::Stopped {
+        status.conditions.push(v1::DriverCondition {
+            r#type: conditions::SUSPENDED.to_owned(),
+            status: "True".to_owned(),
+            reason: "Stopped".to_owned(),
+            message: String::new(),
+            last_transition_time: since,
+        });
+    }
+    Some(v1::DriverSandbox {
+        id: record.id.to_string(),
+        name: record.name.to_string(),
+        workspace: record.workspace.to_string(),
+        status: Some(status),
+        ..v1::DriverSandbox::default()
+    })
+}
+
+/// Why the last start failed, if it did.
+fn started(record: &SandboxRecord) -> String {
+    let failed = record.conditions.iter().find(|condition| condition.kind == "StartFailed");
+    failed.map(|condition| condition.message.clone()).unwrap_or_default()
+}

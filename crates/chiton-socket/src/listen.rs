@@ -1,0 +1,208 @@
+//! The side that waits.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chiton_model::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tonic::transport::server::Connected;
+
+use crate::Peer;
+
+/// Who may come in, and how strictly the place is kept.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Who listens, for messages: `gateway`, `driver`.
+    pub who: &'static str,
+    /// What to do about a place that cannot be used.
+    pub cure: &'static str,
+    /// The users who may connect.
+    pub allowed: Arc<BTreeSet<u32>>,
+    /// Whether the folder has to be ours alone: owned by this user and writable by nobody else. One that is made is 0700.
+    pub private: bool,
+}
+
+/// A socket that lets only some users in. Removes its file when dropped, unless systemd owns it.
+#[derive(Debug)]
+pub struct PeerListener {
+    listener: UnixListener,
+    /// Of a file that is ours to remove: where it is, and its device and inode.
+    file: Option<(PathBuf, (u64, u64))>,
+    allowed: Arc<BTreeSet<u32>>,
+}
+
+impl PeerListener {
+    /// Binds a socket. A stale socket of somebody who is gone is replaced; one that answers, or a file that is no socket,
+    /// is not. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// `unavailable` with the path, the reason and [`Access::cure`].
+    pub fn bind(path: &Path, access: &Access) -> Result<Self, Error> {
+        let refuse =
+            |why: String| Error::unavailable(access.who, format!("cannot listen on {path:?}: {why}")).cure(access.cure);
+        if let Some(parent) = path.parent() {
+            folder(parent, access.private).map_err(refuse)?;
+        }
+        if StdUnixStream::connect(path).is_ok() {
+            return Err(refuse(format!("another {} answers there", access.who)));
+        }
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(refuse("a file that is no socket is there".to_owned()));
+            }
+            Ok(_) => fs::remove_file(path).map_err(|error| refuse(error.to_string()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(refuse(error.to_string())),
+        }
+        let listener = UnixListener::bind(path).map_err(|error| refuse(error.to_string()))?;
+        // Who may call is decided by uid at accept; the file's mode only has to let the allowed ones connect.
+        let own = rustix::process::geteuid().as_raw();
+        let others = access.allowed.iter().any(|uid| *uid != own && *uid != 0);
+        let mode = if others { 0o666 } else { 0o600 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| refuse(error.to_string()))?;
+        let found = fs::symlink_metadata(path).map_err(|error| refuse(error.to_string()))?;
+        let file = Some((path.to_owned(), (found.dev(), found.ino())));
+        Ok(Self { listener, file, allowed: Arc::clone(&access.allowed) })
+    }
+
+    /// The first socket that systemd handed to this process (`sd_listen_fds(3)`), if it handed one. Its mode is the
+    /// unit's; who may call is decided here as ever. To be called on a tokio runtime, once.
+    ///
+    /// # Errors
+    /// `invalid` when what was handed over is no Unix socket that listens.
+    pub fn from_systemd(access: &Access) -> Result<Option<Self>, Error> {
+        let refuse = |error: io::Error| {
+            Error::invalid("LISTEN_FDS", format!("what systemd handed over cannot be listened on: {error}"))
+                .cure("use ListenStream=/absolute/path in the socket unit")
+        };
+        let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0).map_err(refuse)? else {
+            return Ok(None);
+        };
+        listener.set_nonblocking(true).map_err(refuse)?;
+        let listener = UnixListener::from_std(listener).map_err(refuse)?;
+        Ok(Some(Self { listener, file: None, allowed: Arc::clone(&access.allowed) }))
+    }
+
+    /// The next connection of somebody who is allowed. Others are turned away with a line in the log.
+    pub async fn accept(&self) -> PeerStream {
+        loop {
+            match self.next().await {
+                Ok(Some(accepted)) => return accepted,
+                Ok(None) => {}
+                Err(error) => {
+                    // Out of descriptors, as a rule: give others time to close theirs.
+                    tracing::error!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// All connections, one after another, as a gRPC server wants them.
+    pub fn incoming(self) -> impl tokio_stream::Stream<Item = io::Result<PeerStream>> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            // The server that is gone takes no more.
+            tokio::select! {
+                () = sender.closed() => {}
+                () = async {
+                    while sender.send(Ok(self.accept().await)).await.is_ok() {}
+                } => {}
+            }
+        });
+        tokio_stream::wrappers::ReceiverStream::new(receiver)
+    }
+
+    async fn next(&self) -> io::Result<Option<PeerStream>> {
+        let (stream, _) = self.listener.accept().await?;
+        let found = stream.peer_cred()?;
+        let peer = Peer { uid: found.uid(), pid: found.pid() };
+        if self.allowed.contains(&peer.uid) {
+            return Ok(Some(PeerStream { stream, peer }));
+        }
+        let path = self.file.as_ref().map(|(path, _)| path.display().to_string());
+        tracing::warn!(uid = peer.uid, socket = path, "a user who is not allowed tried to connect");
+        Ok(None)
+    }
+}
+
+impl Drop for PeerListener {
+    fn drop(&mut self) {
+        let Some((path, identity)) = &self.file else { return };
+        // Another may have put its own in our place.
+        if fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == *identity) {
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+/// Makes the folder, or looks at the one that is there.
+fn folder(path: &Path, private: bool) -> Result<(), String> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let mut make = fs::DirBuilder::new();
+    make.recursive(true);
+    if private {
+        make.mode(0o700);
+    }
+    make.create(path).map_err(|error| error.to_string())?;
+    if !private {
+        return Ok(());
+    }
+    let found = fs::metadata(path).map_err(|error| error.to_string())?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own {
+        return Err(format!("its folder belongs to uid {}, not to uid {own}", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(format!("others may write to its folder (mode {:04o}); chmod 0700 it", found.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+/// A connection whose peer is known and allowed.
+#[derive(Debug)]
+pub struct PeerStream {
+    /// The connection.
+    pub stream: UnixStream,
+    /// Who is at its other end.
+    pub peer: Peer,
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,147 @@
+//! Both sides of a socket, on real ones. What needs another user's file is looked at where the test runs as root.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiton_model::ErrorKind;
+use chiton_socket::{Access, Dial, PeerListener, own_and_root};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn access(private: bool) -> Access {
+    Access { who: "driver", cure: "choose another socket", allowed: Arc::new(own_and_root()), private }
+}
+
+fn dial(path: &Path) -> Dial {
+    Dial {
+        what: "driver \"kyma\"".to_owned(),
+        path: path.to_owned(),
+        peers: own_and_root(),
+        limit: Duration::from_secs(5),
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn both_sides_know_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made/driver.sock");
+    let listener = PeerListener::bind(&path, &access(true)).unwrap();
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    let waiting = tokio::spawn(async move { listener.accept().await });
+    let (mut stream, peer) = dial(&path).connect().await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    let mut accepted = waiting.await.unwrap();
+    let own = std::process::id().cast_signed();
+    assert_eq!((peer, accepted.peer), (accepted.peer, peer));
+    assert_eq!(peer.pid, Some(own));
+    let mut got = [0; 5];
+    accepted.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"hello");
+    // Whoever accepted the last one is gone, and the file with it.
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("driver.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let bound = PeerListener::bind(&path, &access(true)).unwrap();
+    let error = PeerListener::bind(&path, &access(true)).unwrap_err();
+    assert!(error.message.contains("another driver answers there") && error.cure.is_some(), "{error:?}");
+    drop(bound);
+    fs::write(&path, "precious").unwrap();
+    let error = PeerListener::bind(&path, &access(true)).unwrap_err();
+    assert!(error.message.contains("no socket") && error.message.contains("driver.sock"), "{error:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_folder_that_others_may_write_to_is_not_private() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = folder.path().join("driver.sock");
+    let error = PeerListener::bind(&path, &access(true)).unwrap_err();
+    assert!(error.message.contains("others may write"), "{error:?}");
+    let _open = PeerListener::bind(&path, &access(false)).unwrap();
+    let error = dial(&path).connect().await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Refused { .. }), "{error:?}");
+    assert!(error.message.contains("everybody may write") && error.message.contains("driver.sock"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_socket_of_its_successor_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("driver.sock");
+    let first = PeerListener::bind(&path, &access(true)).unwrap();
+    fs::remove_file(&path).unwrap();
+    let _second = PeerListener::bind(&path, &access(true)).unwrap();
+    drop(first);
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_with_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.sock");
+    let absent = dial(&path).connect().await.unwrap_err();
+    assert!(absent.message.contains("no such socket") && absent.message.contains("none.sock"), "{absent:?}");
+    fs::write(&path, "").unwrap();
+    let odd = dial(&path).connect().await.unwrap_err();
+    assert!(odd.message.contains("it is no socket"), "{odd:?}");
+    fs::remove_file(&path).unwrap();
+    drop(UnixListener::bind(&path).unwrap());
+    let deaf = dial(&path).connect().await.unwrap_err();
+    assert!(deaf.message.contains("nobody listens there"), "{deaf:?}");
+    for error in [absent, deaf] {
+        assert!(matches!(error.kind, ErrorKind::Unavailable { .. }) && error.cure.is_some(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_longer_than_an_address_is_dialled() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("d".repeat(90)).join("e".repeat(90));
+    fs::create_dir_all(&deep).unwrap();
+    let short = folder.path().join("s");
+    let listener = PeerListener::bind(&short, &access(true)).unwrap();
+    fs::rename(&short, deep.join("driver.sock")).unwrap();
+    let waiting = tokio::spawn(async move { listener.accept().await });
+    dial(&deep.join("driver.sock")).connect().await.unwrap();
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_are_trusted_by_neither_side() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED strangers_are_trusted_by_neither_side: only root can give a file to another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("driver.sock");
+    let mut strict = access(true);
+    strict.allowed = Arc::new(BTreeSet::from([4242]));
+    let listener = PeerListener::bind(&path, &strict).unwrap();
+    let turned_away = tokio::spawn(async move { listener.accept().await });
+    let (mut stream, _) = dial(&path).connect().await.unwrap();
+    let mut end = Vec::new();
+    stream.read_to_end(&mut end).await.unwrap();
+    assert!(end.is_empty() && !turned_away.is_finished());
+    chown(&path, Some(4242), None).unwrap();
+    let error = dial(&path).connect().await.unwrap_err();
+    assert!(error.message.contains("belongs to uid 4242"), "{error:?}");
+    let mut named = dial(&path);
+    named.peers = BTreeSet::from([4242]);
+    let error = named.connect().await.unwrap_err();
+    assert!(error.message.contains("a process of uid 0 answers there"), "{error:?}");
+    turned_away.abort();
+}

@@ -1,0 +1,175 @@
+//! Calls that change something, each confirmed by a look.
+
+use std::time::Duration;
+
+use chiton_compute_wire::names::features;
+use chiton_compute_wire::{sandbox, v1};
+use chiton_driver::{CallError, CallResult, CreateCall, Observed, ObservedStatus, StartCall};
+use chiton_model::{Error, SandboxId, StoreEpoch, WorkspaceName};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::link::{Answer, Link};
+use crate::message;
+
+/// How long a driver is left alone between two looks, when its news do not come before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+impl Link {
+    /// What the driver says of a sandbox, as the engine reads it.
+    pub(crate) fn observed(&self, found: &v1::DriverSandbox) -> Result<Observed, Error> {
+        Ok(Observed {
+            id: SandboxId::new(found.id.as_str())?,
+            status: sandbox::observed(found.status.as_ref()),
+            attempt: message::attempt(found.status.as_ref()),
+            gateway: self.options.gateway.clone(),
+            // The contract does not say in which life of the store it was made: such an object is never swept.
+            epoch: StoreEpoch::new("unknown")?,
+            commit: 0,
+        })
+    }
+
+    pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
+        let greeted = self.greeted().await.map_err(CallError::NotRun)?;
+        let sandbox = message::to_act(call, &greeted.said, &self.options).map_err(CallError::NotRun)?;
+        let asked = v1::CreateSandboxRequest { sandbox: Some(sandbox) };
+        let made = self.call("create the sandbox", self.options.deadlines.act, |mut client| async move {
+            client.create_sandbox(asked).await
+        });
+        match made.await {
+            Ok(_) => Ok(()),
+            // Idempotent: what is there under this id is it.
+            Err(Answer::Said(status)) if status.code() == tonic::Code::AlreadyExists => {
+                match self.look(&call.identity.sandbox).await? {
+                    Some(_) => Ok(()),
+                    None => Err(Answer::Said(status).outcome(self.name(), "create the sandbox")),
+                }
+            }
+            Err(answer) => Err(answer.outcome(self.name(), "create the sandbox")),
+        }
+    }
+
+    /// A create has started it already; only what is stopped is started.
+    pub(crate) async fn start(&self, call: &StartCall) -> CallResult<()> {
+        let id = &call.identity.sandbox;
+        let found = self.look(id).await?;
+        let Some(found) = found else {
+            return Err(CallError::NotRun(Error::not_found(format!("driver {:?} has no sandbox {id}", self.name()))));
+        };
+        let ours = call.agent.as_ref().is_none_or(|agent| {
+            // A driver that knows starts apart may still show the last one.
+            message::attempt(found.status.as_ref()).is_none_or(|attempt| attempt == agent.attempt)
+        });
+        let status = sandbox::observed(found.status.as_ref());
+        if ours && matches!(status, ObservedStatus::Running | ObservedStatus::Created) {
+            return Ok(());
+        }
+        let greeted = self.greeted().await.map_err(CallError::NotRun)?;
+        let carried = greeted.said.can(features::START_CARRIES_SANDBOX);
+        let sandbox = carried.then(|| message::to_act(call, &greeted.said, &self.options)).transpose();
+        let asked = v1::StartSandboxRequest {
+            sandbox_id: id.to_string(),
+            sandbox_name: call.identity.name.to_string(),
+            sandbox: sandbox.map_err(CallError::NotRun)?,
+        };
+        self.change("start the sandbox", |mut client| async move { client.start_sandbox(asked).await }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn stop(&self, id: &SandboxId, news: watch::Receiver<u64>) -> CallResult<()> {
+        let began = Instant::now();
+        let Some(found) = self.look(id).await? else { return Ok(()) };
+        if is_over(&found) {
+            return Ok(());
+        }
+        let asked = v1::StopSandboxRequest { sandbox_id: id.to_string(), sandbox_name: found.name };
+        let stopped = self.change("stop the sandbox", |mut client| async move { client.stop_sandbox(asked).await });
+        match stopped.await {
+            Ok(_) => {}
+            Err(CallError::NotRun(_)) if self.look(id).await?.is_none_or(|found| is_over(&found)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.until("stop the sandbox", id, began, news, |found| found.is_none_or(is_over)).await
+    }
+
+    pub(crate) async fn delete(&self, id: &SandboxId, news: watch::Receiver<u64>) -> CallResult<()> {
+        let began = Instant::now();
+        let found = self.look(id).await?;
+        let name = found.map(|found| found.name).unwrap_or_default();
+        // Also when it is absent: a create that is still on its way is refused by whoever remembers this.
+        let asked = v1::DeleteSandboxRequest { sandbox_id: id.to_string(), sandbox_name: name };
+        let deleted = self.call("delete the sandbox", self.options.deadlines.act, |mut client| async move {
+            client.delete_sandbox(asked).await
+        });
+        match deleted.await {
+            Ok(_) => {}
+            Err(Answer::Said(status)) if status.code() == tonic::Code::NotFound => {}
+            Err(answer) => return Err(answer.outcome(self.name(), "delete the sandbox")),
+        }
+        self.until("delete the sandbox", id, began, news, |found| found.is_none()).await?;
+        // Ours is the folder of its agent's socket.
+        drop(std::fs::remove_dir_all(message::agent_folder(&self.options, id)));
+        Ok(())
+    }
+
+    pub(crate) async fn ensure_workspace(&self, workspace: &WorkspaceName) -> CallResult<()> {
+        let asked = v1::EnsureWorkspaceRequest { workspace: workspace.to_string() };
+        let ensured =
+            self.change("prepare the workspace", |mut client| async move { client.ensure_workspace(asked).await });
+        optional(ensured.await.map(drop))
+    }
+
+    pub(crate) async fn release_workspace(&self, workspace: &WorkspaceName) -> CallResult<()> {
+        let asked = v1::DeleteWorkspaceRequest { workspace: workspace.to_string() };
+        let released =
+            self.change("release the workspace", |mut client| async move { client.delete_workspace(asked).await });
+        optional(released.await.map(drop))
+    }
+
+    async fn change<T, F>(&self, doing: &str, ask: impl FnOnce(crate::link::Client) -> F) -> CallResult<T>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let done = self.call(doing, self.options.deadlines.act, ask).await;
+        done.map_err(|answer| answer.outcome(self.name(), doing))
+    }
+
+    /// Looks until it is so. Whatever the driver tells wakes the next look.
+    async fn until(
+        &self,
+        doing: &str,
+        id: &SandboxId,
+        began: Instant,
+        mut news: watch::Receiver<u64>,
+        met: impl Fn(Option<&v1::DriverSandbox>) -> bool,
+    ) -> CallResult<()> {
+        let mut pause = PAUSES.0;
+        loop {
+            news.mark_unchanged();
+            if met(self.look(id).await?.as_ref()) {
+                return Ok(());
+            }
+            if began.elapsed() >= self.options.deadlines.act {
+                let text = format!("{doing}: driver {:?} said that it does, and it is not done yet", self.name());
+                return Err(CallError::Unknown(Error::deadline(text).cure("look at the driver's own log")));
+            }
+            // Who tells nothing has ended its news; the pause is all there is then.
+            if timeout(pause, news.changed()).await.is_ok_and(|changed| changed.is_err()) {
+                tokio::time::sleep(pause).await;
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+}
+
+fn is_over(found: &v1::DriverSandbox) -> bool {
+    matches!(sandbox::observed(found.status.as_ref()), ObservedStatus::Exited(_))
+}
+
+/// A call that a driver has no use for is done.
+fn optional(ended: CallResult<()>) -> CallResult<()> {
+    match ended {
+        Err(CallError::NotRun(error)) if matches!(error.kind, chiton_model::ErrorKind::Unsupported { .. }) => Ok(()),
+        ended => ended,
+    }
+}

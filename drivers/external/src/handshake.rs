@@ -1,0 +1,110 @@
+//! What the process says of itself, remembered for when it is away.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use chiton_compute_wire::names::features;
+use chiton_compute_wire::v1::GetCapabilitiesResponse;
+use chiton_driver::{Capabilities, Feature, Limit, Locality, Point, WhoseAgent};
+use chiton_model::printable;
+use serde::{Deserialize, Serialize};
+
+use crate::options::ExternalOptions;
+use crate::plan::PLAN_SCHEMA;
+
+/// The longest text that is taken from a process about itself.
+const LONGEST: usize = 256;
+
+/// The answer to the greeting, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Handshake {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) default_image: String,
+    pub(crate) manages: bool,
+    pub(crate) contract: u32,
+    pub(crate) points: BTreeSet<Point>,
+    pub(crate) features: BTreeSet<String>,
+    pub(crate) backend: String,
+}
+
+fn text(said: &str) -> String {
+    printable(said.trim()).chars().take(LONGEST).collect()
+}
+
+impl Handshake {
+    pub(crate) fn new(said: &GetCapabilitiesResponse) -> Self {
+        let points = if said.contract_version == 0 {
+            // The contract's own fields.
+            BTreeSet::from([Point::Env, Point::Label, Point::Resource])
+        } else {
+            let known = [Point::Env, Point::Label, Point::Annotation, Point::Resource];
+            known.into_iter().filter(|point| said.plan_fields.iter().any(|field| field == point.as_str())).collect()
+        };
+        let features = said.features.iter().filter(|(_, can)| **can).map(|(feature, _)| text(feature));
+        Self {
+            name: text(&said.driver_name),
+            version: text(&said.driver_version),
+            default_image: text(&said.default_image),
+            manages: said.gateway_manages_lifecycle,
+            contract: said.contract_version,
+            points,
+            features: features.collect(),
+            backend: text(&said.backend_id),
+        }
+    }
+
+    pub(crate) fn can(&self, feature: &str) -> bool {
+        self.features.contains(feature)
+    }
+
+    /// What it was when it was here last.
+    pub(crate) fn load(folder: &Path) -> Option<Self> {
+        // Only a memory: one that cannot be read is none.
+        serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()
+    }
+
+    /// Remembers it. That this fails changes nothing but what is known while the process is away.
+    pub(crate) fn store(&self, folder: &Path) {
+        let written = || -> std::io::Result<()> {
+            fs::create_dir_all(folder)?;
+            let new = folder.join(format!("{FILE}.new"));
+            let mut open = fs::OpenOptions::new();
+            open.write(true).create(true).truncate(true).mode(0o600);
+            open.open(&new)?.write_all(&serde_json::to_vec(self)?)?;
+            fs::rename(new, folder.join(FILE))
+        };
+        if let Err(error) = written() {
+            tracing::warn!(folder = %folder.display(), %error, "what the driver says of itself could not be kept");
+        }
+    }
+
+    /// What the engine makes of it.
+    pub(crate) fn capabilities(&self, options: &ExternalOptions) -> Capabilities {
+        let mut limits = BTreeSet::new();
+        if self.points.contains(&Point::Resource) {
+            limits.extend([Limit::Cpu, Limit::Memory]);
+        }
+        let known = self.can(features::WORKSPACES) || self.contract == 0;
+        Capabilities {
+            id: options.id.clone(),
+            kind: if self.name.is_empty() { "external".to_owned() } else { self.name.clone() },
+            version: if self.version.is_empty() { "0".to_owned() } else { self.version.clone() },
+            default_image: self.default_image.clone(),
+            gateway_manages_lifecycle: self.manages,
+            locality: Locality::Remote,
+            points: self.points.clone(),
+            limits,
+            networks: BTreeSet::new(),
+            features: if known { BTreeSet::from([Feature::Workspaces]) } else { BTreeSet::new() },
+            plan_schema: PLAN_SCHEMA,
+            agent: options.agent != WhoseAgent::None,
+        }
+    }
+}
+
+const FILE: &str = "handshake.json";
