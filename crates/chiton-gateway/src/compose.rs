@@ -49,6 +49,11 @@ impl Gateway {
         &self.engine
     }
 
+    /// Its sessions with agents, for the same.
+    pub fn sessions(&self) -> &Sessions {
+        &self.api.sessions
+    }
+
     /// Where agents of another make dial, if a driver brings such.
     pub fn guests(&self) -> Option<Listen> {
         self.guests.lock().as_ref().map(|guests| guests.listen())

@@ -63,8 +63,8 @@ impl Recorder {
 }
 
 impl PortableWriter for Recorder {
-    fn driver(&self) -> &DriverId {
-        &self.driver.id
+    fn driver(&self) -> DriverId {
+        self.driver.id.clone()
     }
 
     fn write(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use super::{StepError, StepResult};
 /// Who carries out driver-independent writes on a plan.
 pub trait PortableWriter: Send + Sync + 'static {
     /// The driver whose plan it is.
-    fn driver(&self) -> &DriverId;
+    fn driver(&self) -> DriverId;
     /// Applies a write, or says that the driver does not offer the point.
     fn write(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error>;
 }
@@ -22,8 +22,8 @@ pub trait PortableWriter: Send + Sync + 'static {
 struct ByDriver(Arc<dyn ComputeDriver>);
 
 impl PortableWriter for ByDriver {
-    fn driver(&self) -> &DriverId {
-        &self.0.capabilities().id
+    fn driver(&self) -> DriverId {
+        self.0.capabilities().id.clone()
     }
 
     fn write(&self, plan: &mut Value, write: &PortableWrite) -> Result<(), Error> {
