@@ -9,7 +9,7 @@ use chiton_gateway::Plugins;
 use chiton_gateway::compose::{Gateway, compose};
 use chiton_gateway::config::{Flags, Sources, load};
 use chiton_lifecycle::extension::ExtensionKind;
-use chiton_lifecycle::journal::StepKey;
+use chiton_lifecycle::journal::{StepKey, StepTiming};
 use chiton_lifecycle::{CreateRequest, Request};
 use chiton_model::{ExtensionName, Principal};
 use futures::future::try_join_all;
@@ -39,8 +39,14 @@ fn plugins() -> Result<Plugins, chiton_model::Error> {
 }
 
 async fn gateway(folder: &Path, plugins: &Plugins, chain: u32) -> Result<Gateway, Box<dyn Error>> {
-    let names: Vec<String> = (0..chain).map(|index| format!("\"noop-{index}\"")).collect();
-    let text = format!("[compute]\ndrivers = [\"null\"]\nextensions = [{}]\n", names.join(", "));
+    let names: Vec<String> = (0..chain).map(|index| format!("noop-{index}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    gateway_of(folder, plugins, &names).await
+}
+
+/// A gateway with the null driver and this chain.
+pub(crate) async fn gateway_of(folder: &Path, plugins: &Plugins, chain: &[&str]) -> Result<Gateway, Box<dyn Error>> {
+    let text = format!("[compute]\ndrivers = [\"null\"]\nextensions = {chain:?}\n");
     let sources = Sources {
         file: Some(("bench.toml".into(), text)),
         flags: Flags { data_dir: Some(folder.to_owned()), ..Flags::default() },
@@ -52,6 +58,15 @@ async fn gateway(folder: &Path, plugins: &Plugins, chain: u32) -> Result<Gateway
     compose(&config, plugins, None)
         .await
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ").into())
+}
+
+/// The steps of a create.
+pub(crate) async fn create_steps(gateway: &Gateway) -> Result<Vec<StepTiming>, chiton_model::Error> {
+    let principal = Principal { subject: "bench".to_owned(), claims: BTreeMap::new() };
+    let request = Request { principal, request_id: None };
+    let accepted = gateway.engine().create(request, CreateRequest::default()).await?;
+    let operation = accepted.operation.ok_or_else(|| chiton_model::Error::internal("no operation"))?;
+    Ok(gateway.engine().wait(&operation).await?.steps)
 }
 
 /// A create, from the request to its outcome; the time that hooks took in it.

@@ -1,9 +1,10 @@
 //! Measures what Chiton costs beside the floor, alternating, in one run: `cargo xtask bench [ROUNDS] [PART]`,
-//! where a part is `engine`, `recovery`, `machine`, `engines` or `crowd`, and none means all.
+//! where a part is `engine`, `beyond`, `recovery`, `machine`, `engines` or `crowd`, and none means all.
 //!
 //! Absolute times say as much about the machine as about Chiton; the ratios are what counts. F is the median of an
 //! fdatasync of the store's folder, measured between the rounds.
 
+mod beyond;
 mod crowd;
 mod docker;
 mod engine;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(50), |text| text.parse())?;
     let only = std::env::args().nth(2);
-    let parts = ["engine", "recovery", "machine", "engines", "crowd"];
+    let parts = ["engine", "beyond", "recovery", "machine", "engines", "crowd"];
     if let Some(unknown) = only.as_deref().filter(|only| !parts.contains(only)) {
         return Err(format!("there is no part {unknown:?}; there are {}", parts.join(", ")).into());
     }
@@ -43,6 +44,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if wanted("engine") {
         runtime.block_on(engine::run(rounds))?;
+    }
+    if wanted("beyond") {
+        let plugins = beyond::plugins()?;
+        runtime.block_on(beyond::run(rounds, &plugins))?;
     }
     if wanted("recovery") {
         runtime.block_on(recovery::run())?;

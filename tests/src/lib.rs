@@ -18,6 +18,7 @@
 pub mod crash;
 pub mod engines;
 pub mod fault;
+pub mod liar;
 pub mod links;
 pub mod netns;
 pub mod points;

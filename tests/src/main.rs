@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         .driver(chiton::oci())
         .driver(chiton::docker())
         .driver(chiton::podman())
+        .driver(chiton::external())
         .driver(chiton_tests::links::kind())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())

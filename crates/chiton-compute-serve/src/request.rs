@@ -13,7 +13,7 @@ use chiton_model::{
     CpuQuantity, DriverId, Error, ExtensionName, MemoryQuantity, NetworkSpec, Resources, SandboxId, SandboxName,
     SandboxSpec, WorkspaceName,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::credentials::{Credentials, Handed};
 
@@ -32,6 +32,8 @@ pub(crate) struct Reading {
     pub(crate) delegate: bool,
     /// The network of its sandboxes.
     pub(crate) network: NetworkSpec,
+    /// Whether a supervisor starts the main process: only it can give it a terminal, and says how much it logs.
+    pub(crate) supervisor: bool,
 }
 
 fn missing(field: &str) -> Error {
@@ -75,6 +77,16 @@ pub(crate) fn read(
         secrets: secrets.clone(),
     };
     let block = template.driver_config.as_ref().map(from_struct);
+    let mut driver_config = own_block(block, reading)?;
+    if reading.supervisor {
+        let own = driver_config.entry(reading.base.to_string()).or_insert_with(|| json!({}));
+        own["tty"] = json!(spec.tty);
+        if !spec.log_level.is_empty() {
+            own["log_level"] = json!(spec.log_level);
+        }
+    } else if spec.tty {
+        return Err(lacks("sandbox.spec.tty", "a terminal for the main process"));
+    }
     let spec = SandboxSpec {
         image: template.image,
         command: spec.command,
@@ -84,7 +96,7 @@ pub(crate) fn read(
         network: reading.network.clone(),
         secrets: secrets.keys().map(|name| (name.clone(), Credentials::reference(&id, name))).collect(),
         extensions,
-        driver_config: own_block(block, reading)?,
+        driver_config,
         ..SandboxSpec::default()
     };
     let create = CreateRequest { id: Some(id.clone()), name: Some(name), workspace, spec, expect_plan: None };

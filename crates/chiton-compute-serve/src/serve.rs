@@ -66,6 +66,8 @@ pub struct ServeOptions {
     pub delegate: bool,
     /// The network of its sandboxes.
     pub network: NetworkSpec,
+    /// Whether a supervisor of the caller's make starts the main process in its sandboxes.
+    pub supervisor: bool,
     /// Where sandboxes call the caller's gateway, when that is not through a socket of ours: told to a gateway that asks.
     pub listeners: Vec<v1::GatewayListenerRequirement>,
 }
@@ -192,6 +194,7 @@ async fn put_together(
             composed: !chain.is_empty(),
             delegate: options.delegate,
             network: options.network.clone(),
+            supervisor: options.supervisor,
         },
         chiton_agent: agent.load(Ordering::Relaxed),
         manages: manages.load(Ordering::Relaxed),

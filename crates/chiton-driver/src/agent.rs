@@ -10,7 +10,7 @@ pub enum WhoseAgent {
     /// Chiton's own agent, which dials the gateway.
     #[default]
     Chiton,
-    /// The supervisor of an OpenShell gateway.
+    /// The supervisor of an `OpenShell` gateway.
     Openshell,
     /// Nobody's: the main process is the request's command, ready is the driver's word, and there is no exec.
     None,

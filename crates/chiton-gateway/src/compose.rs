@@ -1,5 +1,8 @@
 //! The whole gateway being put together, from bottom to top, in one place.
 
+mod guests;
+mod required;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -23,11 +26,11 @@ use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
 use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, BuiltDriver, GuestContext, GuestServer, Listen, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, GuestServer, Listen, Plugins, context};
+use crate::processes;
 use crate::sessions::Sessions;
 use crate::world::{
-    AgentSessions, EngineExits, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore,
-    StoredTokens,
+    AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
 };
 
 /// The deadline of a call that makes something: an engine may work on it for that long at least.
@@ -39,6 +42,7 @@ pub struct Gateway {
     pub(crate) engine: Engine,
     pub(crate) audit: AuditFile,
     guests: Mutex<Option<Box<dyn GuestServer>>>,
+    tokens: Arc<StoredTokens>,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -71,6 +75,8 @@ impl Gateway {
         if let Some(guests) = guests {
             guests.drain().await;
         }
+        // It asks the engine, and the engine's world asks it: nothing of either would ever end.
+        self.tokens.detach();
         if let Err(error) = self.audit.open().await {
             // The next start writes what is missing.
             tracing::error!(%error, "the audit file is behind the store");
@@ -118,8 +124,10 @@ pub async fn compose_around(
 
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
-    required(&chosen.drivers, &drivers).await?;
-    let guests = guests(&chosen.drivers, &drivers, &folders);
+    required::wait(&chosen.drivers, &drivers).await?;
+    let guests = guests::brought_by(&drivers, &folders);
+    let mut registry = plugins.extensions.clone();
+    processes::register(config, &mut registry).await?;
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -143,11 +151,11 @@ pub async fn compose_around(
         tracing::warn!(late_effects = ?behaviour.late_effects,
             "compute.late_effects is shorter than a call to an engine may take: what lands later than that is not waited for");
     }
-    let parts = EngineParts { world, journal, drivers, registry: plugins.extensions.clone(), config: behaviour };
+    let parts = EngineParts { world, journal, drivers, registry, config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
     // Before recovery: agents of another make dial again, and some of what goes on waits for them.
-    let guests = serve_guests(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
+    let guests = guests::serve(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
     let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
     audit.open().await.map_err(one)?;
@@ -164,7 +172,7 @@ pub async fn compose_around(
         configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), _hooks: hooks })
+    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), tokens, _hooks: hooks })
 }
 
 /// Where the store is in a data folder.
@@ -226,89 +234,15 @@ async fn drivers(
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
 }
 
-/// Drivers whose sandboxes have agents that do not dial a socket of ours: they are of another make.
-fn guests(
-    chosen: &[DriverConfig],
-    drivers: &[Arc<dyn ComputeDriver>],
-    folders: &BTreeMap<DriverId, Arc<AgentFolder>>,
-) -> Vec<DriverId> {
-    let of = |id: &DriverId| chosen.iter().any(|config| config.id == *id) && !folders.contains_key(id);
-    drivers
-        .iter()
-        .map(|driver| driver.capabilities())
-        .filter(|said| said.agent && of(&said.id))
-        .map(|said| said.id.clone())
-        .collect()
-}
-
-async fn serve_guests(
-    guests: Vec<DriverId>,
-    config: &Config,
-    plugins: &Plugins,
-    tokens: &Arc<StoredTokens>,
-    sessions: &Sessions,
-    engine: &Engine,
-) -> Result<Option<Box<dyn GuestServer>>, Error> {
-    let Some(driver) = guests.first() else { return Ok(None) };
-    let Some(kind) = plugins.guests else {
-        let text =
-            format!("driver {driver} brings agents of another make, and nothing that serves them is compiled in");
-        return Err(Error::unsupported(driver.as_str(), "agent", text).cure("choose another agent for it"));
-    };
-    let context = GuestContext {
-        tokens: Arc::clone(tokens) as _,
-        sessions: sessions.clone(),
-        exits: Arc::new(EngineExits(engine.clone())),
-        listen: config.supervisor.listen.clone(),
-        allow_remote: config.supervisor.allow_remote,
-    };
-    (kind.serve)(context).await.map(Some)
-}
-
-/// What the tables of external drivers say and the drivers themselves do not.
+/// What drivers' tables say and the drivers themselves do not.
 fn configured(drivers: &[DriverConfig]) -> BTreeMap<DriverId, Configured> {
-    let external = drivers.iter().filter(|driver| driver.kind == EXTERNAL_KIND);
     let text = |driver: &DriverConfig, key: &str| Some(driver.options.get(key)?.as_str()?.to_owned());
     let said = |driver: &DriverConfig| {
-        let agent = text(driver, "agent").unwrap_or_else(|| "none".to_owned());
-        (driver.id.clone(), Configured { agent, socket: text(driver, "socket").unwrap_or_default() })
+        // Of another kind it may be an engine's.
+        let socket = if driver.kind == EXTERNAL_KIND { text(driver, "socket") } else { None };
+        (driver.id.clone(), Configured { agent: text(driver, "agent"), socket })
     };
-    external.map(said).collect()
-}
-
-/// How long a start waits for a driver that it must not do without.
-const REQUIRED: Duration = Duration::from_secs(30);
-const REQUIRED_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// Waits for the drivers without which the operator wants no gateway. They may be started at the same time as this one.
-async fn required(chosen: &[DriverConfig], drivers: &[Arc<dyn ComputeDriver>]) -> Result<(), Vec<Error>> {
-    let wanted = drivers.iter().filter(|driver| {
-        let id = driver.capabilities().id.clone();
-        chosen.iter().any(|config| config.required && config.id == id)
-    });
-    let asked = join_all(wanted.map(|driver| async {
-        let id = driver.capabilities().id.clone();
-        let mut last = None;
-        let mut pause = REQUIRED_PAUSE.0;
-        let answered = tokio::time::timeout(REQUIRED, async {
-            while let Err(error) = driver.backend_id().await {
-                last = Some(error.into_error());
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(REQUIRED_PAUSE.1);
-            }
-        });
-        if answered.await.is_ok() {
-            return None;
-        }
-        let why = last.unwrap_or_else(|| Error::deadline("it did not answer"));
-        let cure = why.cure.map(|cure| format!("{cure}; ")).unwrap_or_default();
-        let message = format!("driver {:?} is required and cannot be reached: {}", id.as_str(), why.message);
-        Some(Error::unavailable(id.as_str(), message).cure(format!(
-            "{cure}or start without it: required = false in [compute.driver.{id}]; its sandboxes then wait for it"
-        )))
-    }));
-    let errors: Vec<Error> = asked.await.into_iter().flatten().collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    drivers.iter().map(said).collect()
 }
 
 /// Makes a folder of ours, for nobody else to look into.

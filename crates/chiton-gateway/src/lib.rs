@@ -20,6 +20,7 @@ mod http;
 mod listen;
 pub mod metrics;
 pub mod plugin;
+mod processes;
 pub mod serve;
 pub mod sessions;
 pub mod world;

@@ -8,7 +8,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use jiff::Timestamp;
 
-pub(crate) use self::driver::{ConformArgs, ConformCommand, DriverCommand, DriversArgs, DriversCommand, ServeArgs};
+pub(crate) use self::driver::{
+    AgentKind, ConformArgs, ConformCommand, DriverCommand, DriversArgs, DriversCommand, ServeArgs,
+};
 use crate::parse::{EscapeKey, Side, duration, escape_key, key_value, remote_or_local, since_now, volume};
 
 const EXIT_CODES: &str = "\

@@ -8,7 +8,7 @@ use chiton_compute_wire::names::features;
 use chiton_compute_wire::v1;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, Deadlines, DefaultPlan, DriverEvent, FieldRule,
-    Observed, PlanRequest, PortableWrite, StartCall,
+    Observed, PlanRequest, PortableWrite, StartCall, WhoseAgent,
 };
 use chiton_model::{BackendId, Error, SandboxId, WorkspaceName};
 use futures::StreamExt as _;
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::link::Link;
-use crate::options::{AgentChoice, ExternalOptions};
+use crate::options::ExternalOptions;
 use crate::{message, plan};
 
 /// A compute driver behind a Unix socket.
@@ -47,12 +47,12 @@ impl ExternalDriver {
 
     /// Where the gateway binds the socket of a sandbox's agent; none when nobody dials it.
     pub fn agent_folder(&self, id: &SandboxId) -> Option<PathBuf> {
-        (self.link.options.agent == AgentChoice::Chiton).then(|| message::agent_folder(&self.link.options, id))
+        (self.link.options.agent == WhoseAgent::Chiton).then(|| message::agent_folder(&self.link.options, id))
     }
 
     /// Refuses what the process at the other end cannot do.
     fn check_agent(&self, carried: bool) -> Result<(), Error> {
-        if self.link.options.agent != AgentChoice::Chiton || carried {
+        if self.link.options.agent != WhoseAgent::Chiton || carried {
             return Ok(());
         }
         let name = self.link.name();

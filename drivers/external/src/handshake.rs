@@ -8,11 +8,11 @@ use std::path::Path;
 
 use chiton_compute_wire::names::features;
 use chiton_compute_wire::v1::GetCapabilitiesResponse;
-use chiton_driver::{Capabilities, Feature, Limit, Locality, Point};
+use chiton_driver::{Capabilities, Feature, Limit, Locality, Point, WhoseAgent};
 use chiton_model::printable;
 use serde::{Deserialize, Serialize};
 
-use crate::options::{AgentChoice, ExternalOptions};
+use crate::options::ExternalOptions;
 use crate::plan::PLAN_SCHEMA;
 
 /// The longest text that is taken from a process about itself.
@@ -102,7 +102,7 @@ impl Handshake {
             networks: BTreeSet::new(),
             features: if known { BTreeSet::from([Feature::Workspaces]) } else { BTreeSet::new() },
             plan_schema: PLAN_SCHEMA,
-            agent: options.agent != AgentChoice::None,
+            agent: options.agent != WhoseAgent::None,
         }
     }
 }

@@ -23,5 +23,5 @@ mod plan;
 mod watch;
 
 pub use driver::ExternalDriver;
-pub use options::{AgentChoice, ExternalOptions};
+pub use options::ExternalOptions;
 pub use plan::ExternalPlan;

@@ -3,12 +3,12 @@
 use chiton_compute_wire::json::to_struct;
 use chiton_compute_wire::names::{ENABLED, EXTENSION_LABEL, features};
 use chiton_compute_wire::v1;
-use chiton_driver::{CreateCall, has_open_slot};
+use chiton_driver::{CreateCall, WhoseAgent, has_open_slot};
 use chiton_model::{Error, OperationId, SandboxId};
 use serde_json::{Value, json};
 
 use crate::handshake::Handshake;
-use crate::options::{AgentChoice, ExternalOptions};
+use crate::options::ExternalOptions;
 use crate::plan::ExternalPlan;
 
 /// What stands where a value is not known yet, when a driver is only asked whether it could: fit for labels and names.
@@ -89,7 +89,7 @@ pub(crate) fn to_act(
     if let (Some(agent), Some(spec)) = (&call.agent, &mut made.spec) {
         spec.sandbox_token.clone_from(&agent.token);
         spec.agent_attempt.clone_from(&agent.attempt);
-        if options.agent == AgentChoice::Chiton && said.can(features::CHITON_AGENT) {
+        if options.agent == WhoseAgent::Chiton && said.can(features::CHITON_AGENT) {
             let socket = agent_folder(options, &identity.sandbox).join("agent.sock");
             spec.agent_socket = socket.to_string_lossy().into_owned();
         }

@@ -4,22 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chiton_driver::Deadlines;
+use chiton_driver::{Deadlines, WhoseAgent};
 use chiton_model::{DriverId, GatewayId};
-use serde::Deserialize;
-
-/// Who answers to the gateway inside the driver's sandboxes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AgentChoice {
-    /// Chiton's agent, which the driver brings into its sandboxes.
-    Chiton,
-    /// The contract's own supervisor, which the driver brings into its sandboxes.
-    OpenShell,
-    /// Nobody: a sandbox is ready when the driver says so, and nothing can be executed in it from outside.
-    #[default]
-    None,
-}
 
 /// How a driver behind a socket is reached and used.
 #[derive(Clone, Debug)]
@@ -36,8 +22,8 @@ pub struct ExternalOptions {
     pub socket: PathBuf,
     /// The users whose process it may be.
     pub peers: BTreeSet<u32>,
-    /// Who answers inside.
-    pub agent: AgentChoice,
+    /// Whose program in its sandboxes talks to the gateway; the driver brings it.
+    pub agent: WhoseAgent,
     /// How long each kind of call may take.
     pub deadlines: Deadlines,
 }
@@ -49,6 +35,6 @@ impl ExternalOptions {
         let deadlines = Deadlines { ready: Duration::from_mins(15), ..Deadlines::default() };
         let peers = chiton_socket::own_and_root();
         let state_dir = Some(state_dir);
-        Self { id, gateway, state_dir, run_dir, socket, peers, agent: AgentChoice::None, deadlines }
+        Self { id, gateway, state_dir, run_dir, socket, peers, agent: WhoseAgent::None, deadlines }
     }
 }

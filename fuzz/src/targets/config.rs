@@ -39,6 +39,11 @@ pub(super) const TARGET: Target = Target {
         "\0--listen=",
         "\0--driver=",
         "\0--data-dir=",
+        "\0--compute-driver-socket=",
+        "\0CHITON_COMPUTE_DRIVER_SOCKET=",
+        "external:/run/k.sock",
+        "kind = \"external\"",
+        "socket = \"/k\"",
         "\\u0000",
         "\"\"\"",
         "\u{1b}[2J",
@@ -63,6 +68,11 @@ fn seeds() -> Vec<Vec<u8>> {
         "\0CHITON_DATA_DIR=/srv/x\0--data-dir=relative".to_owned(),
         "[compute.driver.oci]\nhost_image = false\ndir_roots = [\"/srv\"]\nfirst_id = 65536\nlog_bytes = 1048576\n"
             .to_owned(),
+        "[compute]\ndrivers = [\"oci\", \"External:/run/Far.sock\", \"kyma\"]\ndefault_driver = \"far\"\n\
+         [compute.driver.kyma]\nsocket = \"/run/k.sock\"\nagent = \"openshell\"\nrequired = true\n"
+            .to_owned(),
+        "[compute.driver.kyma]\nsocket = \"/a\"\n\0--driver=kyma\0--compute-driver-socket=/run/kyma.sock".to_owned(),
+        "\0CHITON_COMPUTE_DRIVERS=oci\0CHITON_COMPUTE_DRIVER_SOCKET=/run/oci.sock".to_owned(),
     ];
     texts.map(String::into_bytes).into()
 }
@@ -72,7 +82,8 @@ fn plugins() -> Plugins {
     for kind in [chiton_fleet_labels::extension(), chiton_address_lease::extension()] {
         plugins.extension(kind.expect("its name is sound")).expect("names differ");
     }
-    plugins.driver(chiton::oci()).expect("it is the only one");
+    plugins.driver(chiton::oci()).expect("names differ");
+    plugins.driver(chiton::external()).expect("names differ");
     plugins
 }
 
@@ -88,6 +99,7 @@ fn sources(data: &[u8]) -> Sources {
             "--listen" => flags.listen.push(value.to_owned()),
             "--driver" => flags.drivers.push(value.to_owned()),
             "--data-dir" => flags.data_dir = Some(PathBuf::from(value)),
+            "--compute-driver-socket" => flags.driver_socket = Some(PathBuf::from(value)),
             _ => drop(env.insert(name.to_owned(), value.to_owned())),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_lifecycle::extension::{
@@ -24,6 +25,9 @@ use crate::proto::{
     RunArguments, ValidateHookRequest, reconcile_view,
 };
 use crate::wire;
+
+/// Between two attempts of a hook while its process is down.
+const DOWN: Duration = Duration::from_millis(500);
 
 /// A config, and what is known of it in the process.
 pub(super) struct Instance {
@@ -89,7 +93,9 @@ impl RemoteExtension {
     pub(super) async fn reach(&self) -> StepResult<(Arc<Link>, String)> {
         let shared = &self.process.shared;
         let link = shared.link().map_err(|(since, why)| {
-            StepError::retryable(format!("its process has not been usable since {since}: {why}"))
+            let message = format!("its process has not been usable since {since}: {why}");
+            // Not less and less often: it is back at once when its supervisor starts it again.
+            StepError::Retryable { message, after: Some(DOWN) }
         })?;
         match link.instance(&self.instance).await {
             Ok(id) => Ok((link, id)),

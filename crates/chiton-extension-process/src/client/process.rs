@@ -57,6 +57,7 @@ pub(super) struct Shared {
     pub(super) handle: Handle,
     state: watch::Sender<State>,
     expected: OnceLock<Descriptor>,
+    schema: OnceLock<Result<Option<jsonschema::Validator>, String>>,
     /// Somebody needs a connection now.
     wanted: Notify,
     /// A call was given up without an answer.
@@ -93,6 +94,7 @@ impl Process {
             handle: Handle::current(),
             state: watch::Sender::new(State::New),
             expected: OnceLock::new(),
+            schema: OnceLock::new(),
             wanted: Notify::new(),
             suspected: Notify::new(),
             instances: Mutex::default(),
@@ -276,15 +278,14 @@ impl Shared {
     }
 
     fn check_schema(&self, document: &Value) -> Vec<ConfigIssue> {
-        let schema = self.expected.get().map_or(&Value::Null, |descriptor| &descriptor.config_schema);
-        if schema.is_null() {
-            let cure = Some("write a table".to_owned());
-            let message = "the config is no object".to_owned();
-            let wrong = ConfigIssue { pointer: String::new(), message, cure };
-            return if document.is_object() { Vec::new() } else { vec![wrong] };
-        }
-        let validator = match jsonschema::validator_for(schema) {
-            Ok(validator) => validator,
+        let schema = self.schema.get_or_init(|| match self.expected.get().map(|said_of| &said_of.config_schema) {
+            None | Some(Value::Null) => Ok(None),
+            Some(schema) => jsonschema::validator_for(schema).map(Some).map_err(|error| error.to_string()),
+        });
+        let validator = match schema {
+            Ok(Some(validator)) => validator,
+            Ok(None) if document.is_object() => return Vec::new(),
+            Ok(None) => return vec![issue("the config is no object")],
             Err(error) => return vec![issue(&format!("the schema that the process gave cannot be used: {error}"))],
         };
         let wrong = validator.iter_errors(document).map(|error| ConfigIssue {

@@ -97,6 +97,7 @@ impl RemoteExtension {
                 Ok(reached) => reached,
                 Err(error) => {
                     unanswered.answered();
+                    self.instance.begun.lock().remove(&step.call);
                     return Err(error);
                 }
             };

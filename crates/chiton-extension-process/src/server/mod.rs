@@ -15,6 +15,7 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ use service::Service;
 
 /// How often a quiet connection is asked for a sign of life, and how long that may take.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+
+/// How long what is left of the runtime may take to end.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then drains: running hooks end, new ones are refused. A second signal ends at once.
 ///
@@ -68,6 +72,8 @@ pub fn serve_for(
             Some(listener) => listener,
             None => PeerListener::bind(socket, &access)?,
         };
+        // One line that scripts may wait for; a closed standard error keeps nobody from serving.
+        drop(writeln!(std::io::stderr(), "listening on {}", socket.display()));
         let (mut terminate, mut interrupt) = (
             signal(SignalKind::terminate()).map_err(internal)?,
             signal(SignalKind::interrupt()).map_err(internal)?,
@@ -92,8 +98,8 @@ pub fn serve_for(
             () = signals => Err(Error::unavailable("extension", "ended by a second signal, before its hooks had ended")),
         }
     });
-    // Blocking work that hangs does not keep a process that was told twice to end.
-    runtime.shutdown_background();
+    // The socket goes with its last task. Blocking work that hangs does not keep a process that was told twice to end.
+    runtime.shutdown_timeout(CLOSE);
     served
 }
 

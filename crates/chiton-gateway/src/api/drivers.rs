@@ -49,7 +49,7 @@ impl Api {
             },
         });
         let configured = self.configured.get(&capabilities.id);
-        // One that is built in carries ours or none.
+        // Where the table says nothing it is ours or none.
         let own = if capabilities.agent { "chiton" } else { "none" };
         wire::Driver {
             id: capabilities.id.to_string(),
@@ -66,8 +66,8 @@ impl Api {
             backend,
             cure: unavailable.as_ref().and_then(|error| error.cure.clone()).unwrap_or_default(),
             unavailable: unavailable.map(|error| error.message).unwrap_or_default(),
-            agent: configured.map_or(own, |configured| &configured.agent).to_owned(),
-            socket: configured.map(|configured| configured.socket.clone()).unwrap_or_default(),
+            agent: configured.and_then(|said| said.agent.as_deref()).unwrap_or(own).to_owned(),
+            socket: configured.and_then(|said| said.socket.clone()).unwrap_or_default(),
             sandboxes: 0,
             since: since.map(convert::time),
             gateway_manages_lifecycle: capabilities.gateway_manages_lifecycle,

@@ -20,13 +20,13 @@ use crate::sessions::Sessions;
 use crate::world::Hub;
 use chiton_client::to_status;
 
-/// What the configuration says of a driver that is behind a socket.
+/// What the configuration says of a driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Configured {
     /// Whose agent it carries, by the word of its table.
-    pub(crate) agent: String,
-    /// Where it is.
-    pub(crate) socket: String,
+    pub(crate) agent: Option<String>,
+    /// Where it is, if it is external.
+    pub(crate) socket: Option<String>,
 }
 
 /// Everything that the API asks.

@@ -13,6 +13,7 @@ use super::drivers;
 use super::error::{Origin, join};
 use super::gateway::SHORTEST_INTERVAL;
 use super::policy;
+use super::processes::{WithProcesses, processes};
 use super::reader::{Field, Notes, Section};
 use super::shape::unknown_name;
 use super::tree::{Node, Tree};
@@ -24,6 +25,8 @@ pub(super) fn compute(root: &Section<'_>, catalog: &dyn Catalog, notes: &mut Not
     let missing = section.choice(notes, "missing", &[("refuse", Missing::Refuse), ("hold", Missing::Hold)]);
     let drain = section.duration(notes, "drain", Duration::from_mins(1), Duration::ZERO);
     let late_effects = section.duration(notes, "late_effects", EngineConfig::LATE_EFFECTS, SHORTEST_INTERVAL);
+    let processes = processes(&section, catalog, notes);
+    let catalog: &dyn Catalog = &WithProcesses { built_in: catalog, processes: &processes };
     let chain = chain(&section, catalog, notes);
     let documents = documents(&section, &chain, catalog, notes);
     let mut policies = policy::policies(&section, &chain_names(&chain), catalog, notes);
@@ -36,7 +39,7 @@ pub(super) fn compute(root: &Section<'_>, catalog: &dyn Catalog, notes: &mut Not
         })
         .collect();
     let other_policies: BTreeMap<ExtensionName, Policy> = policies;
-    Some(ComputeConfig { drivers: drivers?, extensions, other_policies, missing, drain, late_effects })
+    Some(ComputeConfig { drivers: drivers?, processes, extensions, other_policies, missing, drain, late_effects })
 }
 
 fn chain_names(chain: &[(ExtensionName, Origin)]) -> Vec<ExtensionName> {

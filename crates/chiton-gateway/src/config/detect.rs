@@ -4,6 +4,7 @@
 use chiton_model::{DriverId, Error, printable};
 
 use super::error::Origin;
+use super::external::EXTERNAL_KIND;
 use super::reader::Shown;
 use super::types::{Catalog, Config, DriverConfig, Drivers};
 
@@ -56,6 +57,12 @@ impl Config {
 }
 
 fn probe(candidate: &DriverConfig, catalog: &dyn Catalog) -> Result<String, Error> {
+    if candidate.kind == EXTERNAL_KIND {
+        // Whose process that is only the operator knows.
+        let id = candidate.id.as_str();
+        return Err(Error::unavailable(id, "it is an external driver, which is used by name only")
+            .cure(format!("name it: --driver {id}")));
+    }
     // Its table was checked if there is one; a kind that cannot be without is no candidate.
     let issues = catalog.check_driver(&candidate.kind, candidate.id.as_str(), &candidate.options);
     if let Some(issue) = issues.into_iter().next() {

@@ -51,14 +51,13 @@ pub(super) fn drivers(section: &Section<'_>, catalog: &dyn Catalog, notes: &mut 
     let Some(listed) = listed else {
         notes.show(&Origin::Default, LIST, "(the first kind that can run)");
         notes.show(&Origin::Default, DEFAULT, "(the same)");
-        // As if each had been listed alone; but what is behind a socket is used only when it is named.
+        // As if each had been listed alone; but without a table an external driver is nowhere.
         let candidate = |id: DriverId| match tables.remove(id.as_str()) {
-            Some(sound) => sound.config(id),
-            None => bare(id),
+            Some(sound) => Some(sound.config(id)),
+            None => (id.as_str() != EXTERNAL_KIND).then(|| bare(id)),
         };
         let kinds = kinds.iter().filter_map(|kind| DriverId::new(kind.as_str()).ok());
-        let candidates = kinds.map(candidate).filter(|driver| driver.kind != EXTERNAL_KIND);
-        return Some(Drivers::Detect(candidates.collect()));
+        return Some(Drivers::Detect(kinds.filter_map(candidate).collect()));
     };
     let drivers = configs(section, &listed, &kinds, tables, catalog, notes);
     let default = default_driver(section, &listed, notes)?;

@@ -20,6 +20,7 @@ mod external;
 mod gateway;
 mod keys;
 mod policy;
+mod processes;
 mod reader;
 mod secrets;
 mod shape;
@@ -40,7 +41,7 @@ pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
 pub use types::{
     Catalog, ComputeConfig, Config, DriverConfig, Drivers, GatewayConfig, Listener, LogConfig, LogFormat,
-    MetricsListen, SecretRef, SecretSource, SupervisorConfig,
+    MetricsListen, ProcessConfig, SecretRef, SecretSource, SupervisorConfig,
 };
 
 use std::time::Duration;

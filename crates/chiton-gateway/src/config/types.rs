@@ -128,7 +128,10 @@ pub struct SupervisorConfig {
 pub struct ComputeConfig {
     /// The drivers to run, or among which one is looked for.
     pub drivers: Drivers,
-    /// The chain of new sandboxes, in order; each document passed the extension's own check.
+    /// Extensions in processes of their own.
+    pub processes: Vec<ProcessConfig>,
+    /// The chain of new sandboxes, in order; each document passed the extension's own check, unless that is a process's,
+    /// which is asked at the start.
     pub extensions: Vec<ExtensionConfig>,
     /// Rules about extensions that are not listed: draining or abandoned.
     pub other_policies: BTreeMap<ExtensionName, Policy>,
@@ -138,6 +141,17 @@ pub struct ComputeConfig {
     pub drain: Duration,
     /// How long a create or start whose answer was lost may land late on a platform that works by itself.
     pub late_effects: Duration,
+}
+
+/// An extension in a process of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessConfig {
+    /// The extension's name.
+    pub name: ExtensionName,
+    /// The socket that its process listens on; absolute.
+    pub socket: PathBuf,
+    /// The users whose process may be there.
+    pub peers: BTreeSet<u32>,
 }
 
 /// Which drivers run.

@@ -107,7 +107,7 @@ impl Inner {
             return Ok(driver);
         }
         Err(Error::unsupported(id.as_str(), "volumes", format!("driver {:?} keeps no named volumes", id.as_str()))
-            .cure("name another driver; chiton drivers lists what each can do"))
+            .cure("name another driver; chiton drivers list --wide shows what each can do"))
     }
 
     async fn volumes(&self, only: Option<&DriverId>, workspace: Option<&WorkspaceName>) -> Gathered<VolumeView> {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_driver::Capabilities;
-use chiton_driver_external::{AgentChoice, ExternalDriver, ExternalOptions};
+use chiton_driver::{Capabilities, WhoseAgent};
+use chiton_driver_external::{ExternalDriver, ExternalOptions};
 use chiton_gateway::{AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding};
 use chiton_lifecycle::extension::{ConfigIssue, decode_config};
 use chiton_model::{DriverId, Error, GatewayId};
@@ -24,7 +24,7 @@ struct Config {
     /// Absolute path of its socket. Required.
     socket: Option<PathBuf>,
     /// Who answers to the gateway inside its sandboxes: `chiton`, `openshell` or `none`. Default: `none`.
-    agent: AgentChoice,
+    agent: Option<WhoseAgent>,
     /// The users whose process it may be, and who may own its socket. Default: the gateway's own and root.
     peer_uids: Option<BTreeSet<u32>>,
     /// Seconds that a look may take: get, list, validate. Default: 10.
@@ -77,7 +77,7 @@ fn options(context: DriverContext) -> Result<ExternalOptions, Error> {
         *to = seconds.map_or(*to, Duration::from_secs);
     }
     let peers = config.peer_uids.unwrap_or(default.peers);
-    Ok(ExternalOptions { peers, agent: config.agent, deadlines, ..default })
+    Ok(ExternalOptions { peers, agent: config.agent.unwrap_or(WhoseAgent::None), deadlines, ..default })
 }
 
 /// Asks a driver what it is, on a thread of its own that may block: the connection is not kept.
@@ -102,7 +102,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     }
     // It begins with what was just remembered, and dials on the runtime that uses it.
     let driver = Arc::new(ExternalDriver::new(options));
-    let agent_folder = (agent == AgentChoice::Chiton).then(|| {
+    let agent_folder = (agent == WhoseAgent::Chiton).then(|| {
         let folders = Arc::clone(&driver);
         let of = move |id: &chiton_model::SandboxId| folders.agent_folder(id).unwrap_or_default();
         Arc::new(of) as Arc<AgentFolder>

@@ -91,6 +91,12 @@ pub(crate) struct ServeArgs {
     /// Where a sandbox's supervisor finds the gateway: http://HOST:PORT or https://HOST:PORT. With --agent openshell.
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     pub(crate) endpoint: Option<String>,
+    /// What it calls itself to gateways. Default: the kind.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Let requests set options of the base driver, in a block of its kind, when extensions stand around it.
+    #[arg(long)]
+    pub(crate) delegate: bool,
     /// Who may call, by user id. May be given several times. Default: root and the user who serves.
     #[arg(long, value_name = "UID", value_parser = uid)]
     pub(crate) peer_uid: Vec<u32>,

@@ -1,27 +1,141 @@
 //! `driver serve`: a driver that is built in, on a socket, for a gateway of another process.
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use chiton_compute_serve::{Listen, ServeOptions, announce};
+use chiton_compute_wire::v1;
+use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_gateway::Plugins;
-use chiton_gateway::config::EXTERNAL_KIND;
-use chiton_model::{Error, nearest};
+use chiton_gateway::config::{Config, Drivers, EXTERNAL_KIND, Flags, Origin, Sources, load};
+use chiton_gateway::serve::log;
+use chiton_model::{DriverId, Error, NetworkMode, NetworkSpec, nearest};
+use serde_json::{Value, json};
 
-use crate::cli::ServeArgs;
+use super::gateway::errors;
+use crate::cli::{AgentKind, ServeArgs};
 use crate::output;
 
 pub(super) fn run(plugins: &Plugins, args: &ServeArgs, json: bool) -> ExitCode {
-    match serve(plugins, args) {
+    let (config, options) = match prepared(plugins, args) {
+        Ok(prepared) => prepared,
+        Err(errors) => return output::fail_all(&errors, json),
+    };
+    log(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("driver").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&Error::internal(format!("the runtime cannot start: {error}")), json),
+    };
+    let served = runtime.block_on(chiton_compute_serve::serve(config, plugins, options, announce));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&error, json),
+        Err(errors) => output::fail_all(&errors, json),
     }
 }
 
-fn serve(plugins: &Plugins, args: &ServeArgs) -> Result<(), Error> {
-    kind(plugins, &args.driver)?;
-    let socket = args.listen.as_ref().map_or_else(|| "a socket of systemd's".to_owned(), ToString::to_string);
-    let message = format!("serving driver {:?} on {socket} is not in this build", args.driver);
-    Err(Error::unsupported(&args.driver, "serve", message)
-        .cure("run the driver in the gateway: chiton gateway --driver"))
+fn prepared(plugins: &Plugins, args: &ServeArgs) -> Result<(Config, ServeOptions), Vec<Error>> {
+    let one = |error: Error| vec![error];
+    kind(plugins, &args.driver).map_err(one)?;
+    let name = args.name.clone().unwrap_or_else(|| args.driver.clone());
+    DriverId::new(name.as_str()).map_err(one)?;
+    let flags = Flags {
+        config: args.config.clone(),
+        data_dir: args.data_dir.clone(),
+        drivers: vec![args.driver.clone()],
+        ..Flags::default()
+    };
+    let mut config =
+        Sources::gather(flags).and_then(|sources| load(&sources, plugins)).map_err(|found| errors(&found))?;
+    own_folders(&mut config, &name);
+    agent(&mut config, plugins, args)?;
+    let supervisor = args.agent == AgentKind::Openshell;
+    let options = ServeOptions {
+        name,
+        listen: args.listen.as_ref().map_or(Listen::Systemd, |socket| Listen::Unix(socket.path().to_owned())),
+        peers: args.peer_uid.iter().copied().collect(),
+        delegate: args.delegate,
+        // A supervisor calls its gateway over the network.
+        network: NetworkSpec {
+            mode: if supervisor { NetworkMode::Bridge } else { NetworkMode::None },
+            ..NetworkSpec::default()
+        },
+        supervisor,
+        listeners: args.endpoint.as_deref().map(listeners).unwrap_or_default(),
+    };
+    Ok((config, options))
+}
+
+/// Where nobody says otherwise, it keeps out of the folders of a gateway of the same user.
+fn own_folders(config: &mut Config, name: &str) {
+    let by_default =
+        |key: &str| config.origins().iter().any(|shown| shown.key == key && matches!(shown.origin, Origin::Default));
+    let (data, run) = (by_default("gateway.data_dir"), by_default("gateway.run_dir"));
+    let folders = &mut config.gateway;
+    for (folder, by_default) in [(&mut folders.data_dir, data), (&mut folders.run_dir, run)] {
+        if by_default {
+            *folder = folder.join("served").join(name);
+        }
+    }
+}
+
+/// What the command line says about the agent, in the base driver's own table.
+fn agent(config: &mut Config, plugins: &Plugins, args: &ServeArgs) -> Result<(), Vec<Error>> {
+    let Drivers::Listed { drivers, .. } = &mut config.compute.drivers else { return Ok(()) };
+    let mut wrong = Vec::new();
+    for driver in drivers {
+        let Value::Object(table) = &mut driver.options else { continue };
+        let word = match args.agent {
+            AgentKind::Chiton => "chiton",
+            AgentKind::Openshell => "openshell",
+            AgentKind::None => "none",
+        };
+        table.insert("agent".to_owned(), json!(word));
+        if args.agent == AgentKind::Openshell {
+            let supervisor = table.entry("supervisor").or_insert_with(|| json!({}));
+            if let Some(bin) = &args.supervisor_bin {
+                supervisor["bin"] = json!(bin);
+            }
+            if let Some(image) = &args.supervisor_image {
+                supervisor["image"] = json!(image);
+            }
+            if let Some(endpoint) = &args.endpoint {
+                supervisor["endpoint"] = json!(endpoint);
+            }
+        }
+        let Some(kind) = plugins.driver_kind(&driver.kind) else { continue };
+        for issue in (kind.check)(&driver.options) {
+            let key = format!("compute.driver.{}{}", driver.id, issue.pointer.replace('/', "."));
+            let error = Error::invalid(&key, format!("{key}: {}", issue.message));
+            wrong.push(issue.cure.into_iter().fold(error, Error::cure));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Where a gateway has to listen so that sandboxes reach this endpoint.
+fn listeners(endpoint: &str) -> Vec<v1::GatewayListenerRequirement> {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let default = if scheme == "https" { 443 } else { 80 };
+    let address = host.parse::<SocketAddr>().ok().or_else(|| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, default))
+    });
+    let selectors = match address {
+        Some(address) => vec![Selector::ExactBindAddress(address.to_string())],
+        // A name: that of this machine on the way out, or one that the engine forwards to its loopback.
+        None => vec![
+            Selector::DefaultRouteInterface(v1::GatewayDefaultRouteInterfaceRequirement {}),
+            Selector::LoopbackInterface(v1::GatewayLoopbackInterfaceRequirement {}),
+        ],
+    };
+    let requirement = |selector| v1::GatewayListenerRequirement {
+        reason: format!("sandboxes call the gateway at {endpoint}"),
+        selector: Some(selector),
+    };
+    selectors.into_iter().map(requirement).collect()
 }
 
 /// A kind that can be served: one that is built in and is not itself a driver behind a socket.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod copies;
+mod drivers;
 mod execs;
 mod faults;
 mod scripted;

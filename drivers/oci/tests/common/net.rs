@@ -16,7 +16,7 @@ use chiton_driver_oci::OciDriver;
 use chiton_model::{NetworkMode, NetworkSpec, SandboxId};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{World, call, request};
+use crate::common::{World, call, request};
 
 /// Long enough for a packet that is dropped to be missed.
 pub const MISSED: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ pub fn machine(test: &str) -> bool {
     if std::env::var_os("OCI_TEST_MACHINE").is_some() {
         return true;
     }
-    if !super::root(test) {
+    if !crate::common::root(test) {
         return false;
     }
     let tools = ["/usr/sbin/nft", "/usr/sbin/ip"];
@@ -173,7 +173,7 @@ pub fn bridged(command: &[&str], allow: &[&str]) -> PlanRequest {
 
 /// A sandbox that runs, and its network namespace.
 pub async fn running(driver: &OciDriver, request: &PlanRequest) -> (SandboxId, File) {
-    let id = super::sandbox_id();
+    let id = crate::common::sandbox_id();
     let call = call(driver, request, &id).await;
     driver.create(&call).await.unwrap();
     driver.start(&call).await.unwrap();

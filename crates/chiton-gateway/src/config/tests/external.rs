@@ -203,12 +203,21 @@ fn whether_a_driver_is_required_is_the_gateways_and_not_the_drivers() {
 
 #[test]
 fn an_external_driver_is_never_detected() {
-    let text =
-        "[compute.driver.external]\nsocket = \"/k\"\n[compute.driver.docker]\nkind = \"external\"\nsocket = \"/d\"\n";
-    let config = good(&file(text));
-    let Drivers::Detect(candidates) = &config.compute.drivers else { panic!("nothing is listed") };
-    let candidates: Vec<_> = candidates.iter().map(|driver| (driver.id.as_str(), &*driver.kind)).collect();
-    assert_eq!(candidates, [("oci", "oci")]);
+    let mut plugins = Plugins::default();
+    plugins.driver(kind("docker", |_| Vec::new())).expect("names differ");
+    plugins.driver(kind(EXTERNAL_KIND, check)).expect("names differ");
+    let chosen = |text: &str| load(&file(text), &plugins).expect("it is sound").choose(&plugins);
+    let docker = chosen("").expect("it can run");
+    assert_eq!(docker.default_driver.as_str(), "docker");
+    let external = "[compute.driver.external]\nsocket = \"/k\"\n";
+    assert_eq!(chosen(external).expect("it can run").default_driver.as_str(), "docker");
+    let both = format!("{external}[compute.driver.docker]\nkind = \"external\"\nsocket = \"/d\"\n");
+    let none = Error::from(chosen(&both).expect_err("both are behind sockets"));
+    assert_snapshot!(none.message, @r"
+    no driver is configured, and none that is built in can run here:
+      docker: it is an external driver, which is used by name only; name it: --driver docker
+      external: it is an external driver, which is used by name only; name it: --driver external
+    ");
 }
 
 #[test]
