@@ -1,5 +1,6 @@
 //! The whole gateway being put together, from bottom to top, in one place.
 
+mod guests;
 mod required;
 
 use std::collections::BTreeMap;
@@ -25,12 +26,11 @@ use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
 use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, BuiltDriver, GuestContext, GuestServer, Listen, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, GuestServer, Listen, Plugins, context};
 use crate::processes;
 use crate::sessions::Sessions;
 use crate::world::{
-    AgentSessions, EngineExits, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore,
-    StoredTokens,
+    AgentSessions, HookThreads, Hub, MachineClock, MachineEntropy, MachineExecutor, SecretStore, StoredTokens,
 };
 
 /// The deadline of a call that makes something: an engine may work on it for that long at least.
@@ -42,6 +42,7 @@ pub struct Gateway {
     pub(crate) engine: Engine,
     pub(crate) audit: AuditFile,
     guests: Mutex<Option<Box<dyn GuestServer>>>,
+    tokens: Arc<StoredTokens>,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -50,6 +51,11 @@ impl Gateway {
     /// Its engine, for whoever embeds a gateway without serving it.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Its sessions with agents, for the same.
+    pub fn sessions(&self) -> &Sessions {
+        &self.api.sessions
     }
 
     /// Where agents of another make dial, if a driver brings such.
@@ -69,6 +75,8 @@ impl Gateway {
         if let Some(guests) = guests {
             guests.drain().await;
         }
+        // It asks the engine, and the engine's world asks it: nothing of either would ever end.
+        self.tokens.detach();
         if let Err(error) = self.audit.open().await {
             // The next start writes what is missing.
             tracing::error!(%error, "the audit file is behind the store");
@@ -117,9 +125,9 @@ pub async fn compose_around(
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
     required::wait(&chosen.drivers, &drivers).await?;
+    let guests = guests::brought_by(&drivers, &folders);
     let mut registry = plugins.extensions.clone();
     processes::register(config, &mut registry).await?;
-    let guests = guests(&chosen.drivers, &drivers, &folders);
     let tokens = Arc::new(StoredTokens::default());
     let sessions = Sessions::new(Arc::clone(&tokens) as _);
     let metrics = Arc::new(Metrics::default());
@@ -147,7 +155,7 @@ pub async fn compose_around(
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
     // Before recovery: agents of another make dial again, and some of what goes on waits for them.
-    let guests = serve_guests(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
+    let guests = guests::serve(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
     let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
     audit.open().await.map_err(one)?;
@@ -164,7 +172,7 @@ pub async fn compose_around(
         configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), _hooks: hooks })
+    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), tokens, _hooks: hooks })
 }
 
 /// Where the store is in a data folder.
@@ -224,45 +232,6 @@ async fn drivers(
         }
     }
     if errors.is_empty() { Ok((drivers, folders)) } else { Err(errors) }
-}
-
-/// Drivers whose sandboxes have agents that do not dial a socket of ours: they are of another make.
-fn guests(
-    chosen: &[DriverConfig],
-    drivers: &[Arc<dyn ComputeDriver>],
-    folders: &BTreeMap<DriverId, Arc<AgentFolder>>,
-) -> Vec<DriverId> {
-    let of = |id: &DriverId| chosen.iter().any(|config| config.id == *id) && !folders.contains_key(id);
-    drivers
-        .iter()
-        .map(|driver| driver.capabilities())
-        .filter(|said| said.agent && of(&said.id))
-        .map(|said| said.id.clone())
-        .collect()
-}
-
-async fn serve_guests(
-    guests: Vec<DriverId>,
-    config: &Config,
-    plugins: &Plugins,
-    tokens: &Arc<StoredTokens>,
-    sessions: &Sessions,
-    engine: &Engine,
-) -> Result<Option<Box<dyn GuestServer>>, Error> {
-    let Some(driver) = guests.first() else { return Ok(None) };
-    let Some(kind) = plugins.guests else {
-        let text =
-            format!("driver {driver} brings agents of another make, and nothing that serves them is compiled in");
-        return Err(Error::unsupported(driver.as_str(), "agent", text).cure("choose another agent for it"));
-    };
-    let context = GuestContext {
-        tokens: Arc::clone(tokens) as _,
-        sessions: sessions.clone(),
-        exits: Arc::new(EngineExits(engine.clone())),
-        listen: config.supervisor.listen.clone(),
-        allow_remote: config.supervisor.allow_remote,
-    };
-    (kind.serve)(context).await.map(Some)
 }
 
 /// What drivers' tables say and the drivers themselves do not.

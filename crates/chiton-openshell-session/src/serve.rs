@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Extensions;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
@@ -51,12 +54,20 @@ pub struct Limits {
     pub pending_of_one: usize,
     /// How long a relay may be pending.
     pub relay: Duration,
+    /// How long a connection may last on which no call had a token that holds.
+    pub strangers: Duration,
 }
 
 impl Default for Limits {
-    /// Those of the peer's own gateway.
+    /// Those of the peer's own gateway; it bounds no strangers.
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(15), pending: 256, pending_of_one: 32, relay: Duration::from_secs(10) }
+        Self {
+            heartbeat: Duration::from_secs(15),
+            pending: 256,
+            pending_of_one: 32,
+            relay: Duration::from_secs(10),
+            strangers: Duration::from_secs(30),
+        }
     }
 }
 
@@ -195,6 +206,7 @@ type Incoming = ReceiverStream<io::Result<Connection>>;
 
 async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, Incoming), Error> {
     let (sender, receiver) = mpsc::channel(1);
+    let strangers = options.limits.strangers;
     let listen = match &options.listen {
         Listen::Tcp(address) => {
             if !address.ip().is_loopback() && !options.allow_remote {
@@ -213,7 +225,7 @@ async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, In
             };
             let listener = TcpListener::bind(address).await.map_err(unavailable)?;
             let bound = listener.local_addr().map_err(unavailable)?;
-            tokio::spawn(accept(Listener::Tcp(listener), sender, stop.clone()));
+            tokio::spawn(accept(Listener::Tcp(listener), strangers, sender, stop.clone()));
             Listen::Tcp(bound)
         }
         Listen::Unix(path) => {
@@ -224,7 +236,7 @@ async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, In
                 private: true,
             };
             let listener = PeerListener::bind(path, &access)?;
-            tokio::spawn(accept(Listener::Unix(listener), sender, stop.clone()));
+            tokio::spawn(accept(Listener::Unix(listener), strangers, sender, stop.clone()));
             Listen::Unix(path.clone())
         }
     };
@@ -236,7 +248,12 @@ enum Listener {
     Unix(PeerListener),
 }
 
-async fn accept(listener: Listener, to: mpsc::Sender<io::Result<Connection>>, stop: CancellationToken) {
+async fn accept(
+    listener: Listener,
+    strangers: Duration,
+    to: mpsc::Sender<io::Result<Connection>>,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let accepting = async {
         loop {
@@ -251,12 +268,21 @@ async fn accept(listener: Listener, to: mpsc::Sender<io::Result<Connection>>, st
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a supervisor; trying again");
-                        tokio::time::sleep(REST).await;
+                        sleep(REST).await;
                         continue;
                     }
                 },
             };
-            if to.send(Ok(Connection { stream, _place: place })).await.is_err() {
+            if to
+                .send(Ok(Connection {
+                    stream,
+                    known: Known::default(),
+                    end: Box::pin(sleep(strangers)),
+                    _place: place,
+                }))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -269,9 +295,25 @@ async fn accept(listener: Listener, to: mpsc::Sender<io::Result<Connection>>, st
     to.closed().await;
 }
 
-/// A connection and its place among all.
+/// Whether a call on this connection had a token that holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known(Arc<AtomicBool>);
+
+impl Known {
+    /// From now on the connection stays.
+    pub(crate) fn set(extensions: &Extensions) {
+        if let Some(Self(known)) = extensions.get() {
+            known.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection and its place among all. Places are few, and whoever reaches the port can take one: without a token that
+/// holds it is lost again soon.
 struct Connection {
     stream: Stream,
+    known: Known,
+    end: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -291,14 +333,19 @@ macro_rules! either {
 }
 
 impl Connected for Connection {
-    // Who a supervisor is is said by its token, not by where it comes from.
-    type ConnectInfo = ();
+    type ConnectInfo = Known;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Known {
+        self.known.clone()
+    }
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.known.0.load(Ordering::Relaxed) && self.end.as_mut().poll(context).is_ready() {
+            // As if it had hung up.
+            return Poll::Ready(Ok(()));
+        }
         either!(self, stream => Pin::new(stream).poll_read(context, into))
     }
 }

@@ -9,11 +9,13 @@ use chiton_gateway::sessions::Exits;
 use chiton_model::{Error, SandboxId};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::auth::{Auth, Caller, Issued, Mint, bearer, digest};
 use crate::policy;
 use crate::relay;
+use crate::serve::Known;
 use crate::session::Supervisors;
 use crate::wire::open_shell_server::{OpenShell, OpenShellServer};
 use crate::wire::sandbox::{GetSandboxConfigRequest, GetSandboxConfigResponse};
@@ -67,6 +69,13 @@ impl Service {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
+    /// Whether the caller's token is that of the sandbox it names.
+    async fn caller(&self, metadata: &MetadataMap, extensions: &Extensions, sandbox: &str) -> Result<Caller, Status> {
+        let caller = self.0.auth.of(metadata, sandbox).await?;
+        Known::set(extensions);
+        Ok(caller)
+    }
+
     async fn issue(&self, caller: &Caller, token: &str) -> Result<Issued, Status> {
         let made = timeout(WORK, self.0.mint.refresh(&caller.sandbox, token)).await;
         made.map_err(|_| Status::unavailable("no token could be made in time; ask again"))?
@@ -90,7 +99,7 @@ impl OpenShell for Service {
         &self,
         request: Request<GetSandboxConfigRequest>,
     ) -> Result<Response<GetSandboxConfigResponse>, Status> {
-        self.0.auth.of(request.metadata(), &request.get_ref().sandbox_id).await?;
+        self.caller(request.metadata(), request.extensions(), &request.get_ref().sandbox_id).await?;
         Ok(Response::new(policy::config()))
     }
 
@@ -98,7 +107,7 @@ impl OpenShell for Service {
         &self,
         request: Request<GetSandboxProviderEnvironmentRequest>,
     ) -> Result<Response<GetSandboxProviderEnvironmentResponse>, Status> {
-        self.0.auth.of(request.metadata(), &request.get_ref().sandbox_id).await?;
+        self.caller(request.metadata(), request.extensions(), &request.get_ref().sandbox_id).await?;
         // There are no providers, and that is a complete answer.
         Ok(Response::new(GetSandboxProviderEnvironmentResponse::default()))
     }
@@ -107,10 +116,11 @@ impl OpenShell for Service {
         &self,
         request: Request<Streaming<PushSandboxLogsRequest>>,
     ) -> Result<Response<PushSandboxLogsResponse>, Status> {
-        let (metadata, _, mut input) = request.into_parts();
+        let (metadata, extensions, mut input) = request.into_parts();
+        bearer(&metadata)?;
         while let Some(batch) = input.message().await? {
             // Anew for each: the stream may outlive the start that its token is of.
-            let caller = self.0.auth.of(&metadata, &batch.sandbox_id).await?;
+            let caller = self.caller(&metadata, &extensions, &batch.sandbox_id).await?;
             let lines = batch.logs.len();
             self.0.dropped.fetch_add(lines as u64, Ordering::Relaxed);
             tracing::debug!(sandbox = %caller.sandbox, lines, "lines of a supervisor's log were dropped");
@@ -122,7 +132,7 @@ impl OpenShell for Service {
         &self,
         request: Request<Streaming<SupervisorMessage>>,
     ) -> Result<Response<Self::ConnectSupervisorStream>, Status> {
-        let (metadata, _, mut input) = request.into_parts();
+        let (metadata, extensions, mut input) = request.into_parts();
         // Nobody without a token is listened to at all.
         bearer(&metadata)?;
         let Some(Payload::Hello(hello)) = first(&mut input).await?.and_then(|message| message.payload) else {
@@ -131,7 +141,7 @@ impl OpenShell for Service {
         if hello.instance_id.len() > INSTANCE {
             return Err(Status::invalid_argument(format!("instance_id has more than {INSTANCE} bytes")));
         }
-        let caller = self.0.auth.of(&metadata, &hello.sandbox_id).await?;
+        let caller = self.caller(&metadata, &extensions, &hello.sandbox_id).await?;
         self.0.supervisors.connect(caller, hello, input).await.map(Response::new)
     }
 
@@ -139,7 +149,7 @@ impl OpenShell for Service {
         &self,
         request: Request<ReportMainProcessExitRequest>,
     ) -> Result<Response<ReportMainProcessExitResponse>, Status> {
-        let caller = self.0.auth.of(request.metadata(), &request.get_ref().sandbox_id).await?;
+        let caller = self.caller(request.metadata(), request.extensions(), &request.get_ref().sandbox_id).await?;
         let report = request.into_inner();
         if report.instance_id.is_empty() {
             return Err(Status::invalid_argument("instance_id is empty; it says which run of the supervisor reports"));
@@ -160,11 +170,13 @@ impl OpenShell for Service {
         &self,
         request: Request<Streaming<RelayFrame>>,
     ) -> Result<Response<Self::RelayStreamStream>, Status> {
-        let (metadata, _, mut input) = request.into_parts();
+        let (metadata, extensions, mut input) = request.into_parts();
         // The session's token was found to hold when it began; what is joined to it has to have the same.
         let digest = digest(bearer(&metadata)?);
         let channel = relay::channel(first(&mut input).await?)?;
-        self.0.supervisors.relays.join(&channel, &digest, input).map(Response::new)
+        let joined = self.0.supervisors.relays.join(&channel, &digest, input)?;
+        Known::set(&extensions);
+        Ok(Response::new(joined))
     }
 
     async fn issue_sandbox_token(

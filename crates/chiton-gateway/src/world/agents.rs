@@ -1,7 +1,7 @@
 //! Agent sessions as the engine sees them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use chiton_lifecycle::Engine;
@@ -9,6 +9,7 @@ use chiton_lifecycle::runtime::Agents;
 use chiton_model::{DriverId, Error, ExitStatus, SandboxId};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::plugin::AgentFolder;
@@ -67,12 +68,16 @@ impl Exits for EngineExits {
 
 /// Tokens as the store has them. The engine comes after the sessions, so it is put in later.
 #[derive(Default)]
-pub(crate) struct StoredTokens(OnceLock<Engine>);
+pub(crate) struct StoredTokens(Mutex<Option<Engine>>);
 
 impl StoredTokens {
     pub(crate) fn attach(&self, engine: Engine) {
-        // A second attach would be a second engine; the first one stays.
-        drop(self.0.set(engine));
+        *self.0.lock() = Some(engine);
+    }
+
+    /// From here on no token is anybody's.
+    pub(crate) fn detach(&self) {
+        drop(self.0.lock().take());
     }
 }
 
@@ -83,7 +88,8 @@ impl Tokens for StoredTokens {
     }
 
     async fn start_of(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> Option<String> {
-        let (stored, attempt) = self.0.get()?.agent_start(sandbox).await?;
+        let engine = self.0.lock().clone()?;
+        let (stored, attempt) = engine.agent_start(sandbox).await?;
         let mut digest = [0; 32];
         hex::decode_to_slice(stored, &mut digest).ok()?;
         same_digest(&digest, sha256).then_some(attempt)

@@ -4,6 +4,7 @@
 
 mod exec;
 mod files;
+mod gateway;
 mod rig;
 mod session;
 mod ssh_server;

@@ -1,5 +1,7 @@
 //! Who may say what: tokens, other sandboxes, places to listen; and the calls beside sessions.
 
+use std::time::Duration;
+
 use chiton_gateway::Listen;
 use chiton_model::ErrorKind;
 use chiton_openshell_session::wire::sandbox::GetSandboxConfigRequest;
@@ -7,7 +9,7 @@ use chiton_openshell_session::wire::{
     GetSandboxProviderEnvironmentRequest, IssueSandboxTokenRequest, PushSandboxLogsRequest, RefreshSandboxTokenRequest,
     ReportMainProcessExitRequest, SandboxLogLine,
 };
-use chiton_openshell_session::{Options, serve};
+use chiton_openshell_session::{Limits, Options, serve};
 use tonic::Code;
 
 use crate::rig::{Call, Rig, TOKEN, id, limits, soon, start};
@@ -221,4 +223,26 @@ async fn a_socket_for_a_proxy_lets_only_our_user_in() {
     tokio::net::UnixStream::connect(&path).await.expect("it listens");
     server.drain().await;
     assert!(!path.exists(), "the socket stays behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_a_token_that_holds_is_not_kept() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let rig = Rig::new(Limits { strangers: Duration::from_millis(300), ..limits() }).await;
+    let Listen::Tcp(address) = rig.server.listen() else { panic!("an address") };
+    let supervisor = rig.dial(rig.script()).await.expect("accepted");
+    // One says nothing, one begins as HTTP/2 does and then says nothing.
+    for begin in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stranger = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        stranger.write_all(begin).await.expect("sent");
+        let mut heard = Vec::new();
+        // The end, or a reset, because what we sent was not read.
+        let _ = soon(stranger.read_to_end(&mut heard)).await;
+    }
+    let mut refused = client(&rig.endpoint(), "wrong").await;
+    let asked = GetSandboxConfigRequest { sandbox_id: "s-1".to_owned() };
+    assert_eq!(refused.get_sandbox_config(asked).await.expect_err("refused").code(), Code::Unauthenticated);
+    // The supervisor came before them all and is there still.
+    assert_eq!(rig.run(&["echo", "here"]).await.text(), "here\n");
+    drop(supervisor);
 }
