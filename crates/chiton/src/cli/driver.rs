@@ -60,7 +60,6 @@ pub(crate) struct DriversListArgs {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one value a process, parsed once")]
 pub(crate) enum DriverCommand {
     /// Serve a driver that is built in, with extensions if some are configured, on a socket for another process's gateway.
     Serve(ServeArgs),
@@ -72,7 +71,7 @@ pub(crate) struct ServeArgs {
     /// The kind of driver to serve: oci, docker, podman.
     #[arg(long, value_name = "KIND")]
     pub(crate) driver: String,
-    /// Where to listen: unix://PATH, absolute. Default: the socket that systemd hands over.
+    /// Where to listen, as `unix://PATH` with an absolute path. Default: the socket that systemd hands over.
     #[arg(long, value_name = "ADDRESS", value_parser = socket)]
     pub(crate) listen: Option<Socket>,
     /// The configuration file: the driver's table, extensions and their policies.
@@ -113,7 +112,7 @@ pub(crate) enum ConformCommand {
 #[derive(Debug, Args)]
 #[command(after_help = CONFORM_EXAMPLES)]
 pub(crate) struct ConformArgs {
-    /// The driver's socket; an absolute path, or unix://PATH.
+    /// The driver's socket: an absolute path, or `unix://PATH`.
     #[arg(long, value_name = "PATH", value_parser = socket)]
     pub(crate) socket: Socket,
     /// An image with a shell, as the driver names images. Default: the driver's own default image.
@@ -177,7 +176,7 @@ pub(crate) enum AgentKind {
 /// The form of a report for other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportForm {
-    /// JUnit's XML, which most build servers read.
+    /// The XML of `JUnit`, which most build servers read.
     Junit,
     /// One JSON document.
     Json,
