@@ -9,7 +9,7 @@ use chiton_compute_wire::v1::watch_sandboxes_event::Payload;
 use chiton_lifecycle::Selector;
 use chiton_lifecycle::journal::{SandboxQuery, SandboxRecord};
 use chiton_lifecycle::runtime::LifecycleEvent;
-use chiton_model::{Error, SandboxId};
+use chiton_model::{Error, ErrorKind, SandboxId};
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -58,7 +58,11 @@ impl Watcher<'_> {
             }
             loop {
                 let told = match events.recv().await {
-                    Ok(LifecycleEvent::Changed(record)) => self.changed(&record).await,
+                    // Looked at anew: what comes late may be older than what was told already.
+                    Ok(LifecycleEvent::Changed(record)) => match self.view(&record.id).await? {
+                        Some(record) => self.changed(&record).await,
+                        None => self.gone(record.id.clone()).await,
+                    },
                     Ok(LifecycleEvent::Removed(id)) => self.gone(id).await,
                     Ok(LifecycleEvent::Progress { sandbox, message }) => self.progress(&sandbox, message).await,
                     Ok(_) => Ok(()),
@@ -90,8 +94,7 @@ impl Watcher<'_> {
         let lately: BTreeSet<SandboxId> = lately.filter(|id| !self.present.contains(id)).collect();
         for id in lately {
             // Not what is still going.
-            let there = self.driver.engine().get(&Selector::Id(id.clone()), true).await;
-            if there.is_ok_and(|view| show::sandbox(&view.record, None).is_some()) {
+            if self.view(&id).await?.is_some_and(|record| show::sandbox(&record, None).is_some()) {
                 continue;
             }
             if self.send(Payload::Deleted(v1::WatchSandboxesDeletedEvent { sandbox_id: id.to_string() })).await.is_err()
@@ -100,6 +103,14 @@ impl Watcher<'_> {
             }
         }
         Ok(self.send(Payload::SnapshotEnd(v1::WatchSandboxesSnapshotEnd {})).await)
+    }
+
+    async fn view(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, Error> {
+        match self.driver.engine().get(&Selector::Id(id.clone()), true).await {
+            Ok(view) => Ok(Some(view.record)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn changed(&mut self, record: &SandboxRecord) -> Result<(), Left> {

@@ -17,6 +17,7 @@
 //! - `network`: a leased address on a real bridge
 //! - `obligations`: cleanups that are owed, and extensions and drivers that are gone
 //! - `observe`: health, readiness, metrics
+//! - `served`: drivers served to gateways of other processes
 //! - `secrets`: where a secret is, and where it is not
 //! - `streams`: files, logs and output, in bulk and with faults
 //! - `terminals`: `exec -it` on a pseudo terminal
@@ -47,6 +48,7 @@ mod obligations;
 mod observe;
 mod points;
 mod secrets;
+mod served;
 mod streams;
 mod terminals;
 mod volumes;
