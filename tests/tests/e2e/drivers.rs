@@ -1,15 +1,17 @@
 //! Several drivers in one gateway: two of one kind, docker where it is present, and one behind a socket that is not there or
 //! hangs.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chiton_tests::engines::Kind;
 use serde_json::{Value, json};
 
 use crate::engines::find;
-use crate::harness::{Gateway, root};
+use crate::harness::{Gateway, PROGRAM, root};
 
 /// Two drivers of one kind. Each has host ids of its own.
 const TWO: &str = r#"
@@ -169,6 +171,86 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
     assert!(begun.elapsed() < Duration::from_secs(30), "an end does not wait for it: {:?}", begun.elapsed());
     gateway.configure(&config(&format!("[{listed}]"), "east", &more));
     gateway.begin();
+}
+
+/// A driver in a process of its own, at the socket that [`FAR`] names.
+struct Served(Child);
+
+impl Served {
+    #[track_caller]
+    fn begin(gateway: &Gateway) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["driver", "serve", "--driver", "oci", "--agent", "none", "--listen"])
+            .arg(format!("unix://{}", gateway.path("far.sock").display()))
+            .arg("--data-dir")
+            .arg(gateway.path("served"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program");
+        let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines().map_while(Result::ok);
+        let said: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("serving on ")).collect();
+        assert!(child.try_wait().expect("a child").is_none(), "it does not serve: {said:#?}");
+        // It goes on saying things, and is not to wait for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("a child");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start(&config("[\"east\", \"far\"]", "east", FAR));
+    let mut served = Served::begin(&gateway);
+    gateway.until_said(1, "the driver can be reached again");
+    let far = driver(&gateway, "far");
+    assert_eq!((&far["unavailable"], text(&far, "agent")), (&Value::Null, "none"), "{far:#}");
+    let words = ["sandbox", "create", "far-box", "--driver", "far", "--", "sleep", "1000"];
+    gateway.chiton(&words).ok();
+    let id = text(&gateway.get("far-box"), "id").to_owned();
+    assert_eq!((text(&gateway.get("far-box"), "phase"), &driver(&gateway, "far")["sandboxes"]), ("Ready", &json!(1)));
+    let beside = creates(&gateway, 7);
+
+    served.kill();
+    let killed = creates(&gateway, 7);
+    println!("median create: {beside:?} beside a driver in another process, {killed:?} beside it when it was killed");
+    assert!(killed < beside * 3 + Duration::from_millis(300), "{beside:?}, then {killed:?}");
+    gateway.until_said(2, "the driver cannot be reached; asking again until it can");
+    let shown = gateway.get("far-box");
+    let unreachable = |condition: &Value| text(condition, "type") == "DriverUnreachable";
+    assert_eq!(text(&shown, "phase"), "Ready", "nobody said otherwise");
+    assert!(shown["conditions"].as_array().expect("a list").iter().any(unreachable), "{shown:#}");
+    gateway.chiton(&["sandbox", "create", "other", "--driver", "far"]).refused();
+
+    drop(served);
+    let served = Served::begin(&gateway);
+    gateway.until_said(2, "the driver can be reached again");
+    let shown = gateway.get("far-box");
+    assert_eq!((text(&shown, "phase"), text(&shown, "id")), ("Ready", id.as_str()), "{shown:#}");
+    gateway.chiton(&["sandbox", "stop", "far-box"]).ok();
+    gateway.chiton(&["sandbox", "start", "far-box"]).ok();
+    gateway.chiton(&["sandbox", "delete", "far-box"]).ok();
+    assert_eq!(driver(&gateway, "far")["sandboxes"], json!(0));
+    // A workspace is released on every driver, so while this one is there; and no process of the test's outlives it.
+    gateway.chiton(&["workspaces", "delete", "default"]).ok();
+    drop(served);
 }
 
 #[test]
