@@ -90,7 +90,8 @@ pub(crate) async fn killed_amid_creates_it_leaves_nothing(mut subject: Subject) 
         let running =
             client.list().await.into_iter().filter(|found| found.status.as_ref().unwrap().state == "running").count();
         // Nobody runs twice, and nobody whom the driver does not know.
-        assert_eq!(subject.mains(), running);
+        // A keeper that was told to begin when the driver died may be about to.
+        assert!(subject.mains() <= running, "{} main processes, {running} are known", subject.mains());
         subject.nothing_left().await;
     }
 }
