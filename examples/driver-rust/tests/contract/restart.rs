@@ -32,7 +32,7 @@ pub(crate) async fn killed_it_finds_its_sandboxes_again(mut subject: Subject) {
     // They are followed as before: what ends is told, what is to stop stops, and a create makes no second one.
     let mut news = client.watch().await;
     assert_eq!(news.snapshot().await.len(), 3);
-    tokio::task::spawn_blocking(move || std::fs::write(pipe, "77\n")).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || fs::write(pipe, "77\n")).await.unwrap().unwrap();
     assert_eq!(news.status("waits", |status| status.state == "exited").await.exit_code, Some(77));
     client.create(&sleeper("sleeps")).await.unwrap();
     client.stop("sleeps").await.unwrap();
@@ -45,24 +45,13 @@ pub(crate) async fn killed_it_finds_its_sandboxes_again(mut subject: Subject) {
 pub(crate) async fn killed_it_still_knows_how_they_ended(mut subject: Subject) {
     let client = subject.client().await;
     let pipe = subject.pipe("said");
-    let waiting = format!("read word < {pipe}; exit $word");
+    // With a child, which ends with it, also when no driver is there.
+    let waiting = format!("sleep 1000 & read word < {pipe}; exit $word");
     client.create(&script("one", &waiting)).await.unwrap();
     subject.process.kill().unwrap();
     subject.process.wait().unwrap();
-    let keepers: Vec<_> = subject.processes().into_iter().filter_map(Pid::from_raw).collect();
-    let handles: Vec<_> = keepers
-        .iter()
-        .map(|pid| rustix::process::pidfd_open(*pid, rustix::process::PidfdFlags::empty()).unwrap())
-        .collect();
-    assert!(!handles.is_empty());
-    tokio::task::spawn_blocking(move || std::fs::write(pipe, "66\n")).await.unwrap().unwrap();
-    let ended = move || {
-        for handle in &handles {
-            let mut polled = [rustix::event::PollFd::new(handle, rustix::event::PollFlags::IN)];
-            rustix::event::poll(&mut polled, None).unwrap();
-        }
-    };
-    tokio::task::spawn_blocking(ended).await.unwrap();
+    tokio::task::spawn_blocking(move || fs::write(pipe, "66\n")).await.unwrap().unwrap();
+    subject.until_none_runs().await;
     subject.back();
     let told = subject.client().await.status("one").await;
     assert_eq!((told.state.as_str(), told.exit_code), ("exited", Some(66)));
@@ -101,7 +90,8 @@ pub(crate) async fn killed_amid_creates_it_leaves_nothing(mut subject: Subject) 
         let running =
             client.list().await.into_iter().filter(|found| found.status.as_ref().unwrap().state == "running").count();
         // Nobody runs twice, and nobody whom the driver does not know.
-        assert_eq!(subject.sleepers(), running);
+        // A keeper that was told to begin when the driver died may be about to.
+        assert!(subject.mains() <= running, "{} main processes, {running} are known", subject.mains());
         subject.nothing_left().await;
     }
 }

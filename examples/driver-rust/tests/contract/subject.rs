@@ -122,16 +122,23 @@ impl Subject {
         let left: Vec<_> = fs::read_dir(self.state().join("sandboxes")).unwrap().map(|entry| entry.unwrap()).collect();
         assert!(left.is_empty(), "folders are left: {left:?}");
         // One that a killed driver did not tell to begin ends as soon as it finds out; one that was killed, when it can.
+        self.until_none_runs().await;
+    }
+
+    /// Waits until every process of a sandbox has ended.
+    pub(crate) async fn until_none_runs(&self) {
         let left = self.processes();
         let ended = tokio::task::spawn_blocking(move || left.into_iter().find(|number| !ends(*number)));
         assert_eq!(ended.await.unwrap(), None, "a process is left");
     }
 
-    /// How many main processes of [`sleeper`]s there are.
-    pub(crate) fn sleepers(&self) -> usize {
-        let sleeps =
-            |number: &i32| fs::read(format!("/proc/{number}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0"));
-        self.processes().iter().filter(|number| sleeps(number)).count()
+    /// How many processes there are that are no keepers: main processes, where these have no children.
+    pub(crate) fn mains(&self) -> usize {
+        let keeps = |number: &i32| {
+            let line = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"--keep")
+        };
+        self.processes().iter().filter(|number| !keeps(number)).count()
     }
 
     /// Processes with this driver's folder among their words or variables, the driver left out. One that has ended is none.
@@ -147,6 +154,13 @@ impl Subject {
                 *number != own && String::from_utf8_lossy(&all).contains(&mark)
             })
             .collect()
+    }
+
+    /// The driver's niceness, to which that of a sandbox is added.
+    pub(crate) fn niceness(&self) -> i32 {
+        let line = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        let after_name = line.rsplit_once(')').unwrap().1;
+        after_name.split_whitespace().nth(16).unwrap().parse().unwrap()
     }
 }
 
