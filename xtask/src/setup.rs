@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A Debian package and a file by which it is known to be there.
-const PACKAGES: [(&str, &[&str]); 9] = [
+const PACKAGES: [(&str, &[&str]); 10] = [
     // The packet filter of sandboxes on a bridge, and what tests build a network with.
     ("nftables", &["/usr/sbin/nft"]),
     ("iproute2", &["/usr/sbin/ip", "/sbin/ip"]),
@@ -15,6 +15,8 @@ const PACKAGES: [(&str, &[&str]); 9] = [
     // Everyday programs that must work in a sandbox.
     ("git", &["/usr/bin/git"]),
     ("python3", &["/usr/bin/python3"]),
+    // The example driver in Python has its libraries in an environment of their own. The file is of python3.N-venv.
+    ("python3-venv", &["/usr/share/doc/python3-venv", "/usr/share/python-wheels"]),
     // The registry that images are pulled from.
     ("docker-registry", &["/usr/bin/docker-registry"]),
     ("gcc", &["/usr/bin/cc", "/usr/bin/gcc"]),

@@ -5,6 +5,8 @@
 //! - [`sandbox`]: a sandbox on the wire and what is known of it here
 //! - [`status`]: what an answer says of a call's outcome
 //! - [`json`]: the contract's free-form structures as JSON
+//!
+//! What drivers of other trees check requests with comes along: ids, quantities, "did you mean".
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -12,6 +14,9 @@ pub mod json;
 pub mod names;
 pub mod sandbox;
 pub mod status;
+
+pub use chiton_driver::ObservedStatus;
+pub use chiton_model::{CpuQuantity, Error, ExitStatus, MemoryQuantity, SandboxId, nearest, printable};
 
 /// Generated code.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

@@ -45,11 +45,15 @@ pub fn error(driver: &str, doing: &str, status: &Status) -> Error {
     let text = if said.is_empty() { "it gives no reason" } else { &said };
     let text = format!("{doing}: driver {driver:?}: {text}");
     match status.code() {
-        Code::InvalidArgument | Code::OutOfRange => Error::invalid("request", text),
+        Code::InvalidArgument | Code::OutOfRange => {
+            Error::invalid("request", text).cure("change the request as the driver's words say")
+        }
         Code::NotFound => Error::not_found(text),
         Code::AlreadyExists => Error::already_exists(text),
         Code::Aborted => Error::conflict(text),
-        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => Error::refused("driver", text),
+        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+            Error::refused("driver", text).cure("change the request, or what the driver's words name")
+        }
         Code::ResourceExhausted => Error::exhausted(driver, text),
         Code::DeadlineExceeded => Error::deadline(text),
         Code::Unavailable | Code::Cancelled => {

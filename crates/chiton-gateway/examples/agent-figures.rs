@@ -20,6 +20,10 @@ impl Tokens for AnyToken {
     async fn verify(&self, _sandbox: &SandboxId, _sha256: &[u8; 32]) -> bool {
         true
     }
+
+    async fn start_of(&self, _sandbox: &SandboxId, _sha256: &[u8; 32]) -> Option<String> {
+        None
+    }
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -1,5 +1,6 @@
 //! The whole gateway being put together, from bottom to top, in one place.
 
+mod guests;
 mod required;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use chiton_model::{DriverId, Error, StoreEpoch};
 use chiton_store::{SqliteStore, StoreOptions};
 use futures::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
@@ -24,7 +26,7 @@ use crate::api::{Api, Configured};
 use crate::audit::AuditFile;
 use crate::config::{Chosen, Config, DriverConfig, EXTERNAL_KIND};
 use crate::metrics::Metrics;
-use crate::plugin::{AgentFolder, BuiltDriver, Plugins, context};
+use crate::plugin::{AgentFolder, BuiltDriver, GuestServer, Listen, Plugins, context};
 use crate::processes;
 use crate::sessions::Sessions;
 use crate::world::{
@@ -39,6 +41,8 @@ pub struct Gateway {
     pub(crate) api: Api,
     pub(crate) engine: Engine,
     pub(crate) audit: AuditFile,
+    guests: Mutex<Option<Box<dyn GuestServer>>>,
+    tokens: Arc<StoredTokens>,
     // Ends the hooks' threads when everything else is gone.
     pub(crate) _hooks: HookThreads,
 }
@@ -49,6 +53,16 @@ impl Gateway {
         &self.engine
     }
 
+    /// Its sessions with agents, for the same.
+    pub fn sessions(&self) -> &Sessions {
+        &self.api.sessions
+    }
+
+    /// Where agents of another make dial, if a driver brings such.
+    pub fn guests(&self) -> Option<Listen> {
+        self.guests.lock().as_ref().map(|guests| guests.listen())
+    }
+
     /// What the engine tells from now on.
     pub fn events(&self) -> broadcast::Receiver<LifecycleEvent> {
         self.api.hub.subscribe()
@@ -57,6 +71,12 @@ impl Gateway {
     /// Ends it: running operations are drained, and what was audited is in its file.
     pub async fn close(&self) {
         self.engine.shutdown().await;
+        let guests = self.guests.lock().take();
+        if let Some(guests) = guests {
+            guests.drain().await;
+        }
+        // It asks the engine, and the engine's world asks it: nothing of either would ever end.
+        self.tokens.detach();
         if let Err(error) = self.audit.open().await {
             // The next start writes what is missing.
             tracing::error!(%error, "the audit file is behind the store");
@@ -105,6 +125,7 @@ pub async fn compose_around(
     let audit = AuditFile::new(&config.gateway.data_dir, Arc::clone(&journal));
     let (drivers, folders) = drivers(&chosen.drivers, config, plugins, &*journal, around).await?;
     required::wait(&chosen.drivers, &drivers).await?;
+    let guests = guests::brought_by(&drivers, &folders);
     let mut registry = plugins.extensions.clone();
     processes::register(config, &mut registry).await?;
     let tokens = Arc::new(StoredTokens::default());
@@ -133,6 +154,8 @@ pub async fn compose_around(
     let parts = EngineParts { world, journal, drivers, registry, config: behaviour };
     let engine = Engine::new(parts).map_err(|errors| errors.0)?;
     tokens.attach(engine.clone());
+    // Before recovery: agents of another make dial again, and some of what goes on waits for them.
+    let guests = guests::serve(guests, config, plugins, &tokens, &sessions, &engine).await.map_err(one)?;
     let events = hub.subscribe();
     engine.recover().await.map_err(|errors| errors.0)?;
     audit.open().await.map_err(one)?;
@@ -149,7 +172,7 @@ pub async fn compose_around(
         configured: Arc::new(configured(&chosen.drivers)),
         config: Arc::new(shown.collect()),
     };
-    Ok(Gateway { api, engine, audit, _hooks: hooks })
+    Ok(Gateway { api, engine, audit, guests: Mutex::new(guests), tokens, _hooks: hooks })
 }
 
 /// Where the store is in a data folder.

@@ -25,4 +25,6 @@ pub mod serve;
 pub mod sessions;
 pub mod world;
 
-pub use plugin::{AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding, Plugins};
+pub use plugin::{
+    AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding, GuestContext, GuestKind, GuestServer, Listen, Plugins,
+};

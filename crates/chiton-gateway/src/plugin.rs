@@ -1,6 +1,8 @@
 //! What a distribution plugs into a gateway: kinds of driver and kinds of extension. Nothing here knows any of them.
 
 use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,8 +11,11 @@ use chiton_driver::ComputeDriver;
 use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::extension::{ConfigIssue, ExtensionKind, Registry};
 use chiton_model::{DriverId, Error, GatewayId, SandboxId};
+use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::sessions::{Exits, Sessions, Tokens};
 
 /// What a driver is built from.
 #[derive(Clone, Debug)]
@@ -37,6 +42,57 @@ pub struct BuiltDriver {
     pub driver: Arc<dyn ComputeDriver>,
     /// Where its sandboxes' agents dial; none when it carries no agent.
     pub agent_folder: Option<Arc<AgentFolder>>,
+}
+
+/// Where something is listened for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address, without TLS.
+    Tcp(SocketAddr),
+    /// A socket at an absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(to, "{address}"),
+            Self::Unix(path) => write!(to, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What serves agents of another make, whose protocol is not ours: drivers may bring them into their sandboxes. It brings
+/// each as a connection to [`Sessions::attach`].
+#[derive(Clone, Copy)]
+pub struct GuestKind {
+    /// What such an agent is called, for messages.
+    pub name: &'static str,
+    /// Begins to listen. Called on the gateway's runtime, once.
+    pub serve: fn(GuestContext) -> BoxFuture<'static, Result<Box<dyn GuestServer>, Error>>,
+}
+
+/// What it is given.
+#[derive(Clone)]
+pub struct GuestContext {
+    /// Whose token is whose.
+    pub tokens: Arc<dyn Tokens>,
+    /// Where connections go.
+    pub sessions: Sessions,
+    /// Who hears of exits.
+    pub exits: Arc<dyn Exits>,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Whether that may be where other machines reach it.
+    pub allow_remote: bool,
+}
+
+/// One that listens.
+pub trait GuestServer: Send + Sync {
+    /// Where; with the port that the system chose when none was named.
+    fn listen(&self) -> Listen;
+    /// Ends all sessions, and what callers run in them; within a few seconds.
+    fn drain(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
 /// Something that a driver needs of the machine.
@@ -75,6 +131,8 @@ pub struct DriverKind {
 #[derive(Clone, Default)]
 pub struct Plugins {
     drivers: Vec<DriverKind>,
+    /// Who serves agents of another make, if anybody does.
+    pub guests: Option<GuestKind>,
     /// Kinds of extension.
     pub extensions: Registry,
     /// Who watches where a crash may come; nobody but a test.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use chiton_gateway::{DriverKind, Plugins};
+use chiton_gateway::{DriverKind, GuestKind, Plugins};
 use chiton_lifecycle::crash::Points;
 use chiton_lifecycle::extension::ExtensionKind;
 use chiton_model::Error;
@@ -42,6 +42,17 @@ impl Distribution {
             Ok(()) => {}
             Err(error) => self.errors.push(error),
         }
+        self
+    }
+
+    /// Adds what serves agents of another make, which drivers may bring into their sandboxes. There is one at most.
+    #[must_use]
+    pub fn guests(mut self, kind: GuestKind) -> Self {
+        if self.plugins.guests.is_some() {
+            self.errors
+                .push(Error::already_exists(format!("two servers of guests are registered, one as {:?}", kind.name)));
+        }
+        self.plugins.guests = Some(kind);
         self
     }
 

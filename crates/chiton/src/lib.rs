@@ -30,4 +30,5 @@ mod usage;
 mod wait;
 
 pub use builtin::{docker, external, oci, podman};
+pub use chiton_openshell_session::openshell as supervisors;
 pub use distribution::Distribution;

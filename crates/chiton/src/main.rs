@@ -9,6 +9,7 @@ fn main() -> ExitCode {
         .driver(chiton::docker())
         .driver(chiton::podman())
         .driver(chiton::external())
+        .guests(chiton::supervisors())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .main()

@@ -120,6 +120,15 @@ pub(crate) fn able(plan: &EnginePlan, abilities: Abilities, options: &EngineOpti
         return Err(Error::unsupported(id, format!("resources.{limit}"), text)
             .cure("leave the limit out, or run the engine as root or on a machine with the unified cgroup hierarchy"));
     }
+    let supervisor = options.agent.supervisor();
+    if abilities.rootless && supervisor.is_some_and(|supervisor| supervisor.host_address.is_none()) {
+        let text = format!(
+            "how sandboxes reach this machine is unknown: the networks of a rootless {} do not end on it",
+            options.dialect.kind()
+        );
+        return Err(Error::unsupported(id, "agent", text)
+            .cure("let the operator set supervisor.host_address to an address of this machine that sandboxes reach"));
+    }
     let images = plan.mounts.iter().any(|mount| matches!(mount, MountPlan::Image { .. }));
     if images && !abilities.image_mounts {
         let text = format!("this {} cannot mount images", options.dialect.kind());

@@ -188,7 +188,10 @@ pub(crate) fn write_portable(
             match name.as_str() {
                 "cpu" => typed.resources.cpu_limit = Some(CpuQuantity::parse(&field, quantity)?),
                 "memory" => typed.resources.memory_limit = Some(MemoryQuantity::parse(&field, quantity)?),
-                _ => return Err(lacks(capabilities, &field, &format!("a limit of {name}"))),
+                _ => {
+                    let error = lacks(capabilities, &field, &format!("a limit of {name}"));
+                    return Err(error.cure("it has limits of cpu and memory"));
+                }
             }
         }
         PortableWrite::Mount { .. } | PortableWrite::Device { .. } | PortableWrite::Network { .. } => {

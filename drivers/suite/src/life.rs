@@ -22,6 +22,9 @@ use crate::verdict::{Failure, Stop, Verdict, skip};
 /// What the engine grants a driver's call beyond its own deadline before it calls the driver broken.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Between two looks at a sandbox that is being started.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// A gateway's life.
 pub(crate) struct Life {
     pub(crate) gateway: GatewayId,
@@ -175,7 +178,24 @@ impl Life {
 
     pub(crate) async fn create(&self, call: &CreateCall) -> Verdict {
         let result = self.try_create(call).await?;
-        result.map_err(|error| Failure::Call { call: "create".to_owned(), error }.into())
+        result.map_err(|error| Failure::Call { call: "create".to_owned(), error })?;
+        self.settled(&call.identity.sandbox).await
+    }
+
+    /// A driver that starts what it creates may answer before the main process runs: waits until it does, or has ended.
+    async fn settled(&self, id: &SandboxId) -> Verdict {
+        if self.driver.capabilities().two_phase_start() {
+            return Ok(());
+        }
+        let limit = self.driver.deadlines().ready;
+        let looking = async {
+            while self.status(id).await? == Some(ObservedStatus::Created) {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        let late = |_| Failure::Late { what: "the main process".to_owned(), limit, seen: "created".to_owned() };
+        timeout(limit, looking).await.map_err(late)?
     }
 
     /// What a start ends as.
@@ -186,7 +206,8 @@ impl Life {
 
     pub(crate) async fn start(&self, call: &CreateCall) -> Verdict {
         let result = self.try_start(call).await?;
-        result.map_err(|error| Failure::Call { call: "start".to_owned(), error }.into())
+        result.map_err(|error| Failure::Call { call: "start".to_owned(), error })?;
+        self.settled(&call.identity.sandbox).await
     }
 
     /// The gateway's socket for the sandbox's agent, as the engine makes it before a start.

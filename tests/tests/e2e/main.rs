@@ -1,12 +1,14 @@
 //! End-to-end tests: the real program, the real driver, real sandboxes.
 //!
 //! - `accidents`: what dies, hangs or is replaced below and above a sandbox
+//! - `agentless`: sandboxes into which no agent is put
 //! - `beyond`: extensions in processes of their own, which hang, lie, die and come back
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `detection`: which driver runs when none is named
 //! - `engines`: all of it on docker and podman
 //! - `escape`: attacks from inside a sandbox, each tried for real
+//! - `example_drivers`: gateways on the drivers of `examples/`
 //! - `faults`: an extension that fails, hangs or panics
 //! - `images`: from a name to a process, and what keeps and removes images
 //! - `input`: bad input, and what is said about it
@@ -24,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod accidents;
+mod agentless;
 mod beyond;
 mod chains;
 mod damage;
@@ -31,6 +34,7 @@ mod detection;
 mod drivers;
 mod engines;
 mod escape;
+mod example_drivers;
 mod faults;
 mod harness;
 mod images;

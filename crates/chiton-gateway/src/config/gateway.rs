@@ -132,7 +132,7 @@ fn listeners(section: &Section<'_>, sources: &Sources, default: Option<PathBuf>,
     listeners
 }
 
-fn socket(field: &Field<'_>, text: &str, cwd: &Path, notes: &mut Notes) -> Option<PathBuf> {
+pub(super) fn socket(field: &Field<'_>, text: &str, cwd: &Path, notes: &mut Notes) -> Option<PathBuf> {
     let socket = path(notes, field, text, cwd)?;
     fits(field.origin(), &field.path, &socket, notes).then_some(socket)
 }

@@ -106,6 +106,9 @@ pub(super) const KEYS: &[Key] = &[
     key("sweep", Shape::Section),
     with_env("sweep.interval", Shape::Span, "CHITON_SWEEP_INTERVAL"),
     with_env("sweep.grace", Shape::Span, "CHITON_SWEEP_GRACE"),
+    key("supervisor", Shape::Section),
+    with_env("supervisor.listen", Shape::Text, "CHITON_SUPERVISOR_LISTEN"),
+    with_env("supervisor.allow_remote", Shape::Flag, "CHITON_SUPERVISOR_ALLOW_REMOTE"),
     key("metrics", Shape::Section),
     with_env("metrics.listen", Shape::Text, "CHITON_METRICS_LISTEN"),
 ];

@@ -25,6 +25,7 @@ mod reader;
 mod secrets;
 mod shape;
 mod sources;
+mod supervisor;
 mod tree;
 mod types;
 
@@ -40,7 +41,7 @@ pub use reader::Shown;
 pub use sources::{Flags, MAX_FILE, Sources, read};
 pub use types::{
     Catalog, ComputeConfig, Config, DriverConfig, Drivers, GatewayConfig, Listener, LogConfig, LogFormat,
-    MetricsListen, ProcessConfig, SecretRef, SecretSource,
+    MetricsListen, ProcessConfig, SecretRef, SecretSource, SupervisorConfig,
 };
 
 use std::time::Duration;
@@ -89,6 +90,7 @@ fn decode(root: &Node, sources: &Sources, catalog: &dyn Catalog, notes: &mut Not
     let sweep_grace = interval(notes, "sweep", "grace", Duration::from_mins(10));
     let listen = gateway.as_ref().map_or(&[][..], |gateway| &gateway.listen);
     let metrics = gateway::metrics(&root, sources, listen, notes);
+    let supervisor = supervisor::supervisor(&root, sources, notes);
     let mut shown = std::mem::take(&mut notes.shown);
     shown.sort_by(|a, b| a.key.cmp(&b.key));
     Some(Config {
@@ -99,6 +101,7 @@ fn decode(root: &Node, sources: &Sources, catalog: &dyn Catalog, notes: &mut Not
         reconcile_interval,
         sweep_interval,
         sweep_grace,
+        supervisor: supervisor?,
         metrics,
         shown,
     })

@@ -13,6 +13,7 @@ use chiton_model::{DriverId, Error, ExtensionName, Principal, WorkspaceName};
 use serde_json::Value;
 
 use super::reader::Shown;
+use crate::plugin::Listen;
 
 /// What is compiled in: the names that a configuration may use, and the checks of tables that belong to others.
 pub trait Catalog {
@@ -46,6 +47,8 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// How long something without an owner must have been so before a sweep may touch it.
     pub sweep_grace: Duration,
+    /// Where agents of another make are served, when a driver brings such.
+    pub supervisor: SupervisorConfig,
     /// Where metrics are served apart from the API's own listeners, if anywhere.
     pub metrics: Option<MetricsListen>,
     pub(super) shown: Vec<Shown>,
@@ -109,6 +112,15 @@ pub enum MetricsListen {
     Tcp(SocketAddr),
     /// A Unix socket at an absolute path of at most 107 bytes.
     Unix(PathBuf),
+}
+
+/// `[supervisor]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupervisorConfig {
+    /// Where they dial.
+    pub listen: Listen,
+    /// Whether that may be where other machines reach it, although it is without TLS.
+    pub allow_remote: bool,
 }
 
 /// `[compute]`.

@@ -29,6 +29,15 @@ pub enum SessionError {
     /// The agent is there and does not answer.
     #[error("sandbox {0}: {1}")]
     Trouble(SandboxId, Trouble),
+    /// The sandbox's agent comes by a socket of the sandbox's own.
+    #[error("the agent of sandbox {0} dials the sandbox's own socket; nothing else speaks for it")]
+    Dials(SandboxId),
+    /// The token is not that of the sandbox's current start.
+    #[error("the token is not that of the current start of sandbox {0}")]
+    Token(SandboxId),
+    /// An agent of another start is awaited by now.
+    #[error("another start of sandbox {0} is awaited")]
+    Attempt(SandboxId),
     /// The socket could not be made.
     #[error("the agent socket in {folder} could not be made: {source}; the folder must exist and be writable")]
     Bind {
@@ -55,6 +64,11 @@ const BACKLOG: usize = 1024;
 
 struct Listening {
     door: Arc<Door>,
+    /// None where agents do not dial us: somebody else brings their connections, by [`Sessions::attach`].
+    bound: Option<Bound>,
+}
+
+struct Bound {
     // In this order: no new agent, then no socket.
     _accepting: DropGuard,
     _socket: socket::Socket,
@@ -83,16 +97,40 @@ impl Sessions {
         let bound = socket::bind_in(folder);
         let (listener, socket) = bound.map_err(|source| SessionError::Bind { folder: folder.to_owned(), source })?;
         let mut doors = self.0.doors.lock();
-        let known = doors.get(sandbox).map(|old| Arc::clone(&old.door));
-        let door = known.unwrap_or_else(|| {
-            let door = Arc::new(Door::new(sandbox.clone(), self.0.news.clone()));
-            door.await_return();
-            door
-        });
+        let door = self.door_in(&doors, sandbox);
         let stop = CancellationToken::new();
         tokio::spawn(accept::serve(listener, Arc::clone(&door), Arc::clone(&self.0.tokens), stop.clone()));
-        doors.insert(sandbox.clone(), Listening { door, _accepting: stop.drop_guard(), _socket: socket });
+        let bound = Some(Bound { _accepting: stop.drop_guard(), _socket: socket });
+        doors.insert(sandbox.clone(), Listening { door, bound });
         Ok(())
+    }
+
+    /// Awaits a sandbox whose agent does not dial us: its connection is brought by [`Sessions::attach`]. Done again, it keeps
+    /// the session. To be called on a tokio runtime.
+    pub fn admit(&self, sandbox: &SandboxId) {
+        let mut doors = self.0.doors.lock();
+        let door = self.door_in(&doors, sandbox);
+        doors.insert(sandbox.clone(), Listening { door, bound: None });
+    }
+
+    /// Makes a connection the session of an admitted sandbox, in the place of any before it. On the other end of `stream`
+    /// somebody serves `chiton.agent.v1.Agent` on behalf of an agent whose token has the digest `sha256`: it counts for the
+    /// start that this token was made for. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SessionError::Unknown`], [`SessionError::Dials`], [`SessionError::Token`], [`SessionError::Attempt`].
+    pub async fn attach(&self, sandbox: &SandboxId, sha256: &[u8; 32], stream: UnixStream) -> Result<(), SessionError> {
+        let door = {
+            let doors = self.0.doors.lock();
+            let listening = doors.get(sandbox).ok_or_else(|| SessionError::Unknown(sandbox.clone()))?;
+            if listening.bound.is_some() {
+                return Err(SessionError::Dials(sandbox.clone()));
+            }
+            Arc::clone(&listening.door)
+        };
+        let attempt = self.0.tokens.start_of(sandbox, sha256).await;
+        let attempt = attempt.ok_or_else(|| SessionError::Token(sandbox.clone()))?;
+        if door.enter(&attempt, stream) { Ok(()) } else { Err(SessionError::Attempt(sandbox.clone())) }
     }
 
     /// Resolves when the agent of this start of the sandbox is connected, or was since this call (a main program may end in
@@ -193,6 +231,16 @@ impl Sessions {
         if let Some(listening) = self.0.doors.lock().remove(sandbox) {
             listening.door.close();
         }
+    }
+
+    /// The sandbox's entrance, a new one when it has none yet.
+    fn door_in(&self, doors: &HashMap<SandboxId, Listening>, sandbox: &SandboxId) -> Arc<Door> {
+        if let Some(known) = doors.get(sandbox) {
+            return Arc::clone(&known.door);
+        }
+        let door = Arc::new(Door::new(sandbox.clone(), self.0.news.clone()));
+        door.await_return();
+        door
     }
 
     fn door(&self, sandbox: &SandboxId) -> Option<Arc<Door>> {

@@ -1,13 +1,16 @@
 //! Sessions with the agents inside sandboxes, which dial out to us.
 //!
-//! Each sandbox has a folder that only it can see, and in it a socket of ours: which socket an agent comes in by says
+//! Usually each sandbox has a folder that only it can see, and in it a socket of ours: which socket an agent comes in by says
 //! which sandbox it is. The token it sends is the second factor, so that a folder shown to the wrong sandbox by mistake
 //! opens nothing. After the handshake we are the client on the agent's own connection.
+//!
+//! Where a driver injects an agent of another make, somebody else takes its connections, speaks its protocol and brings us
+//! a stream on which [`chiton_proto::agent::v1`] is served in its name: [`Sessions::admit`] and [`Sessions::attach`].
 //!
 //! Either side may go and come back: a restarted gateway binds the sockets anew and the agents dial again.
 //!
 //! - [`Sessions`]: the hub; everything the gateway asks goes through it
-//! - [`Tokens`]: what the hub asks the store
+//! - [`Tokens`]: what the hub asks the store; [`Exits`]: what agents of another make tell the engine
 //! - `socket`: binding, also where the path is too long for an address
 //! - `accept`: the handshake, bounded in time, size and number
 //! - `health`: agents that do not answer
@@ -22,7 +25,7 @@ mod link;
 mod socket;
 
 use async_trait::async_trait;
-use chiton_model::SandboxId;
+use chiton_model::{Error, SandboxId};
 
 pub use health::{CallError, Trouble};
 pub use hub::{SessionError, Sessions};
@@ -36,6 +39,20 @@ pub trait Tokens: Send + Sync + 'static {
     /// Whether the digest is that of the sandbox's token; no when the sandbox has none or is gone. To be compared by
     /// [`same_digest`].
     async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool;
+
+    /// The start that the token with this digest was made for; none when it is not the sandbox's. For agents that do not
+    /// know which start they belong to.
+    async fn start_of(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> Option<String>;
+}
+
+/// Hears what agents tell of main processes that ended.
+#[async_trait]
+pub trait Exits: Send + Sync + 'static {
+    /// The main process of one start of a sandbox ended with this code.
+    ///
+    /// # Errors
+    /// Why it could not be taken in; the agent may tell it again.
+    async fn exited(&self, sandbox: &SandboxId, attempt: &str, code: i32) -> Result<(), Error>;
 }
 
 /// Compares two digests in a time that does not depend on where they differ.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_driver::{CallError, ObservedStatus};
+use chiton_driver::{CallError, Observed, ObservedStatus};
 use chiton_model::{
     Condition, ConditionStatus, CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId,
     SandboxName, SandboxPhase, StartReason,
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::admit::{Admission, Ticket};
 use super::inner::{Inner, store_error};
+use super::outcome::Reported;
 use super::prepare::Prepared;
 use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, mint_token, operation};
@@ -244,7 +245,8 @@ impl Run {
             .map_err(|error| driver_failure(DriverCall::Start, error.error()))
     }
 
-    /// Waits until driver and agent are ready. A main process that ends before that ends the wait.
+    /// Waits until driver and agent are ready. A main process that ends before its agent came ends the wait. Where there is no
+    /// agent it ran all the same, because its start succeeded: its end is then taken in after this operation.
     pub(super) async fn wait_ready(&mut self, connected: BoxFuture<'static, ()>) -> Result<(), CreateFailure> {
         let limit = self.driver.deadlines().ready;
         let agent = self.driver.capabilities().agent;
@@ -254,17 +256,22 @@ impl Run {
         let ready = async move {
             if agent {
                 connected.await;
-                return Ok(());
+                return Ok(None);
             }
             // Without an agent, ready is the driver's word; until then one that starts in its own time calls it created.
             let mut pause = SHORTEST_LOOK;
             loop {
                 match driver.get(&id).await {
-                    Ok(Some(observed)) => match observed.status {
-                        ObservedStatus::Running => return Ok(()),
-                        ObservedStatus::Created => clock.sleep(pause).await,
-                        other => return Err(Error::internal(format!("the driver reports it as {other:?}"))),
-                    },
+                    Ok(Some(Observed { status: ObservedStatus::Running, .. })) => return Ok(None),
+                    // What ended with a code has run; what ended without one may never have.
+                    Ok(Some(Observed { status: ObservedStatus::Exited(exit), attempt, .. })) if exit.code.is_some() => {
+                        return Ok(Some(Reported { exit, sure: attempt.is_some() }));
+                    }
+                    Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
+                        return Err(Error::internal(format!("it ended before it was ready: {}", exit.reason)));
+                    }
+                    Ok(Some(Observed { status: ObservedStatus::Created, .. })) => clock.sleep(pause).await,
+                    Ok(Some(Observed { status: ObservedStatus::Broken(why), .. })) => return Err(Error::internal(why)),
                     Ok(None) => return Err(Error::internal("the driver does not know it")),
                     Err(error) => return Err(error.into_error()),
                 }
@@ -283,7 +290,7 @@ impl Run {
                 }
                 let Some(reported) = super::outcome::exit_of(observed, &sandbox.attempt) else { continue };
                 if reported.sure || inner.has_exited(&platform, &sandbox.id).await {
-                    return reported.exit;
+                    return reported;
                 }
             }
         };
@@ -292,7 +299,8 @@ impl Run {
             let ended = async {
                 match select(ready, exited).await {
                     Either::Left((ready, _)) => ready.map_err(CallError::Failed),
-                    Either::Right((exit, _)) => {
+                    Either::Right((reported, _)) if !agent && reported.exit.code.is_some() => Ok(Some(reported)),
+                    Either::Right((Reported { exit, .. }, _)) => {
                         let code =
                             exit.code.map_or_else(|| "an unknown code".to_owned(), |code| format!("code {code}"));
                         Err(CallError::Failed(Error::new(
@@ -313,13 +321,15 @@ impl Run {
             }
         };
         let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
-        answer.map_err(|error| match error {
+        let ended = answer.map_err(|error| match error {
             CallError::Unknown(_) => {
                 let what = if agent { "the agent did not connect" } else { "the driver did not call it ready" };
                 driver_failure(DriverCall::Ready, &Error::deadline(format!("{what} within {limit:?}")))
             }
             other => driver_failure(DriverCall::Ready, other.error()),
-        })
+        })?;
+        self.exited = ended.or(self.exited.take());
+        Ok(())
     }
 
     /// C2 of a create that succeeded, unless somebody asked for its end before it was decided.

@@ -292,13 +292,13 @@ impl HookCall<'_> {
         let (mut result, abort) = spawn_contained(self.inner, make(Arc::clone(&self.link.extension), core), alive);
         let left = self.ends_at.saturating_sub(clock.since_boot());
         let first = {
-            let stop = async {
+            let end = async {
                 let (sleep, cancelled) = (clock.sleep(left), self.cancel.cancelled());
                 pin_mut!(cancelled);
                 matches!(select(sleep, cancelled).await, Either::Left(_))
             };
-            pin_mut!(stop);
-            match select(&mut result, stop).await {
+            pin_mut!(end);
+            match select(&mut result, end).await {
                 Either::Left((value, _)) => Ok(flatten(value)),
                 Either::Right((timed_out, _)) => Err(timed_out),
             }

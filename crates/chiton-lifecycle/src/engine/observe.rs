@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{ComputeDriver, DriverEvent, Observed, ObservedStatus};
-use chiton_model::{DriverId, ExitStatus, SandboxId, SandboxPhase};
+use chiton_model::{DriverId, Error, ExitStatus, SandboxId, SandboxPhase};
 use futures::future::{Either, select};
 use futures::{StreamExt as _, pin_mut};
 
+use super::Engine;
 use super::hooks::within;
 use super::inner::Inner;
 use super::outcome::{Reported, exit_of};
@@ -20,6 +21,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many sandboxes that a driver spoke of without having them are remembered.
 const MOST_STRANGERS: usize = 4096;
+
+impl Engine {
+    /// Takes in that the main process of one start of a sandbox ended, where the sandbox's own agent tells it. What a
+    /// driver reports is taken in the same way, so the first of both counts; news of another start change nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such sandbox, `Unavailable` when the store does not answer.
+    pub async fn report_exit(&self, id: &SandboxId, attempt: &str, exit: ExitStatus) -> Result<(), Error> {
+        let record = self.inner.record(id).await?;
+        let observed = Observed {
+            id: id.clone(),
+            status: ObservedStatus::Exited(exit),
+            attempt: Some(attempt.to_owned()),
+            gateway: self.inner.journal.info().gateway,
+            epoch: record.epoch,
+            commit: record.commit,
+        };
+        self.inner.observed(&record.driver, observed).await;
+        Ok(())
+    }
+}
 
 impl Inner {
     /// Watches one driver for ever; a stream that ends is begun anew.

@@ -174,7 +174,12 @@ impl Engine {
 
     /// The hash of a sandbox's agent token, if its row exists.
     pub async fn token_hash(&self, id: &SandboxId) -> Option<String> {
-        self.inner.journal.sandbox(id).await.ok().flatten().map(|record| record.token)
+        self.agent_start(id).await.map(|(token, _)| token)
+    }
+
+    /// The hash of a sandbox's agent token and the start it was made for, if its row exists. They change together.
+    pub async fn agent_start(&self, id: &SandboxId) -> Option<(String, String)> {
+        self.inner.journal.sandbox(id).await.ok().flatten().map(|record| (record.token, record.attempt))
     }
 
     /// How many sandboxes are held: nothing may touch them until something is back.

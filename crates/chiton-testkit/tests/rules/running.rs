@@ -28,6 +28,28 @@ fn an_exit_completes_the_sandbox_with_its_code_and_it_can_be_started_again() {
 }
 
 #[test]
+fn a_process_without_an_agent_that_ends_at_once_has_run() {
+    // Before the look that makes it ready, and between that and the outcome.
+    for (after, lag) in [(0, 0), (0, 3000), (2, 0), (2, 3000)] {
+        let lag = Duration::from_millis(lag);
+        let mut lab = Lab::new(69).driver(DriverSpec::new("fake").without_agent().watch_lag(lag));
+        lab.start();
+        lab.platform().next_exits(Duration::from_millis(after), 7);
+        let (id, operation) = lab.create("x");
+        assert_eq!(operation.outcome, Some(OperationOutcome::Succeeded), "{after} {lag:?}");
+        lab.advance(Duration::from_secs(10));
+        let row = lab.row(&id).expect("a row");
+        assert_eq!((row.phase, row.exit.and_then(|exit| exit.code)), (SandboxPhase::Completed, Some(7)));
+        // And again.
+        lab.platform().next_exits(Duration::from_millis(after), 8);
+        lab.start_sandbox(&id).expect("started");
+        lab.advance(Duration::from_secs(10));
+        let row = lab.row(&id).expect("a row");
+        assert_eq!((row.phase, row.exit.and_then(|exit| exit.code)), (SandboxPhase::Completed, Some(8)));
+    }
+}
+
+#[test]
 fn an_exit_during_any_operation_is_not_lost() {
     for phase in [Phase::ApproveStop, Phase::Reconcile] {
         let mut lab =

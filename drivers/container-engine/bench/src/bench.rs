@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chiton_container_engine::{Dialect, EngineDriver, EngineOptions, Injects, Ulimit};
+use chiton_container_engine::{Dialect, EngineDriver, EngineOptions, Injects, SupervisorOptions, Ulimit};
 use chiton_driver_suite::proxy::Proxy;
 use chiton_driver_suite::{
     Bench, Failure, FaultyBench, Foreign, Named, Routes, Stop, Subject, Verdict, engine, text_of_files,
@@ -95,6 +95,9 @@ impl EngineBench {
             chiton_agent_binary::AGENT,
         );
         options.agent = self.injects.clone();
+        if let Injects::Supervisor(_) = options.agent {
+            options.default_pids = Some(SupervisorOptions::PIDS);
+        }
         options.allowed.networks.insert(self.network_name());
         options.allowed.host_network = true;
         let limit = |(name, limit): &(&str, i64)| ((*name).to_owned(), Ulimit { soft: *limit, hard: *limit });
@@ -112,6 +115,16 @@ impl EngineBench {
         let made = Arc::new(made.map_err(|error| Failure::bench("make a folder", error))?);
         folders.insert(gateway.clone(), Arc::clone(&made));
         Ok(made.path().to_owned())
+    }
+
+    /// The operator's id of its drivers.
+    pub(crate) fn driver_id(&self) -> &'static str {
+        self.target.name
+    }
+
+    /// Limits that every container needs here, as the engine's API has them.
+    pub(crate) fn ulimits(&self) -> Value {
+        self.target.ulimits.iter().map(|(name, limit)| json!({ "Name": name, "Soft": limit, "Hard": limit })).collect()
     }
 
     fn network_name(&self) -> String {

@@ -11,6 +11,7 @@ mod foreign;
 mod life;
 mod macros;
 mod restart;
+pub mod supervisor;
 mod traces;
 pub mod trials;
 

@@ -28,6 +28,32 @@ macro_rules! engine_trials {
     };
 }
 
+/// Makes a module of tests about what is put into sandboxes, or is not. The argument is a [`crate::Target`].
+#[macro_export]
+macro_rules! injection_trials {
+    ($target:expr $(,)?) => {
+        $crate::injection_trials! { $target;
+            a_supervisor_gets_what_its_own_drivers_give_it
+            a_supervisor_is_taken_out_of_its_image_once
+            what_a_crash_leaves_of_a_supervisor_is_swept
+            nothing_is_put_in_without_an_agent
+        }
+    };
+    ($target:expr; $($name:ident)+) => {
+        mod injection_trials {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    $crate::judged(stringify!($name), $crate::supervisor::$name($target).await);
+                }
+            )+
+        }
+    };
+}
+
 /// A verdict as a test: fails where it failed, and says by name what was skipped.
 ///
 /// # Panics

@@ -74,7 +74,18 @@ impl Ways {
     pub(super) fn dropped(self) -> &'static [&'static str] {
         match self {
             Self::Docker => &[],
-            Self::Podman => &["DAC_OVERRIDE", "FSETID", "KILL", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SYS_CHROOT"],
+            // The last two because its Docker-compatible API gives them, and its own, which the other side speaks, does not.
+            Self::Podman => &[
+                "DAC_OVERRIDE",
+                "FSETID",
+                "KILL",
+                "NET_BIND_SERVICE",
+                "NET_RAW",
+                "SETFCAP",
+                "SYS_CHROOT",
+                "AUDIT_WRITE",
+                "MKNOD",
+            ],
         }
     }
 

@@ -7,8 +7,9 @@ use chiton_driver::WhoseAgent;
 use chiton_model::{ErrorKind, NetworkMode};
 use serde_json::{Value, json};
 
-use super::{AgentPlan, ClientTls, Injected, Injects, ProgramPlan, Supervisor, SupervisorOptions};
+use super::{AgentPlan, ClientTls, HostAddress, Injected, Injects, ProgramPlan, Supervisor, SupervisorOptions};
 use crate::body::{self, Put};
+use crate::engine::Abilities;
 use crate::options::EngineOptions;
 use crate::plan::{EnginePlan, MountPlan, PlanContext, default_plan, field_rules};
 use crate::tests::{ABLE, PaperPodman, found, identity, options, request};
@@ -158,7 +159,10 @@ fn podman_is_asked_for_what_the_other_sides_podman_driver_asks_for() {
     let host = body.host_config.unwrap();
     let list = |list: Option<Vec<String>>| list.unwrap().join(" ");
     assert_eq!(list(host.cap_add), "SYS_ADMIN NET_ADMIN SYS_PTRACE SYSLOG DAC_READ_SEARCH SETPCAP");
-    assert_eq!(list(host.cap_drop), "DAC_OVERRIDE FSETID KILL NET_BIND_SERVICE NET_RAW SETFCAP SYS_CHROOT");
+    assert_eq!(
+        list(host.cap_drop),
+        "DAC_OVERRIDE FSETID KILL NET_BIND_SERVICE NET_RAW SETFCAP SYS_CHROOT AUDIT_WRITE MKNOD"
+    );
     assert_eq!(list(host.security_opt), "no-new-privileges seccomp=unconfined");
     assert_eq!(list(host.extra_hosts), "host.containers.internal:10.1.0.1 host.openshell.internal:10.1.0.1");
     let mounts = host.mounts.unwrap();
@@ -172,9 +176,24 @@ fn podman_is_asked_for_what_the_other_sides_podman_driver_asks_for() {
 }
 
 #[test]
+fn a_rootless_engine_needs_to_be_told_how_sandboxes_reach_the_machine() {
+    let mut options = supervised(true, false);
+    let plan = planned(&request(json!({})), &options, &json!({})).unwrap();
+    let rootless = Abilities { rootless: true, ..ABLE };
+    let error = check::able(&plan, rootless, &options).expect_err("nothing says it");
+    assert!(error.cure.unwrap().contains("supervisor.host_address"));
+    check::able(&plan, ABLE, &options).unwrap();
+    if let Injects::Supervisor(own) = &mut options.agent {
+        own.host_address = Some(HostAddress::Engine);
+    }
+    check::able(&plan, rootless, &options).unwrap();
+}
+
+#[test]
 fn without_a_command_the_main_process_is_a_shell_on_a_terminal() {
     let options = supervised(false, false);
-    let mut asked = request(json!({}));
+    // Whatever is said of a terminal: that is about a command.
+    let mut asked = request(json!({ "tty": false }));
     asked.command.clear();
     let plan = planned(&asked, &options, &json!({})).unwrap();
     let spec = r#"{"version":1,"command":["/bin/bash","-l"],"tty":true}"#;

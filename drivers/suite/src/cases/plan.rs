@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chiton_driver::{FieldRule, Point, PortableWrite, Rule};
+use chiton_driver::{FieldRule, Limit, Point, PortableWrite, Rule};
 use chiton_model::ErrorKind;
 use serde_json::{Value, json};
 
@@ -142,7 +142,11 @@ pub(crate) async fn unoffered_points_are_refused(stage: Arc<Stage>) -> Verdict {
     let life = stage.life().await?;
     let capabilities = life.driver.capabilities();
     let plan = life.plan(&life.sleeper()).await?.plan;
-    for (point, write) in writes() {
+    for (point, mut write) in writes() {
+        if point == Point::Resource && !capabilities.limits.contains(&Limit::Pids) {
+            // A limit that the driver declares, where it declares any.
+            write = PortableWrite::Resource { name: "memory".to_owned(), quantity: "64Mi".to_owned() };
+        }
         let mut written = plan.clone();
         let result = life.driver.write_portable(&mut written, &write);
         if capabilities.points.contains(&point) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chiton_driver::{NetworkKind, Point, PortableWrite};
+use chiton_driver::{Limit, NetworkKind, Point, PortableWrite};
 use chiton_model::{ExitStatus, NetworkMode};
 
 use crate::life::Life;
@@ -171,6 +171,7 @@ pub(crate) async fn resource_is_applied(stage: Arc<Stage>) -> Verdict {
     }
     let unknown = PortableWrite::Resource { name: "memry".to_owned(), quantity: "64Mi".to_owned() };
     tells(&refusal("an unknown resource", life.driver.write_portable(&mut plan, &unknown))?, &["memory"])?;
+    life.limits(Limit::Pids)?;
     let write = PortableWrite::Resource { name: "pids".to_owned(), quantity: "24".to_owned() };
     written(&life, &mut plan, &write)?;
     if let Err(error) = life.look("validate", life.driver.validate(&plan)).await? {

@@ -1,5 +1,6 @@
 //! The program on real container engines: each test once on docker and once on podman.
 //!
+//! - `agentless`: sandboxes into which nothing is put, or somebody else's supervisor
 //! - `life`: what a user does with a sandbox, and what is left of it on the engine: nothing
 //! - `chain`: three extensions; what they gave is seen by the engine's own program; leases and addresses
 //! - `secrets`: where a secret is on an engine, and where it is not
@@ -9,6 +10,7 @@
 //! - `restarts`: an engine that goes away under running sandboxes
 //! - `late`: what an engine does after its answer was lost
 
+mod agentless;
 mod chain;
 mod kills;
 mod late;

@@ -10,6 +10,7 @@ mod files;
 mod fuzz;
 mod good;
 mod origins;
+mod supervisor;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

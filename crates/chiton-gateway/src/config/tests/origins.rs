@@ -100,6 +100,8 @@ fn every_setting_of_a_full_config_is_shown_once_with_its_line() {
     secrets."registry.token".file = "/etc/token"  # chiton.toml:42
     secrets.db.allow.workspaces = ["team-a"]  # chiton.toml:39
     secrets.db.env = "DB_PASSWORD"  # chiton.toml:38
+    supervisor.allow_remote = false  # default
+    supervisor.listen = "127.0.0.1:17680"  # default
     sweep.grace = "1m30s"  # chiton.toml:54
     sweep.interval = "10m"  # chiton.toml:53
     "#);
@@ -132,12 +134,14 @@ fn every_variable_sets_its_key() {
         ("CHITON_RECONCILE_INTERVAL", "7s", "reconcile.interval", "\"7s\""),
         ("CHITON_SWEEP_INTERVAL", "8s", "sweep.interval", "\"8s\""),
         ("CHITON_SWEEP_GRACE", "9s", "sweep.grace", "\"9s\""),
+        ("CHITON_SUPERVISOR_LISTEN", "127.0.0.1:2", "supervisor.listen", "\"127.0.0.1:2\""),
+        ("CHITON_SUPERVISOR_ALLOW_REMOTE", "true", "supervisor.allow_remote", "true"),
         ("CHITON_METRICS_LISTEN", "127.0.0.1:1", "metrics.listen", "\"127.0.0.1:1\""),
     ] {
         assert_eq!(origin(&good(&env(file(""), name, value)), key), pair(shown, &format!("env {name}")));
     }
     let known = super::super::keys::KEYS.iter().filter(|key| key.env.is_some()).count();
-    assert_eq!(known, 16, "a variable was added: add it above");
+    assert_eq!(known, 18, "a variable was added: add it above");
 }
 
 #[test]

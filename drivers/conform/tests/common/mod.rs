@@ -1,0 +1,81 @@
+//! The scripted driver on a socket of its own, and the kit's options for it.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiton_driver_conform::{Group, Limits, Options, Report, Restart, run};
+use chiton_driver_scripted::{Fault, Faults, Platform, Script, Server};
+use tokio::sync::Mutex;
+
+/// A driver that is served until this is dropped.
+pub(crate) struct Driver {
+    folder: tempfile::TempDir,
+    platform: Arc<Platform>,
+    script: Script,
+    server: Arc<Mutex<Option<Server>>>,
+}
+
+/// How late the scripted driver's late answers are: later than [`limits`] allow.
+const LATE: Duration = Duration::from_secs(4);
+
+/// Short, so that what never comes is missed soon; long enough for a machine that is busy with other tests.
+pub(crate) fn limits() -> Limits {
+    let seconds = Duration::from_secs;
+    Limits {
+        dial: seconds(5),
+        call: seconds(3),
+        create: seconds(3),
+        act: seconds(6),
+        delete: seconds(6),
+        ready: seconds(6),
+        event: seconds(3),
+        quiet: Duration::from_millis(150),
+    }
+}
+
+impl Driver {
+    pub(crate) fn with(faults: &[Fault]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let faults: Faults = faults.iter().copied().collect();
+        let platform = Platform::new(faults.clone(), Duration::ZERO, None).unwrap();
+        let script = Script { faults, late: LATE, revive: true };
+        let server = Server::start(&folder.path().join("driver.sock"), &platform, script.clone()).unwrap();
+        Self { folder, platform, script, server: Arc::new(Mutex::new(Some(server))) }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("driver.sock")
+    }
+
+    /// Another server on the same platform, as after a crash.
+    pub(crate) fn restart(&self) -> Restart {
+        let (server, platform) = (Arc::clone(&self.server), Arc::clone(&self.platform));
+        let (socket, script) = (self.socket(), self.script.clone());
+        Restart::With(Arc::new(move || {
+            let (server, platform) = (Arc::clone(&server), Arc::clone(&platform));
+            let (socket, script) = (socket.clone(), script.clone());
+            Box::pin(async move {
+                let mut server = server.lock().await;
+                drop(server.take());
+                *server = Some(Server::start(&socket, &platform, script).map_err(|error| error.message)?);
+                Ok(())
+            })
+        }))
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            limits: limits(),
+            restart: Some(self.restart()),
+            groups: [Group::Wire].into(),
+            ..Options::new(self.socket())
+        }
+    }
+
+    pub(crate) async fn report(&self) -> Report {
+        run(self.options(), |_| {}).await.unwrap()
+    }
+}
