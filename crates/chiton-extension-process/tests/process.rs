@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -207,11 +207,11 @@ fn id() -> SandboxId {
     SandboxId::generate(1, [1; 10])
 }
 
-static CALLS: AtomicUsize = AtomicUsize::new(1);
+static CALLS: AtomicU64 = AtomicUsize::new(1);
 
 fn context(phase: Phase, engine: &Arc<Engine>, cancel: &CancelToken) -> (HookContext, StepId) {
     let step = StepId {
-        call: CALLS.fetch_add(1, Ordering::Relaxed) as u64,
+        call: CALLS.fetch_add(1, Ordering::Relaxed),
         operation: OperationId::generate(1, [2; 10]),
         phase,
         extension: ExtensionName::new("author").expect("a name"),

@@ -46,7 +46,7 @@ impl Instance {
         Self { digest, document, run, ill: Mutex::default(), begun: Mutex::default() }
     }
 
-    pub(super) fn take_health(&self, state: ExtensionHealthResponse) {
+    pub(super) fn take_health(&self, state: &ExtensionHealthResponse) {
         if state.healthy {
             *self.ill.lock() = None;
             return;
@@ -151,7 +151,7 @@ pub(super) fn status_error(status: &Status) -> StepError {
     }
 }
 
-fn because(reason: impl ToString) -> RunArguments {
+fn because(reason: &impl ToString) -> RunArguments {
     RunArguments { reason: reason.to_string(), ..RunArguments::default() }
 }
 
@@ -200,15 +200,15 @@ impl Extension for RemoteExtension {
     }
 
     async fn before_start(&self, cx: &HookContext, reason: StartReason) -> StepResult {
-        self.plain(cx, because(reason)).await
+        self.plain(cx, because(&reason)).await
     }
 
     async fn after_ready(&self, cx: &HookContext, reason: StartReason) -> StepResult {
-        self.plain(cx, because(reason)).await
+        self.plain(cx, because(&reason)).await
     }
 
     async fn approve_stop(&self, cx: &HookContext, reason: StopReason) -> StepResult<Approval> {
-        match self.about_sandbox(cx, because(reason)).await? {
+        match self.about_sandbox(cx, because(&reason)).await? {
             Outcome::Done(_) => Ok(Approval::Approve),
             Outcome::Veto(why) => Ok(Approval::Veto(wire::said(&why))),
             other => Err(wrong_answer(&other)),
@@ -216,11 +216,11 @@ impl Extension for RemoteExtension {
     }
 
     async fn before_stop(&self, cx: &HookContext, reason: StopReason) -> StepResult {
-        self.plain(cx, because(reason)).await
+        self.plain(cx, because(&reason)).await
     }
 
     async fn after_stop(&self, cx: &HookContext, ran: Ran, reason: StopReason) -> StepResult {
-        self.plain(cx, RunArguments { ran: ran.to_string(), ..because(reason) }).await
+        self.plain(cx, RunArguments { ran: ran.to_string(), ..because(&reason) }).await
     }
 
     async fn on_create_failed(&self, cx: &HookContext, ran: Ran, failure: &CreateFailure) -> StepResult {
@@ -267,7 +267,7 @@ impl Extension for RemoteExtension {
         if let Some(failure) = answer.failure {
             return Err(wire::read_failure(&failure));
         }
-        let ids: Result<Vec<SandboxId>, _> = answer.ids.iter().map(|id| SandboxId::new(id)).collect();
+        let ids: Result<Vec<SandboxId>, _> = answer.ids.iter().map(SandboxId::new).collect();
         let ids = ids.map_err(|error| StepError::fatal(format!("it answered with an id that is none: {error}")))?;
         Ok(HeldPage { ids, next: Some(answer.next).filter(|next| !next.is_empty()) })
     }

@@ -158,7 +158,7 @@ impl Link {
                     Ok(answer) => {
                         let mut states = answer.into_inner();
                         while let Ok(Some(state)) = states.message().await {
-                            instance.take_health(state);
+                            instance.take_health(&state);
                         }
                     }
                     Err(status) if status.code() == Code::Unimplemented => return,

@@ -226,26 +226,23 @@ impl Shared {
     /// Keeps a connection until its end.
     async fn hold(&self, link: Arc<Link>) {
         let (name, version) = (&self.options.name, &link.descriptor.version);
-        match self.expected.get().and_then(|expected| changed(expected, &link.descriptor)) {
-            Some(why) => {
-                let message = format!("{} at {:?} {why}", self.dial.what, self.dial.path);
-                let error = Error::unavailable(&self.dial.what, message)
-                    .cure("start the process as it was, or restart the gateway to take it as it is now");
-                tracing::error!(extension = %name, %error, "its process is not called");
-                let (since, link) = (Timestamp::now(), Arc::clone(&link));
-                self.state.send_replace(State::Unfit { since, error, link });
-            }
-            None => {
-                tracing::info!(extension = %name, version, "its process answers");
-                let instances: Vec<Arc<Instance>> = {
-                    let mut known = self.instances.lock();
-                    known.retain(|instance| instance.strong_count() > 0);
-                    known.iter().filter_map(Weak::upgrade).collect()
-                };
-                self.state.send_replace(State::Up(Arc::clone(&link)));
-                for instance in instances {
-                    tokio::spawn(Self::introduce(Arc::clone(&link), instance));
-                }
+        if let Some(why) = self.expected.get().and_then(|expected| changed(expected, &link.descriptor)) {
+            let message = format!("{} at {:?} {why}", self.dial.what, self.dial.path);
+            let error = Error::unavailable(&self.dial.what, message)
+                .cure("start the process as it was, or restart the gateway to take it as it is now");
+            tracing::error!(extension = %name, %error, "its process is not called");
+            let (since, link) = (Timestamp::now(), Arc::clone(&link));
+            self.state.send_replace(State::Unfit { since, error, link });
+        } else {
+            tracing::info!(extension = %name, version, "its process answers");
+            let instances: Vec<Arc<Instance>> = {
+                let mut known = self.instances.lock();
+                known.retain(|instance| instance.strong_count() > 0);
+                known.iter().filter_map(Weak::upgrade).collect()
+            };
+            self.state.send_replace(State::Up(Arc::clone(&link)));
+            for instance in instances {
+                tokio::spawn(Self::introduce(Arc::clone(&link), instance));
             }
         }
         let why = loop {

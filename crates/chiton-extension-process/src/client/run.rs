@@ -151,13 +151,10 @@ async fn converse(core: &HookCore, link: &Link, start: RunStart) -> Ended {
     };
     let mut cancelled = false;
     loop {
-        let said = match hear(core, &mut answers, cancelled).await {
-            Some(said) => said,
-            None => {
-                cancelled = true;
-                drop(say.try_send(RunHookInput { input: Some(Input::Cancel(RunCancel {})) }));
-                continue;
-            }
+        let Some(said) = hear(core, &mut answers, cancelled).await else {
+            cancelled = true;
+            drop(say.try_send(RunHookInput { input: Some(Input::Cancel(RunCancel {})) }));
+            continue;
         };
         let output = match said {
             Ok(Some(RunHookOutput { output })) => output,

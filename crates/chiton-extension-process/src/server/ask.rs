@@ -64,7 +64,7 @@ impl Asks {
     }
 
     /// An answer came. One that nobody asked for is no harm.
-    pub(super) fn saved(&self, answer: RunSaved) {
+    pub(super) fn saved(&self, answer: &RunSaved) {
         let saved = if answer.error.is_empty() { Ok(()) } else { Err(wire::said(&answer.error)) };
         match self.take(answer.ask) {
             // Who waited may have given up.

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// A hook with its arguments.
 pub(super) enum Call {
-    Sandbox(HookContext, Told),
+    Sandbox(Box<HookContext>, Told),
     Workspace(WorkspaceContext, Ran),
 }
 
@@ -90,7 +90,7 @@ async fn call(extension: Arc<dyn Extension>, call: Call) -> StepResult<Outcome> 
             return Ok(done);
         }
     };
-    let (cx, ran) = (&cx, told.ran().map_err(StepError::Fatal));
+    let (cx, ran) = (&*cx, told.ran().map_err(StepError::Fatal));
     match cx.phase() {
         Phase::BeforeCreate => {
             let values = extension.before_create(cx).await?;
@@ -204,7 +204,7 @@ impl Conversation {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(RunHookInput { input }))) => match input {
                     Some(Input::Cancel(_)) => self.cancel.cancel(),
-                    Some(Input::Saved(answer)) => self.asks.saved(answer),
+                    Some(Input::Saved(answer)) => self.asks.saved(&answer),
                     Some(Input::States(answer)) => self.asks.listed(answer),
                     // A second start, or something newer than this version.
                     Some(Input::Start(_)) | None => {}
@@ -253,7 +253,9 @@ pub(super) fn context(
     told: Told,
 ) -> Result<Call, String> {
     match (sandbox, workspace) {
-        (Some(sandbox), None) => Ok(Call::Sandbox(hook.about_sandbox(wire::read_sandbox(sandbox, driver)?), told)),
+        (Some(sandbox), None) => {
+            Ok(Call::Sandbox(Box::new(hook.about_sandbox(wire::read_sandbox(sandbox, driver)?)), told))
+        }
         (None, Some(workspace)) => {
             let ran = told.ran.unwrap_or(Ran::Maybe);
             Ok(Call::Workspace(hook.about_workspace(workspace, driver), ran))

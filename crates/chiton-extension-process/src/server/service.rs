@@ -90,7 +90,7 @@ impl Service {
         found.ok_or_else(|| Status::not_found(format!("there is no instance {id:?}")))
     }
 
-    fn configured(&self, asked: ConfigureExtensionRequest) -> Stop<Result<String, Vec<ConfigIssue>>> {
+    fn configured(&self, asked: &ConfigureExtensionRequest) -> Stop<Result<String, Vec<ConfigIssue>>> {
         let kind = self.kind(&asked.name)?;
         let document = wire::document("document_json", &asked.document_json).map_err(bad)?;
         if asked.dry_run {
@@ -183,7 +183,7 @@ impl extension_server::Extension for Service {
     }
 
     async fn configure(&self, asked: Request<ConfigureExtensionRequest>) -> Stop<Response<ConfigureExtensionResponse>> {
-        let answer = match self.configured(asked.into_inner())? {
+        let answer = match self.configured(asked.get_ref())? {
             Ok(instance_id) => ConfigureExtensionResponse { instance_id, issues: Vec::new() },
             Err(issues) => {
                 let told = |issue: ConfigIssue| ExtensionConfigIssue {
@@ -291,7 +291,7 @@ impl extension_server::Extension for Service {
     async fn release(&self, asked: Request<ReleaseRequest>) -> Stop<Response<ReleaseResponse>> {
         let ReleaseRequest { instance_id, ids } = asked.into_inner();
         let instance = self.instance(&instance_id)?;
-        let ids: Result<Vec<SandboxId>, _> = ids.iter().map(|id| SandboxId::new(id)).collect();
+        let ids: Result<Vec<SandboxId>, _> = ids.iter().map(SandboxId::new).collect();
         let ids = ids.map_err(|error| bad(error.to_string()))?;
         let (failure, _) = answered(contained(instance.extension.release(&ids)).await);
         Ok(Response::new(ReleaseResponse { failure }))

@@ -31,6 +31,7 @@ fn word<T>(field: &str, text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Re
     parse(text).ok_or_else(|| format!("{field} {text:?} is not known"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn wrong(error: chiton_model::Error) -> String {
     error.to_string()
 }

@@ -288,7 +288,7 @@ impl HookCall<'_> {
             executor: Arc::clone(&self.inner.world.executor),
             alive: alive.clone(),
         };
-        let step = core.step();
+        let this = core.step();
         let (mut result, abort) = spawn_contained(self.inner, make(Arc::clone(&self.link.extension), core), alive);
         let left = self.ends_at.saturating_sub(clock.since_boot());
         let first = {
@@ -317,7 +317,7 @@ impl HookCall<'_> {
                 if within(clock, GRACE, &mut result).await.is_none() {
                     abort.abort();
                 }
-                let (over, grace) = match self.link.extension.fence(Fence::Step(step)) {
+                let (over, grace) = match self.link.extension.fence(Fence::Step(this)) {
                     None => (over, DROP_GRACE),
                     Some(fence) => (self.fenced(over, fence), FENCE_GRACE),
                 };
