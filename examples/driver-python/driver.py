@@ -117,8 +117,10 @@ def checked(sandbox):
     checked_id(sandbox.id)
     need(sandbox.HasField("spec"), "sandbox or sandbox.spec is missing")
     need(0 < len(sandbox.name.encode()) < 254, "name is empty or longer than 253 bytes")
-    for text in [sandbox.name, sandbox.namespace, sandbox.workspace, *template.labels, *template.labels.values()]:
-        need(not re.search(r"[\x00-\x1f\x7f-\x9f]", text), f"name or label {shown(text)} has a control character")
+    names = {"name": sandbox.name, "namespace": sandbox.namespace, "workspace": sandbox.workspace}
+    for what, text in [*names.items(), *template.labels.items()]:
+        need(not re.search(r"[\x00-\x1f\x7f-\x9f]", what + text),
+             f"name or label {shown(what)}: {shown(text)} has a control character")
     environment = {**template.environment, **spec.environment}
     need(spec.command and spec.command[0], "command is empty, and there are no images here that could bring one")
     for name in environment:
@@ -135,7 +137,8 @@ def checked(sandbox):
              f"driver_config.{key} must be a whole number from {low} to {high}")
     asked = {field.name: quantity(field.name, text) for field, text in template.resources.ListFields()}
     memory = asked.get("memory_limit", 0)
-    need(template.image in ("", "host"), f"image {shown(template.image)}: only the host's programs are here; leave it out", UNABLE)
+    need(template.image in ("", "host"),
+         f"image {shown(template.image)}: only the host's programs are here; leave it out", UNABLE)
     need(not spec.tty and not spec.HasField("resource_requirements") and not spec.secret_environment,
          "terminals, GPUs and secret variables are not to be had here", UNABLE)
     need(not {"cpu_limit", "cpu_request"} & set(asked), "cpu cannot be limited here; there is driver_config.niceness", UNABLE)
@@ -223,7 +226,8 @@ class Sandbox:
         return {**{key: self.asked[key] for key in ("id", "name", "namespace", "workspace")},
                 "spec": {"template": {"labels": self.asked["labels"]}},
                 "status": {"sandbox_name": self.asked["name"], "instance_id": str(run.get("pid", "")), "conditions": conditions,
-                           "deleting": self.deleting, "state": state, "exit_code": run.get("code"), "attempt": run.get("attempt")}}
+                           "deleting": self.deleting, "state": state, "exit_code": run.get("code"),
+                           "attempt": run.get("attempt")}}
 
 def answered(call):
     """Refusals and the system's errors as the contract's codes. What has begun goes on when the caller goes away."""
@@ -394,7 +398,8 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--socket", type=pathlib.Path, required=True, help="where to listen, in a folder that is ours alone")
     options.add_argument("--state", type=pathlib.Path, required=True, help="the folder in which sandboxes are kept")
-    options.add_argument("--proto", default=pathlib.Path(__file__).resolve().parents[2] / "proto", help="the folder of the contract")
+    options.add_argument("--proto", help="the folder of the contract",
+                         default=pathlib.Path(__file__).resolve().parents[2] / "proto")
     options = options.parse_args()
     os.umask(0o077)  # The socket becomes 0600; so does all that is written, tokens too.
     options.state.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ impl Extension for Liar {
         match told(&cx.request.labels) {
             "sealed" => draft.json_mut()["image"] = json!("dir:/another"),
             "unknown" => draft.json_mut()["no-such-field"] = json!(1),
-            "nest" => draft.json_mut()["env"] = (0..200).fold(json!(1), |inner, _| json!([inner])),
+            "nest" => draft.json_mut()["env"] = (0..100).fold(json!(1), |inner, _| json!([inner])),
             "slots" => {
                 let text = draft.slot("declared");
                 draft.portable().env("DECLARED", &text)?;

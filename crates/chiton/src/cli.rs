@@ -9,7 +9,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use jiff::Timestamp;
 
 pub(crate) use self::driver::{
-    AgentKind, ConformArgs, ConformCommand, DriverCommand, DriversArgs, DriversCommand, ServeArgs,
+    AgentKind, CaseGroup, ConformArgs, ConformCommand, DriverCommand, DriversArgs, DriversCommand, ReportForm,
+    ServeArgs,
 };
 use crate::parse::{EscapeKey, Side, duration, escape_key, key_value, remote_or_local, since_now, volume};
 

@@ -21,6 +21,10 @@ pub(crate) const AFTER: &[&str] = &["watch::begins_with_everything", "process::e
 /// What a driver with one gateway on its socket is not asked.
 const WAIVED: &[(&str, &str)] = &[
     ("owner::sees_its_own_only", "a socket is one gateway's; calls name no owner"),
+    (
+        "plan::config_is_strict",
+        "which keys its driver_config has is not known here; config::unknown_keys_are_refused asks",
+    ),
     ("owner::deletes_its_own_only", "a socket is one gateway's; calls name no owner"),
 ];
 
@@ -139,17 +143,17 @@ pub(crate) fn not_here(run: &Run) -> Option<(String, By)> {
 pub(crate) async fn played(case: &Case, run: &Arc<Run>) -> Outcome {
     let bench = match SocketBench::new(run) {
         Ok(bench) => bench,
-        Err(stop) => return failed(case, stop.to_string()),
+        Err(stop) => return failed(case, &stop.to_string()),
     };
     match chiton_driver_suite::run(case, Arc::new(bench)).await.outcome {
         Played::Passed => Outcome::Pass,
-        Played::Failed(why) => failed(case, why),
+        Played::Failed(why) => failed(case, &why),
         Played::Skipped(why) => Outcome::Declared { why, by: By::Suite, found: None },
     }
 }
 
-fn failed(case: &Case, why: String) -> Outcome {
-    let found = chiton_model::printable(&why);
+fn failed(case: &Case, why: &str) -> Outcome {
+    let found = chiton_model::printable(why);
     Outcome::Fail(Finding {
         what: "the driver as a gateway uses it".to_owned(),
         expected: case.about.to_owned(),

@@ -5,7 +5,7 @@
 //! in a file; nothing is left out in silence. `docs/driver-conformance.md` explains every case.
 //!
 //! - [`run`], [`Options`]: the way in
-//! - [`Report`]: what became of each case; as text, JSON and JUnit XML
+//! - [`Report`]: what became of each case; as text, JSON and `JUnit` XML
 //! - [`CASES`], [`Case`]: the cases of the wire; the other [`Group`] is `chiton-driver-suite`'s
 //! - [`Declared`]: expected failures, read from a file
 #![forbid(unsafe_code)]

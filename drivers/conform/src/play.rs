@@ -25,7 +25,7 @@ use crate::wire::Wire;
 /// `unavailable` when nobody can be called at the socket, `invalid` when no case has a name with the filter in it, or when
 /// neither driver nor caller names an image. What the driver does wrong is in the report.
 pub async fn run(options: Options, mut told: impl FnMut(&CaseResult)) -> Result<Report, Error> {
-    let begin = Instant::now();
+    let start = Instant::now();
     let items = selected(&options)?;
     options.dial().channel(tonic::transport::Endpoint::from_static("http://driver.invalid")).await?;
     let run = Arc::new(prepared(options).await?);
@@ -60,7 +60,7 @@ pub async fn run(options: Options, mut told: impl FnMut(&CaseResult)) -> Result<
             }
         });
     }
-    report.took = begin.elapsed();
+    report.took = start.elapsed();
     Ok(report)
 }
 

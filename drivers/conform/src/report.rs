@@ -1,5 +1,6 @@
 //! What became of the cases, as data and for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -115,7 +116,8 @@ impl Report {
         junit::xml(self)
     }
 
-    fn totals(&self) -> String {
+    /// How many cases ended how, in words.
+    pub fn totals(&self) -> String {
         let count = |wanted: fn(&Outcome) -> bool| self.named(wanted).len();
         let mut parts = vec![
             format!("{} passed", count(|outcome| matches!(outcome, Outcome::Pass | Outcome::PassDeclared { .. }))),
@@ -130,6 +132,15 @@ impl Report {
     }
 }
 
+fn words(by: By) -> &'static str {
+    match by {
+        By::Driver => "by the driver",
+        By::Options => "by the options",
+        By::File => "in the file",
+        By::Suite => "by the suite",
+    }
+}
+
 /// Why a case ended as it did, for people.
 pub(crate) fn why(result: &CaseResult) -> Option<String> {
     let case = &result.case;
@@ -140,12 +151,7 @@ pub(crate) fn why(result: &CaseResult) -> Option<String> {
             result.about, finding.what, finding.expected, finding.found, result.rule
         ),
         Outcome::Declared { why, by, found } => {
-            let by = match by {
-                By::Driver => "by the driver",
-                By::Options => "by the options",
-                By::File => "in the file",
-                By::Suite => "by the suite",
-            };
+            let by = words(*by);
             match found {
                 Some(found) => format!("{case}: declared {by}: {why}\n    found: {found}"),
                 None => format!("{case}: declared {by}: {why}"),
@@ -158,25 +164,52 @@ pub(crate) fn why(result: &CaseResult) -> Option<String> {
     })
 }
 
-impl fmt::Display for Report {
+/// How wide names are in tables.
+fn width() -> usize {
+    case::names().map(|name| name.len()).max().unwrap_or_default()
+}
+
+/// One line of the table.
+impl fmt::Display for CaseResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.results.iter().map(|result| result.case.len()).max().unwrap_or_default();
-        for result in &self.results {
-            let time = format!("{} ms", result.took.as_millis());
-            writeln!(f, "{:width$}  {:<15}  {time:>9}", result.case, result.outcome.word())?;
-        }
-        writeln!(
-            f,
-            "\ndriver {:?} {:?}, contract_version {}: {} in {:.1} s",
+        let (width, time) = (width(), format!("{} ms", self.took.as_millis()));
+        write!(f, "{:width$}  {:<15}  {time:>9}", self.case, self.outcome.word())
+    }
+}
+
+impl Report {
+    /// What stands below the table: the totals, and of each case that did not simply pass why.
+    pub fn summary(&self) -> String {
+        let mut text = format!(
+            "driver {:?} {:?}, contract_version {}: {} in {:.1} s",
             self.driver,
             self.version,
             self.contract_version,
             self.totals(),
             self.took.as_secs_f64()
-        )?;
-        for note in self.results.iter().filter_map(why) {
-            writeln!(f, "\n{note}")?;
+        );
+        // Many cases are declared for one reason.
+        let mut declared: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for result in &self.results {
+            match (&result.outcome, why(result)) {
+                (Outcome::Declared { why, by, found: None }, _) => {
+                    declared.entry(format!("declared {}: {why}", words(*by))).or_default().push(&result.case);
+                }
+                (_, Some(note)) => text.extend(["\n\n", &note]),
+                (_, None) => {}
+            }
         }
-        Ok(())
+        for (why, cases) in declared {
+            text.extend(["\n\n", &why, "\n    ", &cases.join("\n    ")]);
+        }
+        text
+    }
+}
+
+/// The table, and what stands below it.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.results.iter().try_for_each(|result| writeln!(f, "{result}"))?;
+        write!(f, "\n{}\n", self.summary())
     }
 }

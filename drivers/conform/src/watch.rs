@@ -161,13 +161,11 @@ impl Watcher {
                 }
             }
         });
-        match waited.await {
-            Ok(verdict) => verdict,
-            Err(_) => {
-                let expected = format!("it within {:?}", self.limits.event);
-                Err(broken(format!("the watch: {what}"), expected, summary(&self.events.lock())))
-            }
+        if let Ok(verdict) = waited.await {
+            return verdict;
         }
+        let expected = format!("it within {:?}", self.limits.event);
+        Err(broken(format!("the watch: {what}"), expected, summary(&self.events.lock())))
     }
 
     /// Waits for an event that satisfies this; its place among all.

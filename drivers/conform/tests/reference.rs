@@ -97,7 +97,14 @@ async fn the_reference_driver_keeps_every_drivers_promises() {
     let driver = Driver::with(&[]);
     let mut options = driver.options();
     options.groups = [Group::Behaviour].into();
+    let declared = r#"
+        "behaviour::start::keeps_files" = "its sandboxes are plain processes and have no files of their own"
+        "behaviour::limit::memory_bites" = "its limit is one of addresses: allocations fail, and nobody is killed"
+    "#;
+    options.declared = Declared::parse("declared.toml", declared).unwrap();
     let report = run(options, |_| {}).await.unwrap();
+    // Of the case whose sandbox has no files of its own.
+    drop(std::fs::remove_file("/tmp/kept"));
     assert!(report.passed(), "{report}");
     let passed = report.named(|outcome| *outcome == Outcome::Pass);
     for case in [

@@ -152,6 +152,10 @@ impl Engine {
                 self.ensure_program(id, &supervisor.program).await?;
                 self.write_token(id, &agent.token)?;
             }
+            // Whoever starts it may not know its token: then the one that it was made with holds.
+            (AgentPlan::Openshell(supervisor), None) if self.has_token(id) => {
+                self.ensure_program(id, &supervisor.program).await?;
+            }
             (AgentPlan::Openshell(_), None) => return Err(CallError::NotRun(no_token())),
             (AgentPlan::Chiton, None) | (AgentPlan::None, _) => {}
         }
@@ -267,7 +271,7 @@ impl Engine {
     fn decode(&self, call: &CreateCall) -> CallResult<EnginePlan> {
         let plan = EnginePlan::decode(&call.plan).map_err(CallError::NotRun)?;
         check::plan(&plan, &self.options).map_err(CallError::NotRun)?;
-        if call.agent.is_none() {
+        if call.agent.is_none() && plan.agent == AgentPlan::Chiton {
             if plan.command.is_empty() {
                 return Err(CallError::NotRun(check::nothing_to_run()));
             }

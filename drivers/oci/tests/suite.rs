@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bench::OciBench;
 use chiton_driver_suite::{Case, Outcome, driver_suite, run};
+use common::{World, call, request, root, sandbox_id};
 
 driver_suite!(OciBench::new(true));
 

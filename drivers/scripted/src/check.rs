@@ -12,6 +12,10 @@ use crate::fault::{Fault, Faults};
 
 /// The longest name, as DNS has it.
 const LONGEST_NAME: usize = 253;
+/// No shell starts in less.
+const LEAST_MEMORY: u64 = 4 << 20;
+/// The only image; with any tag.
+const IMAGE: &str = "scripted";
 /// Milliseconds from create to the main process of this sandbox.
 const READY_AFTER: &str = "ready_after_ms";
 /// What `driver_config` may hold.
@@ -99,8 +103,16 @@ fn checked(sandbox: &DriverSandbox, faults: &Faults) -> Result<(), Error> {
             Error::invalid("command", format!("{word:?} cannot be passed to a process")).cure("leave out the NUL")
         );
     }
+    image(&template.image)?;
     quantities(&template.resources.clone().unwrap_or_default(), faults)?;
     config(&template, faults)
+}
+
+fn image(name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.split(':').next() == Some(IMAGE) {
+        return Ok(());
+    }
+    Err(Error::refused("image", format!("there is no image {name:?}")).cure(format!("use {IMAGE:?}, or name none")))
 }
 
 fn name(name: &str, faults: &Faults) -> Result<(), Error> {
@@ -134,8 +146,10 @@ fn quantities(resources: &DriverResourceRequirements, faults: &Faults) -> Result
         }
         if cpu {
             CpuQuantity::parse(field, text)?;
-        } else {
-            MemoryQuantity::parse(field, text)?;
+        } else if MemoryQuantity::parse(field, text)?.bytes() < LEAST_MEMORY {
+            return Err(
+                Error::invalid(field, format!("nothing runs in {text} of memory")).cure("write \"4Mi\" or more")
+            );
         }
     }
     Ok(())

@@ -33,7 +33,10 @@ pub(crate) enum Phase {
     Stopping,
     Stopped,
     /// Its main process ended by itself.
-    Exited(i32),
+    Exited {
+        /// By a signal.
+        signaled: bool,
+    },
     Deleting,
 }
 
@@ -228,7 +231,7 @@ impl Platform {
                 Err(error) => {
                     // As shells say it.
                     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-                    (object.phase, object.code) = (Phase::Exited(code), Some(code));
+                    (object.phase, object.code) = (Phase::Exited { signaled: false }, Some(code));
                     None
                 }
             }
@@ -236,7 +239,7 @@ impl Platform {
     }
 
     /// The end of a run.
-    pub(crate) fn exited(&self, id: &str, generation: u64, code: i32) {
+    pub(crate) fn exited(&self, id: &str, generation: u64, (code, signaled): (i32, bool)) {
         self.change(|inner| {
             let revision = inner.next();
             let Some(object) = inner.objects.get_mut(id).filter(|object| object.generation == generation) else {
@@ -248,7 +251,7 @@ impl Platform {
             match object.phase {
                 Phase::Deleting => inner.remove(id),
                 Phase::Stopping => object.phase = Phase::Stopped,
-                _ => object.phase = Phase::Exited(code),
+                _ => object.phase = Phase::Exited { signaled },
             }
         });
     }
@@ -271,7 +274,7 @@ impl Platform {
             let Some(object) = inner.objects.get_mut(id) else { return false };
             match object.phase {
                 Phase::Stopped | Phase::Stopping | Phase::Deleting => return true,
-                Phase::Starting | Phase::Running | Phase::Exited(_) => {}
+                Phase::Starting | Phase::Running | Phase::Exited { .. } => {}
             }
             object.revision = revision;
             object.delay = None;

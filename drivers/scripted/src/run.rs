@@ -94,15 +94,19 @@ fn spawn(run: &Run) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// Waits for the end and leaves the process unreaped, so that its number stays its own.
-fn ended(pid: Pid) -> i32 {
+/// Waits for the end and leaves the process unreaped, so that its number stays its own. Its exit code, 128 and the number
+/// after a signal, and whether it was a signal.
+fn ended(pid: Pid) -> (i32, bool) {
+    const UNKNOWN: (i32, bool) = (255, false);
     loop {
         match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
             Ok(Some(status)) => {
-                return status.exit_status().or_else(|| status.terminating_signal().map(|n| 128 + n)).unwrap_or(255);
+                let code = status.exit_status().map(|code| (code, false));
+                let signal = status.terminating_signal().map(|signal| (128 + signal, true));
+                return code.or(signal).unwrap_or(UNKNOWN);
             }
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return 255,
+            Err(_) => return UNKNOWN,
         }
     }
 }

@@ -298,7 +298,7 @@ impl ComputeDriver for Service {
                 return Err(Status::failed_precondition(format!("sandbox {id:?} is being stopped; wait")));
             }
             Phase::Stopped if self.has(Fault::StartsNothing) => {}
-            Phase::Stopped | Phase::Exited(_) => self.platform.start(&id),
+            Phase::Stopped | Phase::Exited { .. } => self.platform.start(&id),
         }
         Ok(Response::new(wire::StartSandboxResponse {}))
     }

@@ -39,9 +39,8 @@ pub(crate) fn observed(object: &Object, view: View, faults: &Faults) -> DriverSa
         Phase::Starting => ObservedStatus::Created,
         Phase::Running | Phase::Stopping | Phase::Deleting => ObservedStatus::Running,
         Phase::Stopped => exited("Stopped"),
-        Phase::Exited(0) => exited("Completed"),
-        Phase::Exited(126 | 127) => exited("StartError"),
-        Phase::Exited(_) => exited("Error"),
+        Phase::Exited { signaled: false } => exited("Exited"),
+        Phase::Exited { signaled: true } => exited("Signaled"),
     };
     let attempt = object.sandbox.spec.as_ref().map(|spec| spec.agent_attempt.as_str());
     let mut told = status(&sandbox.name, &found, attempt, "");

@@ -76,9 +76,11 @@ pub(crate) fn checked(sandbox: Option<&DriverSandbox>) -> Result<Asked, Status> 
     let template = spec.template.clone().unwrap_or_default();
     check_id(&sandbox.id)?;
     need(matches!(sandbox.name.len(), 1..=253), || "name is empty or longer than 253 bytes".to_owned())?;
-    let names = [&sandbox.name, &sandbox.namespace, &sandbox.workspace];
-    for text in names.into_iter().chain(template.labels.iter().flat_map(|(key, value)| [key, value])) {
-        need(!text.contains(char::is_control), || format!("name or label {} has a control character", shown(text)))?;
+    let names = [("name", &sandbox.name), ("namespace", &sandbox.namespace), ("workspace", &sandbox.workspace)];
+    for (what, text) in names.into_iter().chain(template.labels.iter().map(|(key, value)| (key.as_str(), value))) {
+        need(!what.contains(char::is_control) && !text.contains(char::is_control), || {
+            format!("name or label {}: {} has a control character", shown(what), shown(text))
+        })?;
     }
     let words = &spec.command;
     need(words.first().is_some_and(|word| !word.is_empty()), || {
@@ -112,7 +114,8 @@ pub(crate) fn checked(sandbox: Option<&DriverSandbox>) -> Result<Asked, Status> 
     let (niceness, grace) = (knob(KNOBS[0])?, knob(KNOBS[1])?);
     let memory = memory(&template.resources.unwrap_or_default())?;
     let image = template.image.as_str();
-    need_offer(matches!(image, "" | "host"), "image: only the host's programs are here; leave it out")?;
+    let other = format!("image {}: only the host's programs are here; leave it out", shown(image));
+    need_offer(matches!(image, "" | "host"), &other)?;
     let more = spec.tty || spec.resource_requirements.is_some() || !spec.secret_environment.is_empty();
     need_offer(!more, "terminals, GPUs and secret variables are not to be had here")?;
     Ok(Asked {

@@ -25,6 +25,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chiton_compute_wire::v1::compute_driver_server::ComputeDriverServer;
 use chiton_socket::{Access, PeerListener, own_and_root};
@@ -33,6 +34,9 @@ use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::driver::Driver;
+
+/// How long calls that are under way may take when the driver is to end.
+const DRAIN: Duration = Duration::from_mins(1);
 
 /// A compute driver whose sandboxes are processes, without any isolation.
 #[derive(Parser)]
@@ -76,18 +80,23 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         Some(handed_over) => handed_over,
         None => PeerListener::bind(&options.socket, &access)?,
     };
+    let service = ComputeDriverServer::new(driver.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ComputeDriverServer<Driver>>().await;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     eprintln!("driver: listening on {:?}", options.socket);
-    let over = async {
+    let (ending, begun) = tokio::sync::oneshot::channel();
+    let over = async move {
         tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
         // Nothing new, the watches end, what is under way goes on to its end. Sandboxes stay.
         reporter.set_not_serving::<ComputeDriverServer<Driver>>().await;
         driver.end_watches();
+        let _ = ending.send(());
     };
-    let server = tonic::transport::Server::builder().add_service(health);
-    let server = server.add_service(ComputeDriverServer::new(driver.clone()));
-    server.serve_with_incoming_shutdown(listener.incoming(), over).await?;
-    Ok(())
+    let server = tonic::transport::Server::builder().add_service(health).add_service(service);
+    tokio::select! {
+        ended = server.serve_with_incoming_shutdown(listener.incoming(), over) => Ok(ended?),
+        // Callers who hang do not keep it.
+        () = async { drop(begun.await); tokio::time::sleep(DRAIN).await } => Ok(()),
+    }
 }

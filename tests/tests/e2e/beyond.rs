@@ -150,7 +150,7 @@ fn a_whole_life_with_extensions_in_another_process() {
     let ticket = gateway.shell("box", "echo $TICKET").ok();
     assert_eq!(ticket, "1\n", "the leased number is in the sandbox");
     let plan = gateway.json(&["explain", "box"]).to_string();
-    assert!(plan.contains("example.com/tickets") && plan.contains("extension tickets"), "{plan}");
+    assert!(plan.contains("/labels/example.com~1tickets") && plan.contains("extension tickets"), "{plan}");
     assert_eq!(entries(&beside.file("leases")), ["1"]);
     gateway.chiton(&["sandbox", "stop", "box"]).ok();
     gateway.chiton(&["sandbox", "start", "box"]).ok();
@@ -371,7 +371,11 @@ fn the_example_in_python_labels_leases_and_releases() {
         ],
     );
     let beside = Beside::of(vec![python, example.join("extension.py")], Some(stubs));
-    let gateway = Gateway::start(&beside.config(&["python-tickets"], "20s"));
+    let config = beside.config(&["python-tickets"], "20s");
+    let gateway = Gateway::start(&config.replace(
+        "[\"python-tickets\"]\n",
+        "[\"python-tickets\", \"fault\"]\n[compute.extension.\"fault\"]\nfolder = \"{folder}\"\n",
+    ));
     let create = |name: &str, more: &[&str]| {
         gateway.chiton(&[&["sandbox", "create", name, "--extension", "python-tickets"], more].concat())
     };
@@ -381,9 +385,9 @@ fn the_example_in_python_labels_leases_and_releases() {
     tickets.sort();
     assert_eq!(tickets, ["1\n", "2\n"]);
     let plan = gateway.json(&["explain", "one"]).to_string();
-    assert!(plan.contains("example.com/tickets") && plan.contains("extension python-tickets"), "{plan}");
-    // What the driver cannot start is undone, and its number is free again.
-    create("never", &["--", "/no/such/program"]).refused();
+    assert!(plan.contains("/labels/example.com~1tickets") && plan.contains("extension python-tickets"), "{plan}");
+    // A create that fails behind it is undone, and its number is free again.
+    create("never", &["--label", "fault/after_create=fail"]).refused();
     assert_eq!(entries(&beside.file("leases")).len(), 2);
     gateway.chiton(&["sandbox", "delete", "one"]).ok();
     assert_eq!(entries(&beside.file("leases")).len(), 1);

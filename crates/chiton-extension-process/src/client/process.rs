@@ -297,16 +297,16 @@ impl Shared {
     }
 
     async fn check(&self, document: &Value) -> Vec<ConfigIssue> {
-        let issues = self.check_schema(document);
-        let (Ok(link), true) = (self.link(), issues.is_empty()) else { return issues };
+        let Ok(link) = self.link() else { return self.check_schema(document) };
         match link.configure("", &document.to_string(), true).await {
-            Err(Unconfigured::Refused(issues)) => issues,
+            // In its own words, which say more than a schema can.
+            Err(Unconfigured::Refused(issues)) => return issues,
             Err(Unconfigured::Unasked(why)) => {
-                tracing::warn!(extension = %self.options.name, why, "a config was checked by its schema alone");
-                Vec::new()
+                tracing::warn!(extension = %self.options.name, why, "a config is checked by its schema alone");
             }
-            Ok(_) => Vec::new(),
+            Ok(_) => {}
         }
+        self.check_schema(document)
     }
 }
 

@@ -127,7 +127,7 @@ fn writes_are_carried_out_in_their_order_and_slots_are_declared() {
 
 fn patched(patch: &Value) -> Result<Value, StepError> {
     let write = PlanWriteOp { write: Some(plan_write_op::Write::PatchJson(patch.to_string())) };
-    let mut draft = draft(json!({ "list": [0; 8] }));
+    let mut draft = draft(json!({ "list": vec![0; 8] }));
     apply(PrepareHookResponse { writes: vec![write], ..Default::default() }, &mut draft)?;
     Ok(draft.json().clone())
 }

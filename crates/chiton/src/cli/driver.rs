@@ -26,7 +26,9 @@ const CONFORM_EXAMPLES: &str = "\
 Examples:
   chiton conform driver --socket /run/kyma.sock --image docker.io/library/busybox:1
   chiton conform driver --socket /run/kyma.sock --report junit --output conformance.xml
-It makes and deletes sandboxes on the driver's platform; what is there from others is left alone.
+  chiton conform driver --socket /run/kyma.sock --declare known.toml --restart-command 'systemctl restart kyma'
+  chiton conform driver --socket /run/kyma.sock --group wire --only watch:: -- sleep infinity
+docs/driver-conformance.md says what each case means. It makes and deletes sandboxes on the driver's platform; what is there from others is left alone.
 Exit codes: 0 when every case passed or was declared, 1 when one failed, 2 wrong usage.";
 
 /// `drivers`; without a word more it lists.
@@ -58,7 +60,6 @@ pub(crate) struct DriversListArgs {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one value a process, parsed once")]
 pub(crate) enum DriverCommand {
     /// Serve a driver that is built in, with extensions if some are configured, on a socket for another process's gateway.
     Serve(ServeArgs),
@@ -70,7 +71,7 @@ pub(crate) struct ServeArgs {
     /// The kind of driver to serve: oci, docker, podman.
     #[arg(long, value_name = "KIND")]
     pub(crate) driver: String,
-    /// Where to listen: unix://PATH, absolute. Default: the socket that systemd hands over.
+    /// Where to listen, as `unix://PATH` with an absolute path. Default: the socket that systemd hands over.
     #[arg(long, value_name = "ADDRESS", value_parser = socket)]
     pub(crate) listen: Option<Socket>,
     /// The configuration file: the driver's table, extensions and their policies.
@@ -111,18 +112,54 @@ pub(crate) enum ConformCommand {
 #[derive(Debug, Args)]
 #[command(after_help = CONFORM_EXAMPLES)]
 pub(crate) struct ConformArgs {
-    /// The driver's socket; an absolute path, or unix://PATH.
+    /// The driver's socket: an absolute path, or `unix://PATH`.
     #[arg(long, value_name = "PATH", value_parser = socket)]
     pub(crate) socket: Socket,
     /// An image with a shell, as the driver names images. Default: the driver's own default image.
     #[arg(long, value_name = "REF")]
     pub(crate) image: Option<String>,
+    /// The groups of cases to run; may be given twice. Default: both.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Vec<CaseGroup>,
+    /// Only cases with this in their names, and what those need.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) only: String,
+    /// The image has no shell: what is looked at from inside is declared.
+    #[arg(long)]
+    pub(crate) no_shell: bool,
+    /// The workspace of the sandboxes.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) workspace: String,
+    /// A TOML file of expected failures, one a line: "CASE" = "WHY".
+    #[arg(long, value_name = "FILE")]
+    pub(crate) declare: Option<PathBuf>,
+    /// A declared failure that does not happen is an error.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// How to restart the driver, as a line for /bin/sh. Without it the cases about restarts are declared.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) restart_command: Option<String>,
+    /// Whose process the driver may be, by user id. May be given several times. Default: root and the caller.
+    #[arg(long, value_name = "UID", value_parser = uid)]
+    pub(crate) peer_uid: Vec<u32>,
     /// The form of the report. Default: a table for people.
     #[arg(long, value_name = "FORM")]
     pub(crate) report: Option<ReportForm>,
     /// The file to write the report to. Default: standard output.
     #[arg(long, value_name = "FILE", requires = "report")]
     pub(crate) output: Option<PathBuf>,
+    /// The main process of sandboxes that are to live: it runs until it is told to end. Default: a loop of /bin/sh.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// A group of conformance cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CaseGroup {
+    /// The contract, call by call.
+    Wire,
+    /// The promises of every driver, kept as a gateway uses it.
+    Behaviour,
 }
 
 /// Whose program in a sandbox talks to the gateway.
@@ -139,7 +176,7 @@ pub(crate) enum AgentKind {
 /// The form of a report for other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportForm {
-    /// JUnit's XML, which most build servers read.
+    /// The XML of `JUnit`, which most build servers read.
     Junit,
     /// One JSON document.
     Json,

@@ -148,6 +148,6 @@ pub(crate) fn run(plugins: &Plugins, cli: Cli) -> ExitCode {
         Command::Extensions => on_runtime(json, operate::extensions(&cx)),
         Command::Drivers(args) => on_runtime(json, drivers::run(&cx, args)),
         Command::Driver(DriverCommand::Serve(args)) => serve::run(plugins, &args, json),
-        Command::Conform(ConformCommand::Driver(args)) => conform::run(plugins, &args, json),
+        Command::Conform(ConformCommand::Driver(args)) => on_runtime(json, conform::run(&args, json)),
     }
 }

@@ -48,6 +48,12 @@ fn prepared(plugins: &Plugins, args: &ServeArgs) -> Result<(Config, ServeOptions
     };
     let mut config =
         Sources::gather(flags).and_then(|sources| load(&sources, plugins)).map_err(|found| errors(&found))?;
+    // A table or a variable that is meant for a gateway may make an external driver of any name.
+    if let Drivers::Listed { drivers, .. } = &config.compute.drivers
+        && drivers.iter().any(|driver| driver.kind == EXTERNAL_KIND)
+    {
+        return Err(one(external()));
+    }
     own_folders(&mut config, &name);
     agent(&mut config, plugins, args)?;
     let supervisor = args.agent == AgentKind::Openshell;
@@ -65,6 +71,11 @@ fn prepared(plugins: &Plugins, args: &ServeArgs) -> Result<(Config, ServeOptions
         listeners: args.endpoint.as_deref().map(listeners).unwrap_or_default(),
     };
     Ok((config, options))
+}
+
+fn external() -> Error {
+    Error::invalid("driver", "an external driver is behind a socket already")
+        .cure("give the gateway that socket itself")
 }
 
 /// Where nobody says otherwise, it keeps out of the folders of a gateway of the same user.
@@ -145,8 +156,7 @@ fn kind(plugins: &Plugins, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     if name == EXTERNAL_KIND {
-        return Err(Error::invalid("driver", "an external driver is behind a socket already")
-            .cure("give the gateway that socket itself"));
+        return Err(external());
     }
     let known = kinds().collect::<Vec<_>>().join(", ");
     let cure =

@@ -8,8 +8,8 @@ use prost_types::Timestamp;
 
 use crate::scripted::{Ran, Server, program};
 
-fn ago(seconds: i64) -> Option<Timestamp> {
-    Some(Timestamp { seconds: jiff::Timestamp::now().as_second() - seconds, nanos: 0 })
+fn ago(seconds: i64) -> Timestamp {
+    Timestamp { seconds: jiff::Timestamp::now().as_second() - seconds, nanos: 0 }
 }
 
 /// One that is built in and reachable, one that is behind a socket and reachable, one that is not.
@@ -29,7 +29,7 @@ fn three() -> wire::ListDriversResponse {
         networks: vec!["bridge".into()],
         agent: "chiton".into(),
         sandboxes: 12,
-        since: ago(7260),
+        since: Some(ago(7260)),
         ..wire::Driver::default()
     };
     let kyma = wire::Driver {
@@ -38,7 +38,7 @@ fn three() -> wire::ListDriversResponse {
         version: "2.3.4".into(),
         agent: "openshell".into(),
         sandboxes: 1,
-        since: ago(150),
+        since: Some(ago(150)),
         socket: "/run/kyma.sock".into(),
         gateway_manages_lifecycle: true,
         ..wire::Driver::default()
@@ -48,7 +48,7 @@ fn three() -> wire::ListDriversResponse {
         kind: "external".into(),
         version: "0".into(),
         agent: "none".into(),
-        since: ago(3 * 86_400 + 60),
+        since: Some(ago(3 * 86_400 + 60)),
         socket: "/run/lab.sock".into(),
         unavailable: "the socket \"/run/lab.sock\" of driver \"lab\" is not there\u{1b}[2J".into(),
         cure: "start the driver".into(),
@@ -207,6 +207,9 @@ fn a_kind_that_cannot_be_served_is_refused_with_those_that_can() {
     error: unknown driver kind "dokcer" [invalid]
       cure: did you mean "docker"?
     "#);
+    let mut named = program(&["driver", "serve", "--driver", "oci", "--agent", "none"]);
+    let ran: Ran = named.env("CHITON_COMPUTE_DRIVER_SOCKET", "/run/kyma.sock").output().expect("runs").into();
+    assert_eq!((ran.code, ran.err), (Some(1), serve("external").err), "a gateway's variable makes it an external one");
     assert_snapshot!(serve("external").err, @"
     error: an external driver is behind a socket already [invalid]
       cure: give the gateway that socket itself

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod conform;
 mod copies;
 mod drivers;
 mod execs;

@@ -69,13 +69,12 @@ pub(crate) async fn names_of_ten_kilobytes(stage: &Stage) -> Verdict {
     id_is_refused(stage, &"i".repeat(LONG), "an id of ten kilobytes").await?;
     let mut sandbox = stage.sandbox();
     sandbox.name = "n".repeat(LONG);
-    match stage.create(&sandbox).await? {
-        Err(status) => refused::<()>("CreateSandbox with a name of ten kilobytes", Err(status), INVALID).map(drop),
-        Ok(()) => {
-            let found = stage.got(&sandbox).await?.name.len();
-            equal("the length of the name that was taken", &found, &LONG)
-        }
+    let created = stage.create(&sandbox).await?;
+    if created.is_err() {
+        return refused("CreateSandbox with a name of ten kilobytes", created, INVALID).map(drop);
     }
+    let found = stage.got(&sandbox).await?.name.len();
+    equal("the length of the name that was taken", &found, &LONG)
 }
 
 pub(crate) async fn odd_ids_are_survived(stage: &Stage) -> Verdict {

@@ -71,14 +71,14 @@ pub(crate) async fn sound_ones_are_understood(stage: &Stage) -> Verdict {
 pub(crate) async fn memory_is_applied_or_refused(stage: &Stage) -> Verdict {
     // `tail` holds all that it is to print at last in memory.
     let script =
-        "n=$(head -c 201326592 /dev/zero | tail -c 201326592 | wc -c); [ \"$n\" -eq 201326592 ] && exit 41; exit 40";
+        "n=$(head -c 100663296 /dev/zero | tail -c 100663296 | wc -c); [ \"$n\" -eq 100663296 ] && exit 41; exit 40";
     let sandbox = stage.script(script, &[])?.resources(memory("64Mi"));
     if let Err(status) = stage.create(&sandbox).await? {
         let refusals = [Code::FailedPrecondition, Code::InvalidArgument];
         return crate::verdict::refused::<()>("CreateSandbox with a memory limit", Err(status), &refusals).map(drop);
     }
     match stage.end(&sandbox).await? {
-        41 => Err(broken("a process that takes 192 MiB under a limit of 64 MiB", "its end", "it was let")),
+        41 => Err(broken("a process that takes 96 MiB under a limit of 64 MiB", "its end", "it was let")),
         _ => Ok(()),
     }
 }

@@ -10,8 +10,8 @@ use crate::verdict::{Answer, Verdict, must, refused};
 
 /// Starts it as a gateway does: with all that it was made of, and new credentials, where the driver takes that.
 pub(crate) async fn again(stage: &Stage, sandbox: &DriverSandbox) -> Verdict<Answer> {
-    let carries = stage.run.capabilities.features.get(START_CARRIES_SANDBOX).copied().unwrap_or_default();
-    let carried = carries.then(|| {
+    let able = stage.run.capabilities.features.get(START_CARRIES_SANDBOX).copied().unwrap_or_default();
+    let carried = able.then(|| {
         sandbox.clone().with(|next| {
             next.spec().agent_attempt = stage.word("attempt");
             next.spec().sandbox_token = stage.word("secret");

@@ -31,11 +31,10 @@ fn case(report: &Report, result: &CaseResult) -> TestCase {
         status
     };
     let status = match &result.outcome {
-        Outcome::Pass => TestCaseStatus::success(),
         Outcome::Fail(_) => failure("fail"),
         Outcome::Blocked { .. } => failure("blocked"),
         Outcome::PassDeclared { .. } if report.strict => failure("pass_declared"),
-        Outcome::PassDeclared { .. } => TestCaseStatus::success(),
+        Outcome::Pass | Outcome::PassDeclared { .. } => TestCaseStatus::success(),
         Outcome::Declared { .. } => {
             let mut status = TestCaseStatus::skipped();
             status.set_message(message);

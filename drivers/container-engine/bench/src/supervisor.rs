@@ -135,7 +135,7 @@ impl Scene {
     /// Nothing of the gateway's sandboxes is on the platform; its network stays for the next, and is removed here.
     async fn nothing_left(&self) -> Verdict {
         let network = format!("chiton.{}", self.gateway.id);
-        let kept = format!("network {:?}", network);
+        let kept = format!("network {network:?}");
         let left = self.bench.traces(&self.gateway.id).await?;
         holds(left == [kept.clone()], "what is left", &format!("the network alone: {kept}"), &left)?;
         let tokens = self.bench.folder(&self.gateway.id)?.join("run/supervisor");
@@ -248,6 +248,16 @@ pub async fn a_supervisor_gets_what_its_own_drivers_give_it(target: Target) -> V
     done("start", driver.start(&call).await)?;
     let report = scene.said(&id, 2).await?;
     report.file(TOKEN, if podman { "400 0:0" } else { "600 0:0" }, &format!("{next}\n"))?;
+    // Whoever starts it without one leaves it the last; without any it is not started.
+    done("stop", driver.stop(&id).await)?;
+    let call = CreateCall { agent: None, ..call };
+    done("start", driver.start(&call).await)?;
+    scene.said(&id, 3).await?.file(TOKEN, if podman { "400 0:0" } else { "600 0:0" }, &format!("{next}\n"))?;
+    done("stop", driver.stop(&id).await)?;
+    fs::remove_dir_all(&folder).map_err(|error| Failure::bench("remove the token", error))?;
+    let refused = driver.start(&call).await;
+    let cured = matches!(&refused, Err(CallError::NotRun(error)) if error.cure.is_some());
+    holds(cured, "a start without any token", "refused with a cure", refused)?;
     done("delete", driver.delete(&id).await)?;
     scene.nothing_left().await
 }

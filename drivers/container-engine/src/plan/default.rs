@@ -11,7 +11,7 @@ use super::config::DriverConfig;
 use super::{EnginePlan, ImagePlan, ResourcesPlan, SandboxRef, SecurityPlan, VolumePlan, network};
 use crate::engine::Abilities;
 use crate::options::EngineOptions;
-use crate::supervisor::{self, AgentPlan, ProgramPlan, Sandbox};
+use crate::supervisor::{self, AgentPlan, ProgramPlan, Sandbox, Ways};
 
 /// The search path of programs when neither image nor request sets one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,6 +64,22 @@ fn said(request: &PlanRequest, config: &DriverConfig) -> Vec<String> {
 pub(crate) fn check_config(request: &PlanRequest, options: &EngineOptions) -> Result<(), Error> {
     DriverConfig::decode(&request.driver_config, options)?;
     network::network(&request.network, options).map(drop)
+}
+
+/// The confinement that goes with what is injected. Without an agent nobody confines programs beyond what the engine does.
+fn security(agent: &AgentPlan, capabilities: Vec<String>, read_only_root: bool, ways: Ways) -> SecurityPlan {
+    let own = SecurityPlan { capabilities, read_only_root, ..SecurityPlan::default() };
+    match agent {
+        AgentPlan::Chiton => own,
+        AgentPlan::None => SecurityPlan { seccomp: None, landlock: None, ..own },
+        AgentPlan::Openshell(_) => SecurityPlan {
+            no_new_privileges: ways.gains_nothing(),
+            capabilities: ways.capabilities(),
+            seccomp: None,
+            landlock: None,
+            ..own
+        },
+    }
 }
 
 /// What the sandbox's own process is.
@@ -178,19 +194,7 @@ pub(crate) fn default_plan(request: &PlanRequest, context: PlanContext<'_>) -> R
         let image_command = config.image_command != Some(false);
         (agent, ran(&request.command, image_command, config.user, asked_workdir, from, &mut from_image))
     };
-    // Without an agent nobody confines programs beyond what the engine does.
-    let own = SecurityPlan { read_only_root: config.read_only, ..SecurityPlan::default() };
-    let security = match &agent {
-        AgentPlan::Chiton => SecurityPlan { capabilities: config.capabilities, ..own },
-        AgentPlan::None => SecurityPlan { capabilities: config.capabilities, seccomp: None, landlock: None, ..own },
-        AgentPlan::Openshell(_) => SecurityPlan {
-            no_new_privileges: ways.gains_nothing(),
-            capabilities: ways.capabilities(),
-            seccomp: None,
-            landlock: None,
-            ..own
-        },
-    };
+    let security = security(&agent, config.capabilities, config.read_only, ways);
     let Ran { command, user, workdir } = ran;
     let plan = EnginePlan {
         sandbox: SandboxRef { id: marker(slots::SANDBOX_ID), name, workspace: request.workspace.to_string() },

@@ -1,4 +1,4 @@
-//! The supervisor of an OpenShell gateway, put into sandboxes as that gateway's own docker and podman drivers do it
+//! The supervisor of an `OpenShell` gateway, put into sandboxes as that gateway's own docker and podman drivers do it
 //! (commit 2f7fb65). Every name of the other side that this crate knows is in this module.
 //!
 //! - `names`: paths, variables, lists

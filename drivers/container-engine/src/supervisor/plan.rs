@@ -20,7 +20,7 @@ pub enum AgentPlan {
     Chiton,
     /// Nothing: the command is the sandbox's first process.
     None,
-    /// An OpenShell gateway's supervisor.
+    /// An `OpenShell` gateway's supervisor.
     Openshell(Box<SupervisorPlan>),
 }
 
@@ -147,10 +147,10 @@ pub(crate) struct Sandbox<'a> {
     pub(crate) name: &'a str,
 }
 
-/// The main process of a request: its command, or a shell.
+/// The main process of a request: its command, or a shell, which always has a terminal.
 pub(crate) fn default_main(command: &[String], tty: Option<bool>) -> MainPlan {
     if command.is_empty() {
-        return MainPlan { command: names::SCRATCH.map(str::to_owned).to_vec(), tty: tty.unwrap_or(true) };
+        return MainPlan { command: names::SCRATCH.map(str::to_owned).to_vec(), tty: true };
     }
     MainPlan { command: command.to_vec(), tty: tty.unwrap_or(false) }
 }

@@ -192,7 +192,8 @@ fn a_rootless_engine_needs_to_be_told_how_sandboxes_reach_the_machine() {
 #[test]
 fn without_a_command_the_main_process_is_a_shell_on_a_terminal() {
     let options = supervised(false, false);
-    let mut asked = request(json!({}));
+    // Whatever is said of a terminal: that is about a command.
+    let mut asked = request(json!({ "tty": false }));
     asked.command.clear();
     let plan = planned(&asked, &options, &json!({})).unwrap();
     let spec = r#"{"version":1,"command":["/bin/bash","-l"],"tty":true}"#;

@@ -40,6 +40,11 @@ impl Engine {
         })
     }
 
+    /// Whether there is a token of a sandbox.
+    pub(crate) fn has_token(&self, id: &SandboxId) -> bool {
+        self.token_folder(id).join(file_name()).is_file()
+    }
+
     /// Removes what there is of a sandbox's token.
     pub(crate) fn remove_token(&self, id: &SandboxId) -> CallResult<()> {
         match fs::remove_dir_all(self.token_folder(id)) {

@@ -11,7 +11,7 @@ use crate::subject::Subject;
 /// As systemd does it: the socket is descriptor 3, and the variables name this process (`sd_listen_fds(3)`).
 const HAND_OVER: &str = r#"exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@""#;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_driver_serves_a_socket_that_was_handed_over() {
     let mut subject = Subject::rust();
     subject.process.kill().unwrap();

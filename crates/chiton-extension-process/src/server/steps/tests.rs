@@ -34,7 +34,8 @@ fn operation(run: &str) -> OperationFence {
 async fn a_fence_cancels_its_step_and_answers_when_it_is_over() {
     let (steps, cancel) = (Steps::default(), CancelToken::new());
     let begun = steps.begin(&id("a", 1), &subject(1), &cancel).await.expect("begun");
-    let mut fence = Box::pin(steps.fence_step(&id("a", 1)));
+    let step = id("a", 1);
+    let mut fence = Box::pin(steps.fence_step(&step));
     assert!((&mut fence).now_or_never().is_none(), "it runs");
     assert!(cancel.is_cancelled());
     assert_eq!(steps.running(), HashSet::from([1]));
