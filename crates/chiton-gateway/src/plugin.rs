@@ -69,8 +69,11 @@ pub struct GuestKind {
     /// What such an agent is called, for messages.
     pub name: &'static str,
     /// Begins to listen. Called on the gateway's runtime, once.
-    pub serve: fn(GuestContext) -> BoxFuture<'static, Result<Box<dyn GuestServer>, Error>>,
+    pub serve: fn(GuestContext) -> Serving,
 }
+
+/// Becomes a server that listens, or says why it cannot.
+pub type Serving = BoxFuture<'static, Result<Box<dyn GuestServer>, Error>>;
 
 /// What it is given.
 #[derive(Clone)]

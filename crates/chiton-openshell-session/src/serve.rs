@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use chiton_gateway::plugin::Serving;
 use chiton_gateway::sessions::{Exits, Sessions, Tokens};
 use chiton_gateway::{GuestContext, GuestKind, GuestServer, Listen};
 use chiton_model::Error;
@@ -160,7 +161,7 @@ pub fn openshell() -> GuestKind {
     GuestKind { name: "openshell", serve: serve_guests }
 }
 
-fn serve_guests(context: GuestContext) -> BoxFuture<'static, Result<Box<dyn GuestServer>, Error>> {
+fn serve_guests(context: GuestContext) -> Serving {
     Box::pin(async move {
         let GuestContext { tokens, sessions, exits, listen, allow_remote } = context;
         let options = Options { allow_remote, exits, ..Options::new(listen) };

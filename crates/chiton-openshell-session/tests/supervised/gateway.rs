@@ -204,7 +204,7 @@ async fn a_sandbox_with_such_a_supervisor_lives_as_any_other() {
     let first = gateway(data.path()).await;
 
     // It is ready when its supervisor has come, and not before.
-    let accepted = soon(first.engine().create(request(), CreateRequest::default())).await.expect("accepted");
+    let accepted = soon(Box::pin(first.engine().create(request(), CreateRequest::default()))).await.expect("accepted");
     let id = accepted.sandbox.id.clone();
     let (launched, agent) = soon(started.recv()).await.expect("started");
     assert_eq!(launched, id);
@@ -215,10 +215,10 @@ async fn a_sandbox_with_such_a_supervisor_lives_as_any_other() {
     assert_eq!(says(&first, &id).await, "it's me\n");
 
     // Another start, another token.
-    let stopping = soon(first.engine().stop(request(), id.clone())).await.expect("accepted").operation;
+    let stopping = soon(Box::pin(first.engine().stop(request(), id.clone()))).await.expect("accepted").operation;
     soon(first.engine().wait(&stopping.expect("it goes on"))).await.expect("ended");
     soon(supervisor.ended()).await;
-    let starting = soon(first.engine().start(request(), id.clone())).await.expect("accepted").operation;
+    let starting = soon(Box::pin(first.engine().start(request(), id.clone()))).await.expect("accepted").operation;
     let (_, second) = soon(started.recv()).await.expect("started");
     assert_ne!(second.token, agent.token);
     dial(&first, home.path(), &id, &agent.token).await.err().expect("the first start is over");
@@ -230,7 +230,7 @@ async fn a_sandbox_with_such_a_supervisor_lives_as_any_other() {
     soon(first.close()).await;
     soon(supervisor.ended()).await;
     drop(first);
-    let back = soon(gateway(data.path())).await;
+    let back = soon(Box::pin(gateway(data.path()))).await;
     let mut supervisor = dial(&back, home.path(), &id, &second.token).await.expect("accepted");
     assert_eq!(phase(&back, &id).await, SandboxPhase::Ready);
     assert_eq!(says(&back, &id).await, "it's me\n");

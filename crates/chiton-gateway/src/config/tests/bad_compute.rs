@@ -33,7 +33,7 @@ fn a_key_that_resembles_nothing() {
     let text = r"[compute]
 frobnicate = true
 ";
-    assert_snapshot!(bad(&file(text)), @r"chiton.toml:2: compute.frobnicate: unknown key; remove it; known here: drivers, default_driver, extensions, missing, drain, late_effects, driver, extension, policy");
+    assert_snapshot!(bad(&file(text)), @r"chiton.toml:2: compute.frobnicate: unknown key; remove it; known here: drivers, default_driver, extensions, missing, drain, late_effects, driver, extension, process, policy");
 }
 
 #[test]
