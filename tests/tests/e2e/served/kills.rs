@@ -31,7 +31,7 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
         let answered = served.create(stock(&id, &name, &["sleep", "1000"]));
         answered.expect("it is taken");
         // From the answer to long after it is ready.
-        std::thread::sleep(Duration::from_millis(round * 37 % 160));
+        std::thread::sleep(Duration::from_millis(round * 67 % 500));
         served.kill();
         served.begin();
         // A caller without a second chance asks for nothing more: it is there or it is undone, by itself.
@@ -53,6 +53,12 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
             let oldest = kept.remove(0);
             assert!(served.delete(&oldest).expect("it goes"));
             served.until(&oldest, "absent");
+        }
+    }
+    for round in 0..kills {
+        let id = format!("s-kill-{round}");
+        if !kept.contains(&id) {
+            served.until(&id, "absent");
         }
     }
     println!("{kills} kills: {interrupted} creates interrupted, {} in running order", kills - interrupted);

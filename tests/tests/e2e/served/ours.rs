@@ -61,8 +61,8 @@ fn a_life_over_a_socket_with_programs_files_and_ends() {
         gateway.chiton(&["sandbox", "delete", name]).ok();
     }
     assert_eq!(served.list(), [""; 0]);
-    served.end(Signal::TERM);
     drop(gateway);
+    served.end(Signal::TERM);
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn what_cannot_be_done_is_refused_and_leaves_nothing() {
         ("name", v1::DriverSandbox { name: "a\u{7}b".to_owned(), ..good() }, Code::InvalidArgument),
         ("cpu", with(&|_, template| template.resources = Some(limits("NaN"))), Code::InvalidArgument),
         ("tty", with(&|sandbox, _| sandbox.spec.as_mut().expect("a spec").tty = true), Code::InvalidArgument),
-        ("driver_config", with(&|_, template| template.driver_config = block("colour")), Code::InvalidArgument),
+        ("no option", with(&|_, template| template.driver_config = block("colour")), Code::InvalidArgument),
         // The base driver's block, which nobody delegated.
         ("base driver", with(&|_, template| template.driver_config = block("oci")), Code::FailedPrecondition),
         ("agent_socket_path", with(&|_, t| t.agent_socket_path = "/run/x".to_owned()), Code::InvalidArgument),
