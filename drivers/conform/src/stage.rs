@@ -13,7 +13,7 @@ use tonic::Code;
 
 use crate::ask::Plain;
 use crate::options::{Limits, Options};
-use crate::verdict::{Answer, By, Verdict, broken, must, not_here, refused};
+use crate::verdict::{Answer, By, Verdict, broken, must, not_here, refused, said};
 use crate::watch::{Watcher, is_ready, words};
 use crate::wire::Wire;
 
@@ -178,6 +178,19 @@ impl Stage {
         self.until("Ready=True by GetSandbox", self.limits().ready, || async {
             let found = self.got(sandbox).await?;
             Ok(if is_ready(found.status.as_ref()) { Ok(found) } else { Err(words(found.status.as_ref())) })
+        })
+        .await
+    }
+
+    /// Stopped. What is still being made may be refused until it is ready: not possible now, by the contract.
+    pub(crate) async fn stop(&self, sandbox: &DriverSandbox) -> Verdict {
+        self.until("StopSandbox", self.limits().ready, || async {
+            // Looked at before: it may become ready between the refusal and a look.
+            let ready = is_ready(self.got(sandbox).await?.status.as_ref());
+            match self.wire.stop(&sandbox.id, &sandbox.name).await? {
+                Err(status) if status.code() == Code::FailedPrecondition && !ready => Ok(Err(said(&status))),
+                answer => must("StopSandbox", answer).map(Ok),
+            }
         })
         .await
     }

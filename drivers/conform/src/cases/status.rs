@@ -4,7 +4,7 @@ use chiton_compute_wire::v1::DriverSandboxStatus;
 use jiff::Timestamp;
 
 use crate::stage::Stage;
-use crate::verdict::{Verdict, ensure, must};
+use crate::verdict::{Verdict, ensure};
 use crate::watch::is_ready;
 
 /// The states of the contract; none for drivers that tell none.
@@ -31,7 +31,7 @@ fn look(status: &DriverSandboxStatus) -> Verdict {
 pub(crate) async fn is_sound(stage: &Stage) -> Verdict {
     let sandbox = stage.made().await?;
     look(&stage.got(&sandbox).await?.status.unwrap_or_default())?;
-    must("StopSandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)?;
+    stage.stop(&sandbox).await?;
     look(&stage.got(&sandbox).await?.status.unwrap_or_default())?;
     for found in stage.list().await? {
         look(&found.status.unwrap_or_default())?;

@@ -14,7 +14,7 @@ pub(crate) async fn of_missing(stage: &Stage) -> Verdict {
 
 pub(crate) async fn keeps_it(stage: &Stage) -> Verdict {
     let sandbox = stage.made().await?;
-    must("StopSandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)?;
+    stage.stop(&sandbox).await?;
     equal("how often the list has the stopped sandbox", &stage.listed(&sandbox.id).await?, &1)?;
     let status = stage.got(&sandbox).await?.status;
     ensure(!status.as_ref().is_some_and(|status| status.deleting), "its status", "not deleting", words(status.as_ref()))
@@ -22,7 +22,7 @@ pub(crate) async fn keeps_it(stage: &Stage) -> Verdict {
 
 pub(crate) async fn again(stage: &Stage) -> Verdict {
     let sandbox = stage.made().await?;
-    must("StopSandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)?;
+    stage.stop(&sandbox).await?;
     must("StopSandbox of a stopped sandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)
 }
 
@@ -33,7 +33,7 @@ pub(crate) async fn ends_ready(stage: &Stage) -> Verdict {
 
 /// Stopped, and no longer ready.
 pub(crate) async fn stopped(stage: &Stage, sandbox: &DriverSandbox) -> Verdict {
-    must("StopSandbox", stage.wire.stop(&sandbox.id, &sandbox.name).await?)?;
+    stage.stop(sandbox).await?;
     stage
         .until("the end of Ready=True by GetSandbox", stage.limits().event, || async {
             let status = stage.got(sandbox).await?.status;
