@@ -39,7 +39,9 @@ pub(crate) async fn run(rounds: usize, plugins: &Plugins) -> Result<(), Box<dyn 
             let hooks = hooks(gateway).await?;
             // The first rounds fill caches.
             if round >= 10 {
-                hooks.into_iter().for_each(|took| figures.add(took));
+                for took in hooks {
+                    figures.add(took);
+                }
             }
         }
     }

@@ -31,7 +31,7 @@ pub fn extension() -> Result<ExtensionKind, Error> {
     Ok(ExtensionKind::new(descriptor, |_: &Config| Vec::new(), |_| Ok(Liar)))
 }
 
-fn told<'a>(labels: &'a std::collections::BTreeMap<String, String>) -> &'a str {
+fn told(labels: &std::collections::BTreeMap<String, String>) -> &str {
     labels.get("lie").map_or("", String::as_str)
 }
 

@@ -207,7 +207,7 @@ fn id() -> SandboxId {
     SandboxId::generate(1, [1; 10])
 }
 
-static CALLS: AtomicU64 = AtomicUsize::new(1);
+static CALLS: AtomicU64 = AtomicU64::new(1);
 
 fn context(phase: Phase, engine: &Arc<Engine>, cancel: &CancelToken) -> (HookContext, StepId) {
     let step = StepId {

@@ -252,7 +252,7 @@ fn a_process_killed_in_the_middle_of_a_hook_is_asked_again_when_it_is_back() {
         let creating = scope.spawn(move || gateway.chiton(&create));
         beside.until_called("before_create", "box");
         beside.end(Signal::KILL);
-        others_are_as_ever(&gateway, "other");
+        others_are_as_ever(gateway, "other");
         let refused = gateway.chiton(&["sandbox", "create", "now", "--extension", "distant"]).refused();
         assert!(refused.contains("unavailable since"), "{refused}");
         fs::write(beside.file("cured"), "").expect("a file");
