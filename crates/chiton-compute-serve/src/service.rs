@@ -13,8 +13,8 @@ use chiton_compute_wire::{v1, v1::DriverSandbox};
 use chiton_driver::{Feature, Point};
 use chiton_gateway::compose::Gateway;
 use chiton_lifecycle::journal::SandboxQuery;
-use chiton_lifecycle::{Accepted, Engine, Request as Asked, SandboxView, Selector};
-use chiton_model::{Error, ErrorKind, Principal, SandboxId, SandboxPhase, WorkspaceName};
+use chiton_lifecycle::{Accepted, CreateRequest, Engine, Request as Asked, SandboxView, Selector};
+use chiton_model::{Error, ErrorKind, Principal, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 use chiton_socket::Peer;
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -75,6 +75,14 @@ fn absent(id: &str) -> Error {
     Error::not_found(format!("there is no sandbox {id:?}"))
 }
 
+/// The same request under a name that nobody else has.
+fn of_its_own(create: &CreateRequest, id: &SandboxId) -> Result<CreateRequest, Error> {
+    let name = create.name.as_ref().map_or("sandbox", |name| name.as_str());
+    let tail = &id.as_str()[id.as_str().len().saturating_sub(20)..];
+    let name = format!("{:.40}-{}", name, tail.trim_start_matches('-'));
+    Ok(CreateRequest { name: Some(SandboxName::new(name)?), ..create.clone() })
+}
+
 impl Driver {
     pub(crate) fn engine(&self) -> &Engine {
         self.gateway.engine()
@@ -128,7 +136,15 @@ impl Driver {
             return Ok(());
         }
         self.credentials.hand(&id, handed);
-        match self.engine().create(asked, create).await {
+        let other = of_its_own(&create, &id);
+        let mut created = self.engine().create(asked.clone(), create).await;
+        // To the contract a name is no identity; here it is one, so another sandbox that has it gives way to nobody.
+        if matches!(&created, Err(error) if error.kind == ErrorKind::AlreadyExists)
+            && self.find(id.as_str(), "").await.is_err()
+        {
+            created = self.engine().create(asked, other?).await;
+        }
+        match created {
             Ok(_) => Ok(()),
             Err(error) => {
                 // Another call may have made it in the same moment.

@@ -64,6 +64,10 @@ impl Link {
         if ours && matches!(status, ObservedStatus::Running | ObservedStatus::Created) {
             return Ok(());
         }
+        if let ObservedStatus::Broken(why) = status {
+            let text = format!("driver {:?} could not make or keep sandbox {id}: {why}", self.name());
+            return Err(CallError::Failed(Error::internal(text)));
+        }
         let greeted = self.greeted().await.map_err(CallError::NotRun)?;
         let carried = greeted.said.can(features::START_CARRIES_SANDBOX);
         let sandbox = carried.then(|| message::to_act(call, &greeted.said, &self.options)).transpose();

@@ -74,7 +74,10 @@ impl Inner {
         let name = match create.name {
             Some(name) => name,
             // The id's tail is random: unique enough to be a name, and it shows which sandbox it is.
-            None => SandboxName::new(format!("sandbox-{}", &id.as_str()[id.as_str().len() - 10..]))?,
+            None => {
+                let tail = &id.as_str()[id.as_str().len().saturating_sub(10)..];
+                SandboxName::new(format!("sandbox-{}", tail.trim_start_matches('-')))?
+            }
         };
         let shortfall = prepared.driver.shortfall().map(|message| Condition {
             kind: "PartlyEnforced".to_owned(),

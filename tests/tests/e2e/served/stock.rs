@@ -109,6 +109,31 @@ fn a_create_that_fails_after_its_answer_undoes_itself_and_stays_to_be_seen() {
 }
 
 #[test]
+fn a_delete_in_the_middle_of_a_create_ends_it_and_names_are_nobodys_identity() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), CONFIG, &OCI);
+    for round in 0..8 {
+        let id = format!("s-soon-{round}");
+        served.create(stock(&id, "box", &["sleep", "1000"])).expect("it is made");
+        std::thread::sleep(std::time::Duration::from_millis(round * 25));
+        assert!(served.delete(&id).expect("it goes"));
+        served.until(&id, "absent");
+    }
+    for id in ["s-one", "s-two"] {
+        served.create(stock(id, "box", &["sleep", "1000"])).expect("both are called so");
+    }
+    for id in ["s-one", "s-two"] {
+        served.until(id, "running");
+        assert!(served.delete(id).expect("it goes"));
+        served.until(id, "absent");
+    }
+    assert_eq!((served.list(), leases(&served)), (vec![], vec![]));
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_and_leaves_nothing() {
     if !root() {
         return;
