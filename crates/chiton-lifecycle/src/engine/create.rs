@@ -71,13 +71,12 @@ impl Inner {
         op.start_reason = Some(StartReason::Create);
         let (token, hash) = mint_token(self);
         let now = self.world.clock.now();
-        let name = match create.name {
-            Some(name) => name,
+        let name = if let Some(name) = create.name {
+            name
+        } else {
             // The id's tail is random: unique enough to be a name, and it shows which sandbox it is.
-            None => {
-                let tail = &id.as_str()[id.as_str().len().saturating_sub(10)..];
-                SandboxName::new(format!("sandbox-{}", tail.trim_start_matches('-')))?
-            }
+            let tail = &id.as_str()[id.as_str().len().saturating_sub(10)..];
+            SandboxName::new(format!("sandbox-{}", tail.trim_start_matches('-')))?
         };
         let shortfall = prepared.driver.shortfall().map(|message| Condition {
             kind: "PartlyEnforced".to_owned(),

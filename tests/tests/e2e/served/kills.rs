@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::process::{Served, stock};
+use super::process::{Served, pass, stock};
 use super::stock::{CONFIG, OCI, leases};
 use crate::harness::root;
 
@@ -31,7 +31,7 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
         let answered = served.create(stock(&id, &name, &["sleep", "1000"]));
         answered.expect("it is taken");
         // From the answer to long after it is ready.
-        std::thread::sleep(Duration::from_millis(round * 67 % 500));
+        pass(Duration::from_millis(round * 67 % 500));
         served.kill();
         served.begin();
         // A caller without a second chance asks for nothing more: it is there or it is undone, by itself.

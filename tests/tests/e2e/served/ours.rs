@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::process::Served;
+use super::process::{Served, pass};
 use crate::harness::{Gateway, root};
 
 fn config(served: &Served) -> String {
@@ -49,7 +49,7 @@ fn a_life_over_a_socket_with_programs_files_and_ends() {
     let began = std::time::Instant::now();
     while gateway.chiton(&["sandbox", "exec", "box", "--", "true"]).code != 0 {
         assert!(began.elapsed() < Duration::from_secs(30), "its agent does not come back");
-        std::thread::sleep(Duration::from_millis(100));
+        pass(Duration::from_millis(100));
     }
     assert_eq!(gateway.shell("box", "cat /proc/1/stat").ok().split(' ').nth(21), pid.split(' ').nth(21), "it ran on");
 

@@ -87,7 +87,7 @@ impl Served {
         match begun.recv_timeout(DEADLINE) {
             Ok(Ok(())) => self.child = Some(child),
             Ok(Err(said)) => panic!("the driver did not start:\n{said}"),
-            Err(_) => panic!("the driver did not start in time"),
+            Err(late) => panic!("the driver did not start in time: {late}"),
         }
     }
 
@@ -168,19 +168,31 @@ impl Served {
         watched.expect("the news");
     }
 
-    /// Waits until the driver says this of a sandbox.
+    /// Waits until the driver says this of a sandbox, by its news: they begin with what is.
     #[track_caller]
     pub(crate) fn until(&self, id: &str, state: &str) -> v1::DriverSandbox {
-        let began = Instant::now();
-        loop {
-            let found = self.get(id);
-            let said = found.as_ref().and_then(|found| found.status.as_ref()).map_or("absent", |status| &status.state);
-            if said == state {
-                return found.unwrap_or_default();
-            }
-            assert!(began.elapsed() < DEADLINE, "it is {said:?} and not {state:?}: {found:#?}");
-            std::thread::sleep(Duration::from_millis(20));
+        let said = |sandbox: &v1::DriverSandbox| {
+            sandbox.id == id && sandbox.status.as_ref().is_some_and(|status| status.state == state)
+        };
+        if state != "absent" {
+            self.watch_until(|payload| match payload {
+                Payload::Sandbox(event) => event.sandbox.as_ref().is_some_and(said),
+                _ => false,
+            });
+        } else if self.get(id).is_some() {
+            self.watch_until(|payload| matches!(payload, Payload::Deleted(gone) if gone.sandbox_id == id));
         }
+        let found = self.get(id);
+        assert_eq!(found.is_none(), state == "absent", "{found:#?}");
+        found.unwrap_or_default()
+    }
+}
+
+/// Lets a time pass: where a test is about whatever moment comes.
+pub(crate) fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::thread::park_timeout(time.saturating_sub(began.elapsed()));
     }
 }
 
