@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::process::{Served, pass, stock};
+use super::process::{IDLE, Served, pass, stock};
 use super::stock::{CONFIG, OCI, leases};
 use crate::harness::root;
 
@@ -28,7 +28,7 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
     let (mut kept, mut interrupted) = (Vec::new(), 0);
     for round in 0..kills {
         let (id, name) = (format!("s-kill-{round}"), format!("box-{round}"));
-        let answered = served.create(stock(&id, &name, &["sleep", "1000"]));
+        let answered = served.create(stock(&id, &name, &IDLE));
         answered.expect("it is taken");
         // From the answer to long after it is ready.
         pass(Duration::from_millis(round * 67 % 500));

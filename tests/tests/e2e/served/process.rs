@@ -205,6 +205,9 @@ impl Drop for Served {
     }
 }
 
+/// A main process that goes on until it is asked to end. As a sandbox's first process `sleep` alone would not hear.
+pub(crate) const IDLE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"];
+
 /// A sandbox as a gateway that knows nothing of us asks for it.
 pub(crate) fn stock(id: &str, name: &str, command: &[&str]) -> v1::DriverSandbox {
     let template = v1::DriverSandboxTemplate { image: "host".to_owned(), ..v1::DriverSandboxTemplate::default() };

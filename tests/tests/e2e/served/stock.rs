@@ -5,7 +5,7 @@ use chiton_compute_wire::v1;
 use chiton_compute_wire::v1::watch_sandboxes_event::Payload;
 use tonic::Code;
 
-use super::process::{Client, Served, pass, stock};
+use super::process::{Client, IDLE, Served, pass, stock};
 use crate::harness::root;
 
 pub(super) const CONFIG: &str = r#"
@@ -44,7 +44,7 @@ fn a_life_by_the_book() {
     let said = said.expect("capabilities");
     assert_eq!((said.driver_name.as_str(), said.contract_version), ("oci", 1));
     assert!(said.lifecycle_phases.iter().any(|phase| phase == "before_create"), "{said:?}");
-    let (id, sandbox) = ("7f3c0c1e-5a55-4d55-9b0e-2f7d7f2b8a11", |id| stock(id, "box", &["sleep", "1000"]));
+    let (id, sandbox) = ("7f3c0c1e-5a55-4d55-9b0e-2f7d7f2b8a11", |id| stock(id, "box", &IDLE));
 
     // Looked at, nothing is stored.
     let look = v1::ValidateSandboxCreateRequest { sandbox: Some(sandbox(id)) };
@@ -99,7 +99,7 @@ fn a_create_that_fails_after_its_answer_undoes_itself_and_stays_to_be_seen() {
         Code::FailedPrecondition
     );
     // Its name is free.
-    served.create(stock("s-second", "box", &["sleep", "1000"])).expect("another of its name");
+    served.create(stock("s-second", "box", &IDLE)).expect("another of its name");
     served.until("s-second", "running");
     assert!(served.delete(id).expect("it goes"));
     served.until(id, "absent");
@@ -117,13 +117,13 @@ fn a_delete_in_the_middle_of_a_create_ends_it_and_names_are_nobodys_identity() {
     let served = Served::start(folder.path(), CONFIG, &OCI);
     for round in 0..8 {
         let id = format!("s-soon-{round}");
-        served.create(stock(&id, "box", &["sleep", "1000"])).expect("it is made");
+        served.create(stock(&id, "box", &IDLE)).expect("it is made");
         pass(std::time::Duration::from_millis(round * 25));
         assert!(served.delete(&id).expect("it goes"));
         served.until(&id, "absent");
     }
     for id in ["s-one", "s-two"] {
-        served.create(stock(id, "box", &["sleep", "1000"])).expect("both are called so");
+        served.create(stock(id, "box", &IDLE)).expect("both are called so");
     }
     for id in ["s-one", "s-two"] {
         served.until(id, "running");
@@ -187,9 +187,9 @@ fn a_driver_that_is_asked_to_end_drains_and_takes_up_its_sandboxes_again() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let mut served = Served::start(folder.path(), CONFIG, &OCI);
-    served.create(stock("s-one", "one", &["sleep", "1000"])).expect("it is made");
+    served.create(stock("s-one", "one", &IDLE)).expect("it is made");
     served.until("s-one", "running");
-    served.create(stock("s-two", "two", &["sleep", "1000"])).expect("it is made");
+    served.create(stock("s-two", "two", &IDLE)).expect("it is made");
     served.end(rustix::process::Signal::TERM);
     assert!(!served.socket().exists(), "its socket goes with it");
     served.begin();
