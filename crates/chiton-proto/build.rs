@@ -5,7 +5,8 @@ use std::path::Path;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked for now and not when this script was compiled: checkouts that share a target folder share the script.
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let files = ["chiton/agent/v1/agent.proto", "chiton/v1/gateway.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={}", root.join(file).display());

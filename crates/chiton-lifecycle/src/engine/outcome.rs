@@ -65,15 +65,16 @@ impl Run {
         if gone {
             self.close_agent().await;
             self.inner.world.audience.tell(crate::runtime::LifecycleEvent::Removed(self.sandbox.id.clone()));
-        } else {
-            if !matches!(self.sandbox.phase, SandboxPhase::Ready) {
-                self.close_agent().await;
-            }
-            self.inner.changed(&self.sandbox);
+        } else if !matches!(self.sandbox.phase, SandboxPhase::Ready) {
+            self.close_agent().await;
         }
         // From here on news go to the engine; what came before was this operation's input, and an exit that it left over is
         // an operation of its own.
         self.ticket.release();
+        if !gone {
+            // Only now: whoever looks when told must not find the operation still running.
+            self.inner.changed(&self.sandbox);
+        }
         self.read_news();
         if let (SandboxPhase::Ready, Some(exit)) = (self.sandbox.phase, self.exited.take()) {
             self.inner.begin_exit(self.sandbox.id.clone(), self.sandbox.attempt.clone(), exit);
