@@ -26,7 +26,7 @@ use crate::credentials::Credentials;
 use crate::gone::Gone;
 use crate::request::Reading;
 use crate::served::Served;
-use crate::service::{Driver, Service};
+use crate::service::{Driver, Service, Turns};
 
 /// How long open connections get to end once everything else has.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -201,6 +201,7 @@ async fn put_together(
         phases: phases.into_iter().map(|phase| phase.as_str().to_owned()).collect(),
         listeners: options.listeners.clone(),
         draining: draining.clone(),
+        turns: Turns::default(),
     };
     Ok((Arc::new(driver), draining))
 }

@@ -1,9 +1,10 @@
 //! Each call, by the table of composed drivers: a caller gives no second chance, so an answer of OK means that the work is
 //! owned here.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use chiton_compute_wire::names::{CONTRACT_VERSION, features};
@@ -17,7 +18,7 @@ use chiton_lifecycle::{Accepted, CreateRequest, Engine, Request as Asked, Sandbo
 use chiton_model::{Error, ErrorKind, Principal, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 use chiton_socket::Peer;
 use futures::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,25 @@ pub(crate) struct Driver {
     /// Where sandboxes call, when that is not through a socket of ours.
     pub(crate) listeners: Vec<v1::GatewayListenerRequirement>,
     pub(crate) draining: CancellationToken,
+    pub(crate) turns: Turns,
+}
+
+/// Creates and deletes of one id come one after another: a delete that came in the middle of a create that is not stored
+/// yet would find nothing to delete.
+#[derive(Default)]
+pub(crate) struct Turns(parking_lot::Mutex<HashMap<SandboxId, Weak<Mutex<()>>>>);
+
+impl Turns {
+    async fn take(&self, id: &SandboxId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock();
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(id).and_then(Weak::upgrade).unwrap_or_default();
+            turns.insert(id.clone(), Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
+    }
 }
 
 /// The service, cheap to clone.
@@ -132,6 +152,7 @@ impl Driver {
 
     async fn create(&self, asked: Asked, sandbox: Option<DriverSandbox>) -> Result<(), Error> {
         let (create, id, handed) = read(sandbox, &self.reading)?;
+        let _turn = self.turns.take(&id).await;
         if self.repeated(&id).await? {
             return Ok(());
         }
@@ -203,6 +224,10 @@ impl Driver {
     }
 
     async fn delete(&self, asked: Asked, request: v1::DeleteSandboxRequest) -> Result<bool, Error> {
+        let _turn = match request.sandbox_id.as_str() {
+            "" => None,
+            id => Some(self.turns.take(&SandboxId::new(id)?).await),
+        };
         let id = match self.find(&request.sandbox_id, &request.sandbox_name).await {
             Ok(view) => view.record.id,
             Err(error) if error.kind == ErrorKind::NotFound => {

@@ -122,6 +122,19 @@ fn a_delete_in_the_middle_of_a_create_ends_it_and_names_are_nobodys_identity() {
         assert!(served.delete(&id).expect("it goes"));
         served.until(&id, "absent");
     }
+    // Both at once: it is made and deleted, or never made.
+    for round in 0..8 {
+        let id = format!("s-race-{round}");
+        let raced = served.ask(async |mut client: Client| {
+            let made = v1::CreateSandboxRequest { sandbox: Some(stock(&id, "box", &IDLE)) };
+            let gone = v1::DeleteSandboxRequest { sandbox_id: id.clone(), sandbox_name: String::new() };
+            let mut other = client.clone();
+            let (_, gone) = futures::join!(client.create_sandbox(made), other.delete_sandbox(gone));
+            gone
+        });
+        raced.expect("an answer to the delete");
+        served.until(&id, "absent");
+    }
     for id in ["s-one", "s-two"] {
         served.create(stock(id, "box", &IDLE)).expect("both are called so");
     }
