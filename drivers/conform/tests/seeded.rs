@@ -118,7 +118,7 @@ async fn each_fault_is_found_by_the_cases_about_it_and_by_no_others() {
             let report = Driver::with(&[*fault]).report().await;
             let (found, wanted) = (sorted(&report.failed()), sorted(finders(*fault)));
             // What a race may show besides.
-            let besides = sorted(if *fault == F::RefusesRepeatedDelete { &["delete::eight_at_once"] } else { &[] });
+            let besides = sorted(if *fault == Fault::RefusesRepeatedDelete { &["delete::eight_at_once"] } else { &[] });
             let right = found.is_superset(&wanted) && found.difference(&wanted).all(|case| besides.contains(case));
             (!right).then(|| format!("{fault}: found by {found:?}, not by {wanted:?}\n{report}"))
         })
