@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chiton_driver::{
-    CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule, Locality,
-    Observed, ObservedStatus, PlanRequest, Point, PortableWrite, Rule, StartCall,
+    CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule, Identity,
+    Locality, Observed, ObservedStatus, PlanRequest, Point, PortableWrite, Rule, StartCall,
 };
 use chiton_gateway::{BuiltDriver, DriverContext, DriverKind};
-use chiton_model::{BackendId, Error, GatewayId, SandboxId};
+use chiton_model::{BackendId, DriverId, Error, GatewayId, SandboxId, StoreEpoch};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
@@ -23,30 +23,11 @@ pub(crate) fn kind() -> DriverKind {
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of every driver's constructor")]
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
-    let capabilities = Arc::new(Capabilities {
-        id: context.id,
-        kind: "null".to_owned(),
-        version: "0".to_owned(),
-        default_image: "none".to_owned(),
-        gateway_manages_lifecycle: false,
-        locality: Locality::Local,
-        points: BTreeSet::from([Point::Label]),
-        limits: BTreeSet::new(),
-        networks: BTreeSet::new(),
-        features: BTreeSet::from([Feature::TwoPhaseStart]),
-        plan_schema: 1,
-        agent: false,
-    });
-    let driver = NullDriver {
-        capabilities,
-        rules: vec![FieldRule::new("/labels", Rule::MergeMap)],
-        gateway: context.gateway,
-        objects: Mutex::default(),
-    };
+    let driver = NullDriver::new(context.id, context.gateway);
     Ok(BuiltDriver { driver: Arc::new(driver), agent_folder: None })
 }
 
-struct NullDriver {
+pub(crate) struct NullDriver {
     capabilities: Arc<Capabilities>,
     rules: Vec<FieldRule>,
     gateway: GatewayId,
@@ -54,17 +35,34 @@ struct NullDriver {
 }
 
 impl NullDriver {
+    pub(crate) fn new(id: DriverId, gateway: GatewayId) -> Self {
+        let capabilities = Arc::new(Capabilities {
+            id,
+            kind: "null".to_owned(),
+            version: "0".to_owned(),
+            default_image: "none".to_owned(),
+            gateway_manages_lifecycle: false,
+            locality: Locality::Local,
+            points: BTreeSet::from([Point::Label]),
+            limits: BTreeSet::new(),
+            networks: BTreeSet::new(),
+            features: BTreeSet::from([Feature::TwoPhaseStart]),
+            plan_schema: 1,
+            agent: false,
+        });
+        let rules = vec![FieldRule::new("/labels", Rule::MergeMap)];
+        Self { capabilities, rules, gateway, objects: Mutex::default() }
+    }
+
     fn set(&self, call: &CreateCall, status: ObservedStatus) {
-        let id = call.identity.sandbox.clone();
-        let observed = Observed {
-            id: id.clone(),
-            status,
-            attempt: None,
-            gateway: self.gateway.clone(),
-            epoch: call.identity.epoch.clone(),
-            commit: call.identity.commit,
-        };
-        self.objects.lock().insert(id, observed);
+        let Identity { sandbox, epoch, commit, .. } = call.identity.clone();
+        self.hold(sandbox, status, epoch, commit);
+    }
+
+    /// As if it had been created.
+    pub(crate) fn hold(&self, id: SandboxId, status: ObservedStatus, epoch: StoreEpoch, commit: u64) {
+        let gateway = self.gateway.clone();
+        self.objects.lock().insert(id.clone(), Observed { id, status, attempt: None, gateway, epoch, commit });
     }
 }
 

@@ -12,10 +12,12 @@ use nix::pty::{Winsize, openpty};
 use russh::keys::PrivateKey;
 use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
 use russh::{Channel, ChannelId, Pty, Sig};
+use rustix::io::ioctl_fionbio;
 use rustix::termios::{Winsize as Size, tcsetwinsize};
 use std::os::fd::OwnedFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
@@ -133,7 +135,7 @@ impl Handler for Server {
             command.args(["--ctty", "/bin/bash"]);
         }
         command.arg("-lc").arg(line).env_clear().env("HOME", &self.home).env("PATH", "/usr/local/bin:/usr/bin:/bin");
-        command.current_dir(&self.home);
+        command.current_dir(&self.home).kill_on_drop(true);
         let (sender, input) = mpsc::unbounded_channel();
         open.input = Some(sender);
         let handle = session.handle();
@@ -206,6 +208,7 @@ async fn on_pipes(handle: Handle, channel: ChannelId, mut child: tokio::process:
     end(&handle, channel, code).await;
 }
 
+/// Until nobody is on the other end of the terminal, or nobody here: no thread waits for it, so a test that fails ends.
 async fn on_terminal(
     handle: Handle,
     channel: ChannelId,
@@ -213,28 +216,29 @@ async fn on_terminal(
     master: OwnedFd,
     mut input: Input,
 ) {
-    let writer = std::fs::File::from(master.try_clone().expect("a descriptor"));
-    let reader = std::fs::File::from(master);
-    tokio::task::spawn_blocking(move || {
-        let mut writer = writer;
-        while let Some(bytes) = input.blocking_recv() {
-            if std::io::Write::write_all(&mut writer, &bytes).is_err() {
+    ioctl_fionbio(&master, true).expect("a terminal");
+    let keys = master.try_clone().expect("a descriptor");
+    // Terminals are read and written as pipes are.
+    let mut keys = pipe::Sender::from_owned_fd_unchecked(keys).expect("registered");
+    let mut screen = pipe::Receiver::from_owned_fd_unchecked(master).expect("registered");
+    let writer = tokio::spawn(async move {
+        while let Some(bytes) = input.recv().await {
+            if keys.write_all(&bytes).await.is_err() {
                 break;
             }
         }
     });
     let to = handle.clone();
-    let runtime = tokio::runtime::Handle::current();
-    let out = tokio::task::spawn_blocking(move || {
-        let mut reader = reader;
+    let out = tokio::spawn(async move {
         let mut piece = [0; 4096];
         // A terminal without programs is an error to read.
-        while let Ok(length @ 1..) = std::io::Read::read(&mut reader, &mut piece) {
-            drop(runtime.block_on(to.data(channel, Bytes::copy_from_slice(&piece[..length]))));
+        while let Ok(length @ 1..) = screen.read(&mut piece).await {
+            drop(to.data(channel, Bytes::copy_from_slice(&piece[..length])).await);
         }
     });
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(1);
     drop(tokio::time::timeout(Duration::from_secs(2), out).await);
+    writer.abort();
     end(&handle, channel, code).await;
 }
 

@@ -16,7 +16,7 @@ use crate::null_driver;
 const GOAL: Duration = Duration::from_micros(60);
 
 /// The noop extension in process, and the same behind a socket of this process. To be called outside of any runtime.
-pub(crate) fn plugins() -> Result<Plugins, ModelError> {
+pub(super) fn plugins() -> Result<Plugins, ModelError> {
     let mut plugins = Plugins::default();
     plugins.driver(null_driver::kind())?;
     plugins.extension(chiton_extension_noop::extension()?)?;
@@ -27,7 +27,7 @@ pub(crate) fn plugins() -> Result<Plugins, ModelError> {
     Ok(plugins)
 }
 
-pub(crate) async fn run(rounds: usize, plugins: &Plugins) -> Result<(), Box<dyn Error>> {
+pub(super) async fn run(rounds: usize, plugins: &Plugins) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::Builder::new().prefix("chiton-bench-").tempdir()?;
     let (inside, beyond) = (
         gateway_of(&folder.path().join("inside"), plugins, &["noop"]).await?,
