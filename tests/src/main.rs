@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .driver(chiton::podman())
         .driver(chiton::external())
         .driver(chiton_tests::links::kind())
+        .guests(chiton::supervisors())
         .extension(chiton_fleet_labels::extension())
         .extension(chiton_address_lease::extension())
         .extension(chiton_extension_noop::extension())

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 /// The executable: ELF, static, for the target this crate was built for.
-pub const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chiton-agent"));
+pub static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chiton-agent"));
 
 /// Its SHA-256 in lower-case hexadecimal.
 pub const SHA256: &str = env!("CHITON_AGENT_SHA256");

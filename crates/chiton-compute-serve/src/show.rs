@@ -15,7 +15,7 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
         SandboxPhase::Provisioning | SandboxPhase::Starting => (ObservedStatus::Created, String::new()),
         // It may still run; what it was is all that is known.
         SandboxPhase::Ready | SandboxPhase::Stopping => (ObservedStatus::Running, String::new()),
-        SandboxPhase::Stopped => (ObservedStatus::Exited(stopped), started(record)),
+        SandboxPhase::Stopped => (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), started(record)),
         SandboxPhase::Completed => (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), String::new()),
         SandboxPhase::Error => (ObservedStatus::Broken(cause.clone()), cause),
         SandboxPhase::Deleting => (ObservedStatus::Broken("it is being deleted".to_owned()), String::new()),

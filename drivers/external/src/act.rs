@@ -49,20 +49,22 @@ impl Link {
         }
     }
 
-    /// A create has started it already; only what is stopped is started.
-    pub(crate) async fn start(&self, call: &StartCall) -> CallResult<()> {
+    /// A create has started it already; only what is stopped is started. `fresh`: no start was called since its create, so
+    /// what has ended by now has run, and is not to run a second time.
+    pub(crate) async fn start(&self, call: &StartCall, fresh: bool) -> CallResult<()> {
         let id = &call.identity.sandbox;
         let found = self.look(id).await?;
         let Some(found) = found else {
             return Err(CallError::NotRun(Error::not_found(format!("driver {:?} has no sandbox {id}", self.name()))));
         };
-        let ours = call.agent.as_ref().is_none_or(|agent| {
-            // A driver that knows starts apart may still show the last one.
-            message::attempt(found.status.as_ref()).is_none_or(|attempt| attempt == agent.attempt)
-        });
+        // A driver that knows starts apart may still show the last one.
+        let told = call.agent.as_ref().zip(message::attempt(found.status.as_ref()));
+        let ours = told.map(|(agent, attempt)| attempt == agent.attempt);
         let status = sandbox::observed(found.status.as_ref());
-        if ours && matches!(status, ObservedStatus::Running | ObservedStatus::Created) {
-            return Ok(());
+        match status {
+            ObservedStatus::Running | ObservedStatus::Created if ours.unwrap_or(true) => return Ok(()),
+            ObservedStatus::Exited(_) if ours.unwrap_or(fresh) => return Ok(()),
+            _ => {}
         }
         if let ObservedStatus::Broken(why) = status {
             let text = format!("driver {:?} could not make or keep sandbox {id}: {why}", self.name());

@@ -1,5 +1,6 @@
 //! The driver as the engine sees it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use chiton_driver::{
 use chiton_model::{BackendId, Error, SandboxId, WorkspaceName};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,13 +29,16 @@ pub struct ExternalDriver {
     rules: Vec<FieldRule>,
     /// Counts what the driver told; wakes who waits for a change.
     news: Arc<watch::Sender<u64>>,
+    /// Created, and not called to be started yet: the create has done that.
+    fresh: Mutex<BTreeSet<SandboxId>>,
 }
 
 impl ExternalDriver {
     /// A driver that was not dialled yet; what it said of itself when it was here last holds until then.
     #[must_use]
     pub fn new(options: ExternalOptions) -> Self {
-        Self { link: Arc::new(Link::new(options)), rules: plan::field_rules(), news: Arc::new(watch::channel(0).0) }
+        let (link, news) = (Arc::new(Link::new(options)), Arc::new(watch::channel(0).0));
+        Self { link, rules: plan::field_rules(), news, fresh: Mutex::default() }
     }
 
     /// Dials it, if it is not connected, and asks what it is.
@@ -110,18 +115,23 @@ impl ComputeDriver for ExternalDriver {
     }
 
     async fn create(&self, call: &CreateCall) -> CallResult<()> {
-        self.link.create(call).await
+        self.link.create(call).await?;
+        self.fresh.lock().insert(call.identity.sandbox.clone());
+        Ok(())
     }
 
     async fn start(&self, call: &StartCall) -> CallResult<()> {
-        self.link.start(call).await
+        let fresh = self.fresh.lock().remove(&call.identity.sandbox);
+        self.link.start(call, fresh).await
     }
 
     async fn stop(&self, id: &SandboxId) -> CallResult<()> {
+        self.fresh.lock().remove(id);
         self.link.stop(id, self.news.subscribe()).await
     }
 
     async fn delete(&self, id: &SandboxId) -> CallResult<()> {
+        self.fresh.lock().remove(id);
         self.link.delete(id, self.news.subscribe()).await
     }
 

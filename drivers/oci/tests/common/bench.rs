@@ -79,9 +79,6 @@ impl Bench for OciBench {
             "image::name_is_pinned_by_the_plan" => {
                 "the test image is the host itself; tests/images.rs has names that move"
             }
-            "exit::signal_is_reported" if !self.agent => {
-                "the main process is the first of its namespace, which the kernel spares its own signals"
-            }
             late if late.starts_with("late::") => {
                 "there is no engine to lose the connection to; tests/crash.rs kills what makes sandboxes instead"
             }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_driver::{Feature, LogOptions};
-use chiton_model::SandboxId;
+use chiton_model::{ErrorKind, SandboxId};
 
 use crate::life::Life;
 use crate::stage::{Stage, sandbox_id, word};
-use crate::verdict::{Verdict, ensure, equal, skip};
+use crate::verdict::{Failure, Stop, Verdict, ensure, equal, skip};
 
 /// Nothing of what anybody can look at holds a secret. That the bench looks at all, the sandbox's id shows.
 async fn nowhere(stage: &Stage, life: &Life, id: &SandboxId, when: &str, secrets: &[&str]) -> Verdict {
@@ -68,7 +68,16 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     );
     let mut request = life.script(&script);
     request.secrets.insert("PASSWORD".to_owned(), "db".to_owned());
-    let plan = life.plan(&request).await?;
+    let plan = match life.plan(&request).await {
+        Err(Stop::Failed(failure)) => match *failure {
+            // Refused is as good as kept.
+            Failure::Refused { error, .. } if matches!(error.kind, ErrorKind::Unsupported { .. }) => {
+                return skip(format!("it refuses them: {error}"));
+            }
+            failure => return Err(failure.into()),
+        },
+        plan => plan?,
+    };
     let slot = format!("{}db", chiton_driver::slots::SECRET_PREFIX);
     ensure(plan.slots.values().any(|of| *of == slot), "the plan's slots", &slot, format!("{:?}", plan.slots))?;
     let call = life.call_with(&request, &id, &BTreeMap::from([("db".to_owned(), value.clone())])).await?;

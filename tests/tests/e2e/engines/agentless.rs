@@ -19,7 +19,8 @@ fn a_sandbox_without_an_agent_lives_by_the_drivers_word(engine: &Engine) {
 
 fn what_a_supervisor_is_given_is_in_the_plan(engine: &Engine) {
     let supervisor = "supervisor = { bin = \"/bin/true\", endpoint = \"https://host.openshell.internal:17670\" }";
-    let gateway = Scene::new(engine, "", &format!("agent = \"openshell\"\n{supervisor}\n{SECRET}"));
+    let listen = "[supervisor]\nlisten = \"unix:{folder}/supervisors.sock\"\n";
+    let gateway = Scene::new(engine, "", &format!("agent = \"openshell\"\n{supervisor}\n{SECRET}{listen}"));
     let planned = gateway.json(&["plan", "box", "--", "sleep", "600"]);
     let plan = planned["plan"].as_object().map_or(&planned, |_| &planned["plan"]);
     let agent = &plan["agent"];

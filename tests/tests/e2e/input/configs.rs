@@ -83,9 +83,9 @@ fn configs_that_make_no_sense_are_refused_with_every_error_at_its_line() {
           cure: choose a key without a reserved prefix; to ask for an extension use --extension
         # unknown driver
         error: bad.toml:2: compute.drivers: unknown driver "firecracker" [invalid]
-          cure: known: oci, docker, podman, links; a name of your own needs a table [compute.driver.firecracker] with its kind
+          cure: known: oci, docker, podman, external, links; a name of your own needs a table [compute.driver.firecracker] with its kind or socket
         # unknown key of a driver
-        error: bad.toml:2: compute.driver.oci.host_imgae: unknown field `host_imgae`, expected one of `host_image`, `dir_roots`, `images`, `first_id`, `stop_grace_seconds`, `log_bytes`, `pids`, `memory`, `disk`, `volume_size`, `host_network`, `bridge` [invalid]
+        error: bad.toml:2: compute.driver.oci.host_imgae: unknown field `host_imgae`, expected one of `agent`, `host_image`, `dir_roots`, `images`, `first_id`, `stop_grace_seconds`, `log_bytes`, `pids`, `memory`, `disk`, `volume_size`, `host_network`, `bridge` [invalid]
           cure: did you mean "host_image"?
         # too long a grace
         error: bad.toml:2: compute.driver.oci.stop_grace_seconds: more than 45 seconds do not fit into the deadline of a stop [invalid]
