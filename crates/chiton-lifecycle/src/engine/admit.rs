@@ -107,7 +107,7 @@ struct Tables {
 
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<u64>,
+    waiting: VecDeque<(u64, OperationKind)>,
     next: u64,
     /// Set, and replaced, whenever those who wait must look again.
     moved: CancelToken,
@@ -123,7 +123,18 @@ impl Tables {
     /// Whether somebody came earlier than this one; a newcomer without a place is the last.
     fn is_first(&self, subject: &Subject, place: Option<u64>) -> bool {
         let first = self.lines.get(subject).and_then(|line| line.waiting.front());
-        first.is_none() || first.copied() == place
+        first.is_none() || first.map(|(number, _)| *number) == place
+    }
+
+    /// Has whoever waits for the end of what runs here ask for it now, and not when it looks again: an operation that is
+    /// not wanted any more calls no hook.
+    fn hurry(&self, subject: &Subject) {
+        let (Some(busy), Some(line)) = (self.subjects.get(subject), self.lines.get(subject)) else { return };
+        for (_, kind) in &line.waiting {
+            if let Verdict::Cancel(cause) = verdict(*kind, busy.kind) {
+                busy.cancel.cancel(cause);
+            }
+        }
     }
 }
 
@@ -131,6 +142,7 @@ impl Tables {
 struct Place<'a> {
     tables: &'a Mutex<Tables>,
     subject: &'a Subject,
+    kind: OperationKind,
     number: Option<u64>,
 }
 
@@ -140,7 +152,7 @@ impl Place<'_> {
         let line = tables.lines.entry(self.subject.clone()).or_default();
         if self.number.is_none() {
             line.next += 1;
-            line.waiting.push_back(line.next);
+            line.waiting.push_back((line.next, self.kind));
             self.number = Some(line.next);
         }
         line.moved.clone()
@@ -149,7 +161,7 @@ impl Place<'_> {
     fn leave(&mut self, tables: &mut Tables) {
         let Some(number) = self.number.take() else { return };
         let Some(line) = tables.lines.get_mut(self.subject) else { return };
-        line.waiting.retain(|other| *other != number);
+        line.waiting.retain(|(other, _)| *other != number);
         if line.waiting.is_empty() {
             tables.lines.remove(self.subject);
         } else {
@@ -184,7 +196,9 @@ impl Ticket {
     /// The operation is durable: whoever asks for the same from now on is answered with it.
     pub(super) fn intended(&self) {
         self.intended.cancel();
-        self.table.lock().moved(&self.subject);
+        let mut tables = self.table.lock();
+        tables.hurry(&self.subject);
+        tables.moved(&self.subject);
     }
 
     /// Gives the right back. News that came before can still be read.
@@ -262,7 +276,7 @@ impl Table {
         kind: OperationKind,
         operation: OperationId,
     ) -> Result<Admission, Error> {
-        let mut place = Place { tables: &self.busy, subject, number: None };
+        let mut place = Place { tables: &self.busy, subject, kind, number: None };
         loop {
             let moved = {
                 let mut tables = self.busy.lock();

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::admit::Admission;
 use super::cleanup::Why;
 use super::inner::Inner;
+use super::outcome::exit_of;
 use super::requests::Claimed;
 use super::run::{Answer, Call, Run, operation};
 use super::{Accepted, Engine, Request};
@@ -109,6 +110,17 @@ impl Run {
         Ok(())
     }
 
+    /// The exit of a stopped process is the stop's doing: it is kept, and begins no operation of its own. Not to know it
+    /// is no reason to fail.
+    async fn take_exit(&mut self) {
+        self.exited = None;
+        if let Ok(Some(observed)) = self.inner.look(&self.driver, self.driver.get(&self.sandbox.id)).await
+            && let Some(reported) = exit_of(observed, &self.sandbox.attempt)
+        {
+            self.sandbox.exit = Some(reported.exit);
+        }
+    }
+
     /// Everything after C1. `announce`: `before_stop` was not called yet.
     pub(super) async fn stop(mut self, reason: StopReason, announce: bool) {
         if announce {
@@ -126,13 +138,12 @@ impl Run {
             self.sandbox.phase = SandboxPhase::Stopped;
             return self.finish(OperationOutcome::Failed(error), false).await;
         }
+        self.take_exit().await;
         let debts = self.open_debts(Phase::AfterStop);
         self.pay(debts, &Why::Stopped(reason)).await;
         self.steps.cancel.seal();
         self.sandbox.phase = SandboxPhase::Stopped;
         self.sandbox.conditions.retain(|condition| condition.kind != "StopUnconfirmed");
-        // The exit of a stopped process is the stop's doing.
-        self.exited = None;
         self.finish(OperationOutcome::Succeeded, false).await;
     }
 }
