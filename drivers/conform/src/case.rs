@@ -329,7 +329,8 @@ list! {
         forgets_nothing Many ["delete::removes_it" "get::tells_of_the_one_asked_for"] "drivers: sandboxes outlive the driver's process":
             "has every sandbox once after a restart, and can delete it",
         creates_stay_idempotent Many ["restart::forgets_nothing" "create::again_changes_nothing"] "compute_driver.proto: CreateSandbox is idempotent by id":
-            "answers OK to the repeated create of a sandbox from before a restart, and there is one",
+            "answers OK to the repeated create of a sandbox from before a restart, and there is one; where the restart interrupted its \
+             making and that was undone, it refuses and shows it as failed",
         watches_begin_with_everything Many ["restart::forgets_nothing" "watch::begins_again_on_reconnect"] "compute_driver.proto: WatchSandboxes":
             "tells of every sandbox from before a restart",
         deleted_stay_deleted Many ["delete::is_final"] "drivers: a deleted id is never created again":
