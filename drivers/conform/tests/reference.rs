@@ -10,13 +10,12 @@ mod common;
 use common::Driver;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reference_driver_passes_every_case_in_twenty_seconds() {
+async fn the_reference_driver_passes_every_case() {
     let driver = Driver::with(&[]);
     let report = driver.report().await;
     assert!(report.passed(), "{report}");
     let passed = report.named(|outcome| *outcome == Outcome::Pass);
     assert_eq!(passed, CASES.iter().map(|case| case.name).collect::<Vec<_>>(), "{report}");
-    assert!(report.took < Duration::from_secs(20), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,6 +152,8 @@ fn a_whole_life_keeps_files_and_owes_nothing() {
     gateway.shell("box", "rm /workspace/begun; echo kept > /workspace/note; echo also > /tmp/note").ok();
 
     assert_eq!(gateway.chiton(&["sandbox", "stop", "box"]).ok(), "box Stopped\n");
+    let exit = &gateway.get("box")["exit"];
+    assert!(exit["code"].is_i64(), "how its process ended is kept: {exit}");
     assert_eq!(gateway.get("box")["phase"], "Stopped");
     let listed = gateway.json(&["sandbox", "list", "--label", "team=red"]);
     assert_eq!(listed.as_array().map(Vec::len), Some(1));

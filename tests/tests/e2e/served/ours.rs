@@ -31,7 +31,8 @@ fn a_life_over_a_socket_with_programs_files_and_ends() {
         .ok();
     assert_eq!(gateway.shell("box", "echo \"$COLOR\"; echo kept > /tmp/note").ok(), "blue\n");
     gateway.chiton(&["sandbox", "stop", "box"]).ok();
-    assert_eq!(gateway.get("box")["phase"], "Stopped");
+    let stopped = gateway.get("box");
+    assert_eq!((&stopped["phase"], &stopped["exit"]["code"]), (&json!("Stopped"), &json!(143)));
     gateway.chiton(&["sandbox", "start", "box"]).ok();
     gateway.chiton(&["sandbox", "create", "short", "--", "sh", "-c", "exit 7"]).ok();
     let short = gateway.get("short")["id"].as_str().expect("an id").to_owned();
