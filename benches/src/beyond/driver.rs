@@ -1,7 +1,9 @@
 //! What a call of a driver costs more when the driver is behind a socket: the same looks at a map in this process, by a
-//! bare client of the contract, and by the external driver; in turns.
+//! bare client of the contract, and by the external driver; in turns. The floor is a byte to another thread and back.
 
 use std::error::Error;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use chiton_compute_wire::v1::compute_driver_client::ComputeDriverClient;
@@ -13,6 +15,7 @@ use chiton_driver_external::{ExternalDriver, ExternalOptions};
 use chiton_driver_scripted::{Faults, Platform, Script, Server};
 use chiton_model::{DriverId, GatewayId, SandboxId, StoreEpoch};
 use chiton_socket::{Dial, own_and_root};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Endpoint;
 
 use crate::figures::Figures;
@@ -23,6 +26,11 @@ const GOAL: Duration = Duration::from_micros(80);
 const LOOKS: usize = 20;
 
 pub(super) async fn run(rounds: usize) -> Result<(), Box<dyn Error>> {
+    // As the engine's operations: a task, and not the thread that waits for the runtime.
+    tokio::spawn(measure(rounds)).await?.map_err(|error| error as Box<dyn Error>)
+}
+
+async fn measure(rounds: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
     let folder = tempfile::Builder::new().prefix("chiton-bench-").tempdir()?;
     let socket = folder.path().join("private").join("driver.sock");
     let platform = Platform::new(Faults::default(), Duration::ZERO, None)?;
@@ -47,13 +55,19 @@ pub(super) async fn run(rounds: usize) -> Result<(), Box<dyn Error>> {
         (NullDriver::new(DriverId::new("null")?, GatewayId::new("bench")?), ExternalDriver::new(options));
     let (here, there) = (SandboxId::new("here")?, SandboxId::new("there")?);
     inside.hold(here.clone(), ObservedStatus::Running, StoreEpoch::new("bench")?, 0);
-    let (mut own, mut raw, mut hop) = (Figures::default(), Figures::default(), Figures::default());
+    let mut echo = echo()?;
+    let (mut own, mut floor, mut raw, mut hop) =
+        (Figures::default(), Figures::default(), Figures::default(), Figures::default());
     for round in 0..rounds + 5 {
         for _ in 0..LOOKS {
             let begin = Instant::now();
             let found = inside.get(&here).await.map_err(CallError::into_error)?;
             let in_process = begin.elapsed();
             found.ok_or("the driver in this process lost its sandbox")?;
+            let begin = Instant::now();
+            echo.write_all(&[7]).await?;
+            echo.read_exact(&mut [0]).await?;
+            let there_and_back = begin.elapsed();
             let begin = Instant::now();
             bare.get_sandbox(GetSandboxRequest { sandbox_id: there.to_string(), sandbox_name: String::new() }).await?;
             let by_hand = begin.elapsed();
@@ -64,6 +78,7 @@ pub(super) async fn run(rounds: usize) -> Result<(), Box<dyn Error>> {
             // The first rounds fill caches.
             if round >= 5 {
                 own.add(in_process);
+                floor.add(there_and_back);
                 raw.add(by_hand);
                 hop.add(over_socket);
             }
@@ -72,6 +87,7 @@ pub(super) async fn run(rounds: usize) -> Result<(), Box<dyn Error>> {
     drop(server);
     println!("# drivers behind a socket, one look at a time");
     own.report("a look, driver in process");
+    floor.report("a byte over a socket and back");
     raw.report("a look over a socket, bare client");
     hop.report("a look over a socket, external driver");
     let added = hop.median().saturating_sub(own.median());
@@ -82,6 +98,17 @@ pub(super) async fn run(rounds: usize) -> Result<(), Box<dyn Error>> {
         GOAL.as_micros()
     );
     Ok(())
+}
+
+/// One end of a socket whose other end answers byte by byte, on a thread that ends with it.
+fn echo() -> std::io::Result<tokio::net::UnixStream> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        while theirs.read_exact(&mut byte).is_ok() && theirs.write_all(&byte).is_ok() {}
+    });
+    ours.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(ours)
 }
 
 fn sandbox() -> DriverSandbox {

@@ -1,7 +1,5 @@
 //! The kit finds nothing in a driver that keeps every rule.
 
-use std::time::Duration;
-
 use chiton_driver_conform::{CASES, Declared, Group, Outcome, run};
 use chiton_driver_scripted::Fault;
 
