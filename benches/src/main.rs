@@ -20,6 +20,8 @@ mod steps;
 use std::error::Error;
 use std::process::ExitCode;
 
+use beyond::SERVE;
+
 /// How many sandboxes live at once in the last part.
 const CROWD: usize = 200;
 
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
+    if let Some(socket) = std::env::args_os().nth(2).filter(|_| std::env::args().nth(1).is_some_and(|one| one == SERVE))
+    {
+        return beyond::serve(socket.as_ref());
+    }
     let rounds = std::env::args().nth(1).map_or(Ok(50), |text| text.parse())?;
     let only = std::env::args().nth(2);
     let parts = ["engine", "beyond", "recovery", "machine", "engines", "crowd"];
@@ -46,8 +52,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         runtime.block_on(engine::run(rounds))?;
     }
     if wanted("beyond") {
-        let plugins = beyond::plugins()?;
-        runtime.block_on(beyond::run(rounds, &plugins))?;
+        runtime.block_on(beyond::run(rounds))?;
     }
     if wanted("recovery") {
         runtime.block_on(recovery::run())?;

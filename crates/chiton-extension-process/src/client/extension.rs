@@ -161,6 +161,11 @@ impl Extension for RemoteExtension {
         self.process.shared.link().err().or_else(|| self.instance.ill.lock().clone())
     }
 
+    /// What may block is in the process.
+    fn only_waits(&self) -> bool {
+        true
+    }
+
     fn fence(&self, what: Fence) -> Option<BoxFuture<'static, ()>> {
         Some(self.fenced(what))
     }

@@ -289,7 +289,9 @@ impl HookCall<'_> {
             alive: alive.clone(),
         };
         let this = core.step();
-        let (mut result, abort) = spawn_contained(self.inner, make(Arc::clone(&self.link.extension), core), alive);
+        let extension = &self.link.extension;
+        let hook = make(Arc::clone(extension), core);
+        let (mut result, abort) = spawn_contained(self.inner, hook, alive, extension.only_waits());
         let left = self.ends_at.saturating_sub(clock.since_boot());
         let first = {
             let end = async {
@@ -346,15 +348,16 @@ impl HookCall<'_> {
 
 type Contained<T> = (oneshot::Receiver<StepResult<T>>, AbortHandle);
 
-/// Puts a hook on the hooks' own threads; a panic becomes a failure.
+/// Puts a hook on the hooks' own threads, unless it blocks none; a panic becomes a failure.
 fn spawn_contained<T: Send + 'static>(
     inner: &Inner,
     hook: BoxFuture<'static, StepResult<T>>,
     alive: Alive,
+    only_waits: bool,
 ) -> Contained<T> {
     let (done, result) = oneshot::channel();
     let (abort, registration) = AbortHandle::new_pair();
-    inner.world.executor.spawn_hook(Box::pin(async move {
+    let task = Box::pin(async move {
         let ended = Abortable::new(AssertUnwindSafe(hook).catch_unwind(), registration).await;
         let value = match ended {
             Ok(Ok(value)) => value,
@@ -364,7 +367,13 @@ fn spawn_contained<T: Send + 'static>(
         // The hook's future is gone by now: only work that it left behind keeps it alive.
         drop(alive);
         drop(done.send(value));
-    }));
+    });
+    let executor = &inner.world.executor;
+    if only_waits {
+        executor.spawn(task);
+    } else {
+        executor.spawn_hook(task);
+    }
     (result, abort)
 }
 
@@ -414,7 +423,7 @@ impl Inner {
         let permits = self.permits_of(name, descriptor.concurrency);
         let permit = within(clock, deadline, permits.acquire()).await.ok_or_else(late)?;
         let (cancel, over) = (CancelToken::new(), CancelToken::new());
-        let (result, abort) = spawn_contained(self, make(cancel.clone()), Alive::new(over.clone()));
+        let (result, abort) = spawn_contained(self, make(cancel.clone()), Alive::new(over.clone()), false);
         let ended = within(clock, deadline, result).await;
         let Some(value) = ended else {
             cancel.cancel();

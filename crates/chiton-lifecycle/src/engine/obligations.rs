@@ -202,6 +202,8 @@ impl Run {
         self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         let owed: Vec<Obligation> = still.into_iter().collect();
         self.inner.book.settle(&self.paid, &owed, &self.inner.world);
+        // Told only now: whoever looks then must not find it still running.
+        self.ticket.release();
         if gone {
             self.inner.world.audience.tell(LifecycleEvent::Removed(self.sandbox.id.clone()));
         } else {

@@ -125,7 +125,7 @@ impl Run {
         }
         if intended {
             self.inner.commit_outcome(&self.op, writes).await;
-            self.inner.changed(&self.sandbox);
+            self.over();
             return Ok(());
         }
         if writes.is_empty() {
@@ -134,8 +134,14 @@ impl Run {
         let operation = Some(OperationKind::Reconcile);
         self.inner.journal.write(CommitKind::Outcome, operation, writes).await.map_err(store_error)?;
         if changed {
-            self.inner.changed(&self.sandbox);
+            self.over();
         }
         Ok(())
+    }
+
+    /// Told only when it is over: whoever looks then must not find it still running.
+    fn over(&mut self) {
+        self.ticket.release();
+        self.inner.changed(&self.sandbox);
     }
 }

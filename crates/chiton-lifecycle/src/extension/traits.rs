@@ -63,6 +63,12 @@ pub trait Extension: Send + Sync + 'static {
         None
     }
 
+    /// Whether its hooks with effects only ever wait for others and never block a thread. They then run among the engine's
+    /// own tasks and save the way to the hooks' threads and back. No, unless the extension is sure of it.
+    fn only_waits(&self) -> bool {
+        false
+    }
+
     /// Looks at a request. No effects.
     async fn validate_request(&self, cx: &RequestContext) -> StepResult {
         Ok(())

@@ -295,6 +295,10 @@ impl Extension for Wrapped {
         self.author.unhealthy_since()
     }
 
+    fn only_waits(&self) -> bool {
+        self.author.only_waits()
+    }
+
     fn fence(&self, what: Fence) -> Option<BoxFuture<'static, ()>> {
         let mut fence = self.author.fence(what)?;
         Some(Box::pin(std::future::poll_fn(move |cx| patiently(&mut fence, cx))))
