@@ -11,9 +11,8 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
-use crate::client::{Answer, Client, Failure, LOOK};
+use crate::client::{Answer, Client};
 
 /// The largest answer: far more than a list of ten thousand containers.
 const LARGEST: usize = 256 << 20;
@@ -25,17 +24,12 @@ impl Client {
     pub(crate) async fn document<T: DeserializeOwned>(&self, doing: &str, path: &str) -> Answer<T> {
         let version = self.api().await?.client_version();
         let target = format!("/v{version}{path}");
-        let asked = async {
-            match self.get(doing, &target).await {
-                // Podman fails when what it looks at goes in between; asked again, it says that it is gone.
-                Err(Failure::Failed(_)) => self.get(doing, &target).await,
-                answer => answer,
-            }
+        let ask = async |_| match UnixStream::connect(self.socket()).await {
+            Ok(stream) => get(stream, &target).await.map(Ok),
+            // Nobody is there: nothing to ask again for.
+            Err(error) => Ok(Err(self.unreachable(&error.to_string()))),
         };
-        let mut found = match timeout(LOOK, asked).await {
-            Ok(found) => found?,
-            Err(_) => return Err(self.late(doing, LOOK)),
-        };
+        let mut found = self.look(doing, ask).await??;
         match &mut found {
             Value::Array(all) => all.iter_mut().for_each(|one| plain(one.get_mut("State"))),
             one => plain(one.pointer_mut("/State/Status")),
@@ -55,37 +49,36 @@ impl Client {
         }
         self.document(doing, &path).await
     }
+}
 
-    async fn get(&self, doing: &str, target: &str) -> Answer<Value> {
-        let lost = |error: std::io::Error| self.failure(doing, ApiError::from(error));
-        let stream = UnixStream::connect(self.socket()).await.map_err(|error| self.unreachable(&error.to_string()))?;
-        let broken = |error: hyper::Error| lost(std::io::Error::other(error));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let request = Request::builder()
-            .method(Method::GET)
-            .uri(target)
-            .header("host", "engine")
-            .header("connection", "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| lost(std::io::Error::other(error)))?;
-        // The sender goes with the answer, and the connection with the sender.
-        let asking = async move {
-            let response = sender.send_request(request).await.map_err(broken)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LARGEST).collect().await;
-            let body = body.map_err(|error| lost(std::io::Error::other(error)))?.to_bytes();
-            Ok::<_, Failure>((status, body))
-        };
-        let (answer, _) = tokio::join!(asking, connection);
-        let (status, body) = answer?;
-        let value = serde_json::from_slice::<Value>(&body);
-        if status.is_success() {
-            return value.map_err(|error| self.failure(doing, ApiError::from(error)));
-        }
-        let said = value.ok().and_then(|value| Some(value.get("message")?.as_str()?.to_owned()));
-        let message = said.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-        Err(self.failure(doing, ApiError::DockerResponseServerError { status_code: status.as_u16(), message }))
+async fn get(stream: UnixStream, target: &str) -> Result<Value, ApiError> {
+    let lost = |error: std::io::Error| ApiError::from(error);
+    let broken = |error: hyper::Error| lost(std::io::Error::other(error));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(target)
+        .header("host", "engine")
+        .header("connection", "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| lost(std::io::Error::other(error)))?;
+    // The sender goes with the answer, and the connection with the sender.
+    let asking = async move {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LARGEST).collect().await;
+        let body = body.map_err(|error| lost(std::io::Error::other(error)))?.to_bytes();
+        Ok::<_, ApiError>((status, body))
+    };
+    let (answer, _) = tokio::join!(asking, connection);
+    let (status, body) = answer?;
+    let value = serde_json::from_slice::<Value>(&body);
+    if status.is_success() {
+        return Ok(value?);
     }
+    let said = value.ok().and_then(|value| Some(value.get("message")?.as_str()?.to_owned()));
+    let message = said.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
+    Err(ApiError::DockerResponseServerError { status_code: status.as_u16(), message })
 }
 
 /// Puts a word that the library knows in the place of one that it does not.
