@@ -223,7 +223,7 @@ impl Client {
 fn patience(error: &ApiError) -> Duration {
     match error {
         ApiError::JsonDataError { .. } => LOOK,
-        ApiError::DockerResponseServerError { status_code: 500, .. } => Duration::from_millis(80),
+        ApiError::DockerResponseServerError { status_code: 500, .. } => Duration::from_millis(320),
         _ => Duration::ZERO,
     }
 }

@@ -138,7 +138,7 @@ impl Inner {
         let mut keep: BTreeSet<Digest> = needs.iter().flat_map(|used| used.chains.iter().copied()).collect();
         keep.extend(self.stored()?.into_iter().flat_map(|image| image.chains));
         let names: BTreeSet<String> = keep.iter().map(Digest::hex).collect();
-        let _unswept = self.tmp.read();
+        let _unswept = self.hold_tmp(FlockOperation::LockShared)?;
         let mut freed = Freed { images, ..Freed::default() };
         for entry in fs::read_dir(self.dir.join(self.policy.owner.folder())).doing("list the layers")? {
             let entry = entry.doing("list the layers")?;
@@ -161,7 +161,7 @@ impl Inner {
 
     /// Removes what is in `tmp` and nobody holds.
     pub(super) fn sweep_tmp(&self) -> Result<()> {
-        let _alone = self.tmp.write();
+        let _alone = self.hold_tmp(FlockOperation::LockExclusive)?;
         for path in entries(&self.dir.join("tmp"))? {
             let Ok(file) = File::open(&path) else { continue };
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {

@@ -56,7 +56,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     fn new(inner: &Inner) -> Result<Self> {
-        let _unswept = inner.tmp.read();
+        let _unswept = inner.hold_tmp(FlockOperation::LockShared)?;
         let tmp = inner.dir.join("tmp");
         let path = tempfile::Builder::new().prefix("layer-").tempdir_in(tmp).doing("make a folder for a layer")?.keep();
         let lock = File::open(&path).doing("open a folder for a layer")?;

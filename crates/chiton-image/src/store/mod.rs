@@ -16,13 +16,13 @@ mod gc;
 mod layers;
 mod records;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -120,8 +120,6 @@ struct Inner {
     joins: Joins,
     /// Held while leases change and while something is removed: see [`gc`].
     leases: Mutex<Vec<Lease>>,
-    /// Read while something in `tmp` is made and not locked yet, written while it is swept.
-    tmp: RwLock<()>,
 }
 
 impl Images {
@@ -136,14 +134,8 @@ impl Images {
                 .doing(format!("make {}", path.display()))?;
         }
         let registries = Registries::new(policy.clone())?;
-        let inner = Inner {
-            dir: dir.to_owned(),
-            policy,
-            registries,
-            joins: Joins::default(),
-            leases: Mutex::default(),
-            tmp: RwLock::default(),
-        };
+        let inner =
+            Inner { dir: dir.to_owned(), policy, registries, joins: Joins::default(), leases: Mutex::default() };
         inner.sweep_tmp()?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -235,9 +227,16 @@ impl Inner {
         self.dir.join(self.policy.owner.folder()).join(chain.hex())
     }
 
+    /// Between making something in `tmp` and locking it nobody sweeps, another process neither.
+    fn hold_tmp(&self, how: FlockOperation) -> Result<File> {
+        let folder = File::open(self.dir.join("tmp")).doing("open the image store's folder for what is not whole")?;
+        rustix::fs::flock(&folder, how).doing("lock the image store's folder for what is not whole")?;
+        Ok(folder)
+    }
+
     /// A file that gets its name when it is whole.
     fn temporary(&self) -> Result<NamedTempFile> {
-        let _unswept = self.tmp.read();
+        let _unswept = self.hold_tmp(FlockOperation::LockShared)?;
         let file = NamedTempFile::new_in(self.dir.join("tmp")).doing("make a file of the image store")?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive).doing("lock a file of the image store")?;
         Ok(file)

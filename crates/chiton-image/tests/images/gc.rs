@@ -120,3 +120,22 @@ fn a_use_that_begins_while_others_remove_keeps_its_layers() {
         remover.join().unwrap();
     });
 }
+
+#[test]
+fn who_opens_a_store_takes_nothing_from_who_is_filling_it() {
+    let world = World::new();
+    let images = world.images();
+    let (filling, filled) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let (world, filling) = (&world, filling);
+        scope.spawn(move || {
+            // Each opening sweeps, as another process would that begins.
+            while filled.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                drop(world.images());
+            }
+        });
+        (0..30).for_each(|number| drop(make(world, &images, &format!("image-{number}"))));
+        drop(filling);
+    });
+    assert_eq!(images.list().unwrap().len(), 30);
+}
