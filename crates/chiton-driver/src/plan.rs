@@ -6,6 +6,8 @@ use chiton_model::{NetworkSpec, Resources, VolumeMount, WorkspaceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::capabilities::Point;
+
 /// Slots that every driver may use in its default plan; the engine fills them.
 pub mod slots {
     /// The sandbox's id, known when the create is committed.
@@ -147,4 +149,19 @@ pub enum PortableWrite {
         /// A Kubernetes quantity.
         quantity: String,
     },
+}
+
+impl PortableWrite {
+    /// The point that it is for.
+    pub fn point(&self) -> Point {
+        match self {
+            Self::Env { .. } => Point::Env,
+            Self::Label { .. } => Point::Label,
+            Self::Annotation { .. } => Point::Annotation,
+            Self::Mount { .. } => Point::Mount,
+            Self::Device { .. } => Point::Device,
+            Self::Network { .. } => Point::Network,
+            Self::Resource { .. } => Point::Resource,
+        }
+    }
 }

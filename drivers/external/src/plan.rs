@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chiton_driver::{
-    Capabilities, DefaultPlan, FieldRule, PlanRequest, Point, PortableWrite, Rule, SandboxRef, marker, pointer_segment,
+    Capabilities, DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, SandboxRef, marker, pointer_segment,
     slots,
 };
 use chiton_model::{CpuQuantity, Error, MemoryQuantity, printable};
@@ -160,15 +160,7 @@ pub(crate) fn write_portable(
     plan: &mut Value,
     write: &PortableWrite,
 ) -> Result<(), Error> {
-    let point = match write {
-        PortableWrite::Env { .. } => Point::Env,
-        PortableWrite::Label { .. } => Point::Label,
-        PortableWrite::Annotation { .. } => Point::Annotation,
-        PortableWrite::Mount { .. } => Point::Mount,
-        PortableWrite::Device { .. } => Point::Device,
-        PortableWrite::Network { .. } => Point::Network,
-        PortableWrite::Resource { .. } => Point::Resource,
-    };
+    let point = write.point();
     let mut typed = ExternalPlan::decode(plan)?;
     let refused = || {
         let id = capabilities.id.as_str();

@@ -184,15 +184,7 @@ pub(super) fn write_portable(
     plan: &mut Value,
     write: &PortableWrite,
 ) -> Result<(), Error> {
-    let point = match write {
-        PortableWrite::Env { .. } => Point::Env,
-        PortableWrite::Label { .. } => Point::Label,
-        PortableWrite::Annotation { .. } => Point::Annotation,
-        PortableWrite::Mount { .. } => Point::Mount,
-        PortableWrite::Device { .. } => Point::Device,
-        PortableWrite::Network { .. } => Point::Network,
-        PortableWrite::Resource { .. } => Point::Resource,
-    };
+    let point = write.point();
     if !points.contains(&point) {
         let point = point.as_str();
         return Err(Error::unsupported(driver, point, format!("driver {driver:?} does not offer {point}")));

@@ -24,7 +24,7 @@ Examples:
 
 const CONFORM_EXAMPLES: &str = "\
 Examples:
-  chiton conform driver --socket /run/kyma.sock --image docker.io/library/busybox:1
+  chiton conform driver --socket /run/kyma.sock --image registry.example/tools/busybox:1
   chiton conform driver --socket /run/kyma.sock --report junit --output conformance.xml
   chiton conform driver --socket /run/kyma.sock --declare known.toml --restart-command 'systemctl restart kyma'
   chiton conform driver --socket /run/kyma.sock --group wire --only watch:: -- sleep infinity
