@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use chiton_driver::{
-    Capabilities, DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, SandboxRef, marker, pointer_segment,
-    slots,
+    Capabilities, DefaultPlan, FieldRule, PlanRequest, PortableWrite, Rule, SandboxRef, marker, pointer_segment, slots,
 };
 use chiton_model::{CpuQuantity, Error, MemoryQuantity, printable};
 use schemars::JsonSchema;
