@@ -33,17 +33,6 @@ async fn started(driver: &chiton_driver_oci::OciDriver, script: &str) -> (chiton
     (id.clone(), init(&id))
 }
 
-/// The host's process id of a sandbox's init: below its monitor, 1 in a namespace of its own. Until the
-/// launch child has ended it is that one's child.
-fn init(id: &chiton_model::SandboxId) -> i32 {
-    let below = descendants(monitor_of(id).expect("it has a monitor"));
-    let found = below.into_iter().find(|pid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
-    });
-    found.expect("the sandbox has an init")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn init_has_seven_namespaces_of_its_own_no_capability_and_no_new_privileges() {
     if !able("init_has_seven_namespaces_of_its_own_no_capability_and_no_new_privileges") {

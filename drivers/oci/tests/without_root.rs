@@ -220,8 +220,8 @@ async fn delegated_a_sandbox_is_in_a_cgroup_of_its_own_that_goes_with_it() {
     driver.start(&call).await.unwrap();
     let cgroup = base.join(format!("chiton-{}", world.gateway)).join(id.as_str());
     let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
-    let init = descendants(monitor_of(&id).unwrap());
-    assert!(init.iter().any(|pid| members.lines().any(|line| line == pid.to_string())), "{init:?} in {members:?}");
+    let init = init(&id).to_string();
+    assert!(members.lines().any(|line| line == init), "{init} in {members:?}");
     driver.delete(&id).await.unwrap();
     assert!(!cgroup.exists());
     world.assert_no_traces();

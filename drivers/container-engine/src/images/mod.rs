@@ -49,8 +49,6 @@ pub(crate) struct Keep {
     folder: PathBuf,
     policy: Policy,
     documents: OnceLock<chiton_image::Images>,
-    /// Held by whoever opens them.
-    opening: Mutex<()>,
     brought: Brought,
     /// Images that are on their way, by pin.
     works: Mutex<HashMap<String, Weak<Work>>>,
@@ -65,7 +63,6 @@ impl Keep {
             folder: state_dir.join("images"),
             policy,
             documents: OnceLock::new(),
-            opening: Mutex::default(),
             brought: Brought::new(state_dir.join("brought")),
             works: Mutex::default(),
             leases: Mutex::default(),
@@ -75,11 +72,6 @@ impl Keep {
 
     /// The store of documents, opened at its first use. Blocking.
     fn documents(&self) -> Result<&chiton_image::Images, ImageError> {
-        if let Some(open) = self.documents.get() {
-            return Ok(open);
-        }
-        // One opens it: opening clears away what an earlier life left half written, and would take another's for that.
-        let _opening = self.opening.lock();
         if let Some(open) = self.documents.get() {
             return Ok(open);
         }

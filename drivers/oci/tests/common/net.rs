@@ -16,7 +16,7 @@ use chiton_driver_oci::OciDriver;
 use chiton_model::{NetworkMode, NetworkSpec, SandboxId};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::common::{World, call, request};
+use crate::common::{World, call, init, request};
 
 /// Long enough for a packet that is dropped to be missed.
 pub const MISSED: Duration = Duration::from_secs(3);
@@ -183,18 +183,6 @@ pub async fn running(driver: &OciDriver, request: &PlanRequest) -> (SandboxId, F
 
 pub fn namespace(id: &SandboxId) -> File {
     File::open(format!("/proc/{}/ns/net", init(id))).unwrap()
-}
-
-/// The host's process id of a sandbox's init.
-pub fn init(id: &SandboxId) -> i32 {
-    let suffix = format!("/{id}");
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let found = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &i32| {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        let first = read("status").lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"));
-        first && read("cgroup").lines().any(|line| line.ends_with(&suffix))
-    });
-    found.expect("the sandbox has an init")
 }
 
 /// The address of a sandbox's interface.

@@ -70,8 +70,10 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     request.secrets.insert("PASSWORD".to_owned(), "db".to_owned());
     let plan = match life.plan(&request).await {
         Err(Stop::Failed(failure)) => match *failure {
-            // Refused is as good as kept.
-            Failure::Refused { error, .. } if matches!(error.kind, ErrorKind::Unsupported { .. }) => {
+            // With nobody inside to hand them to, refused is as good as kept.
+            Failure::Refused { error, .. }
+                if matches!(error.kind, ErrorKind::Unsupported { .. }) && !life.driver.capabilities().agent =>
+            {
                 return skip(format!("it refuses them: {error}"));
             }
             failure => return Err(failure.into()),
