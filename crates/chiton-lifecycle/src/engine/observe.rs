@@ -94,14 +94,15 @@ impl Inner {
         }
     }
 
-    /// Takes up what operations were told and did not use.
+    /// Takes up what operations were told and did not use. What runs by now is not told again: an exit stands in line for
+    /// its turn from here on, before whoever comes later.
     pub(super) async fn read_leftovers(self: Arc<Self>) {
         let Some(mut leftovers) = self.table.leftovers() else { return };
         loop {
             let stop = self.stop.cancelled();
             pin_mut!(stop);
             match select(leftovers.next(), stop).await {
-                Either::Left((Some((driver, observed)), _)) => self.observed(&driver, observed).await,
+                Either::Left((Some((driver, observed)), _)) => self.take_in(&driver, observed).await,
                 _ => return,
             }
         }
@@ -111,8 +112,14 @@ impl Inner {
         if observed.gateway != self.journal.info().gateway {
             return;
         }
+        let subject = Subject::Sandbox(observed.id.clone());
+        if let Some(observed) = self.table.deliver(&subject, driver, observed) {
+            self.take_in(driver, observed).await;
+        }
+    }
+
+    async fn take_in(self: &Arc<Self>, driver: &DriverId, observed: Observed) {
         let id = observed.id.clone();
-        let Some(observed) = self.table.deliver(&Subject::Sandbox(id.clone()), driver, observed) else { return };
         let record = match self.journal.sandbox(&id).await {
             Ok(Some(record)) => record,
             Ok(None) => return self.world.audience.tell(LifecycleEvent::Unowned(Box::new(observed))),

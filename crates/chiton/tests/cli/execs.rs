@@ -152,11 +152,13 @@ fn signalled(then: Then, signal: Signal, often: Often) -> (Option<i32>, u64) {
     (child.wait().expect("ends").code(), sent)
 }
 
-/// Whether the kernel still holds the signal for the process (proc(5), `ShdPnd`).
+/// Whether the kernel still holds the signal for the process (proc(5), `ShdPnd`). One that has ended keeps for ever what
+/// it did not take.
 fn pending(pid: Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:\t")).unwrap_or("0");
-    u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    let held = field("ShdPnd").and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    !field("State").unwrap_or("Z").starts_with('Z') && held & (1 << (signal.as_raw() - 1)) != 0
 }
 
 #[test]
