@@ -105,9 +105,17 @@ struct Tables {
     lines: HashMap<Subject, Line>,
 }
 
+/// One of those who wait for a subject.
+struct Waiter {
+    number: u64,
+    kind: OperationKind,
+    /// The operation that is what it wants, once that is durable. Kept here: it may have ended when the waiter looks.
+    joined: Option<OperationId>,
+}
+
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<(u64, OperationKind)>,
+    waiting: VecDeque<Waiter>,
     next: u64,
     /// Set, and replaced, whenever those who wait must look again.
     moved: CancelToken,
@@ -123,18 +131,26 @@ impl Tables {
     /// Whether somebody came earlier than this one; a newcomer without a place is the last.
     fn is_first(&self, subject: &Subject, place: Option<u64>) -> bool {
         let first = self.lines.get(subject).and_then(|line| line.waiting.front());
-        first.is_none() || first.map(|(number, _)| *number) == place
+        first.is_none() || first.map(|waiter| waiter.number) == place
     }
 
-    /// Has whoever waits for the end of what runs here ask for it now, and not when it looks again: an operation that is
-    /// not wanted any more calls no hook.
-    fn hurry(&self, subject: &Subject) {
-        let (Some(busy), Some(line)) = (self.subjects.get(subject), self.lines.get(subject)) else { return };
-        for (_, kind) in &line.waiting {
-            if let Verdict::Cancel(cause) = verdict(*kind, busy.kind) {
-                busy.cancel.cancel(cause);
+    /// What runs here is durable. Whoever waits gets its due now, and not when it looks again: who wants the same has it,
+    /// though it end at once, and an operation that is not wanted any more calls no hook.
+    fn intended(&mut self, subject: &Subject) {
+        let (Some(busy), Some(line)) = (self.subjects.get(subject), self.lines.get_mut(subject)) else { return };
+        for waiter in &mut line.waiting {
+            match verdict(waiter.kind, busy.kind) {
+                Verdict::Join => waiter.joined = Some(busy.operation.clone()),
+                Verdict::Cancel(cause) => drop(busy.cancel.cancel(cause)),
+                _ => {}
             }
         }
+        self.moved(subject);
+    }
+
+    fn joined(&self, subject: &Subject, place: Option<u64>) -> Option<OperationId> {
+        let mut waiting = self.lines.get(subject)?.waiting.iter();
+        waiting.find(|waiter| Some(waiter.number) == place)?.joined.clone()
     }
 }
 
@@ -152,7 +168,7 @@ impl Place<'_> {
         let line = tables.lines.entry(self.subject.clone()).or_default();
         if self.number.is_none() {
             line.next += 1;
-            line.waiting.push_back((line.next, self.kind));
+            line.waiting.push_back(Waiter { number: line.next, kind: self.kind, joined: None });
             self.number = Some(line.next);
         }
         line.moved.clone()
@@ -161,7 +177,7 @@ impl Place<'_> {
     fn leave(&mut self, tables: &mut Tables) {
         let Some(number) = self.number.take() else { return };
         let Some(line) = tables.lines.get_mut(self.subject) else { return };
-        line.waiting.retain(|(other, _)| *other != number);
+        line.waiting.retain(|waiter| waiter.number != number);
         if line.waiting.is_empty() {
             tables.lines.remove(self.subject);
         } else {
@@ -196,9 +212,7 @@ impl Ticket {
     /// The operation is durable: whoever asks for the same from now on is answered with it.
     pub(super) fn intended(&self) {
         self.intended.cancel();
-        let mut tables = self.table.lock();
-        tables.hurry(&self.subject);
-        tables.moved(&self.subject);
+        self.table.lock().intended(&self.subject);
     }
 
     /// Gives the right back. News that came before can still be read.
@@ -301,6 +315,9 @@ impl Table {
         operation: &OperationId,
         place: Option<u64>,
     ) -> Option<Result<Admission, Error>> {
+        if let Some(operation) = tables.joined(subject, place) {
+            return Some(Ok(Admission::Joined(operation)));
+        }
         let first = tables.is_first(subject, place);
         let Some(busy) = tables.subjects.get(subject) else {
             return if first {
