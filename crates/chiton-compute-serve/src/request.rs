@@ -167,7 +167,15 @@ fn own_block(block: Option<Value>, reading: &Reading) -> Result<BTreeMap<String,
             )
             .cure("leave them out, or ask the operator to serve it with --delegate"));
         }
+        if !value.is_object() {
+            let field = format!("driver_config.{}.{base}", reading.name);
+            return Err(Error::invalid(&field, format!("{field} is no table of options"))
+                .cure("send a table of the base driver's options, or leave it out"));
+        }
         delegated.insert(key, value);
     }
     Ok(delegated)
 }
+
+#[cfg(test)]
+mod tests;
