@@ -13,7 +13,7 @@ use chiton_compute_wire::v1::compute_driver_server::ComputeDriver;
 use chiton_compute_wire::{v1, v1::DriverSandbox};
 use chiton_driver::{Feature, Point};
 use chiton_gateway::compose::Gateway;
-use chiton_lifecycle::journal::SandboxQuery;
+use chiton_lifecycle::journal::{OperationOutcome, SandboxQuery};
 use chiton_lifecycle::{Accepted, CreateRequest, Engine, Request as Asked, SandboxView, Selector};
 use chiton_model::{Error, ErrorKind, Principal, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 use chiton_socket::Peer;
@@ -95,6 +95,31 @@ fn absent(id: &str) -> Error {
     Error::not_found(format!("there is no sandbox {id:?}"))
 }
 
+/// A stop that was begun and failed. It was no refusal, whatever its last step says: what it has done is not known.
+fn unconfirmed(id: &SandboxId, error: Error) -> Error {
+    let text = format!("sandbox {id} may still run: {}", error.message);
+    let told = match error.kind {
+        ErrorKind::Deadline => Error::deadline(text),
+        _ => Error::unavailable("driver", text),
+    };
+    told.cure(error.cure.unwrap_or_else(|| "stop it again, or delete it".to_owned()))
+}
+
+/// An error of what was not done.
+fn refusal(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::Invalid { .. } | ErrorKind::AlreadyExists | ErrorKind::Refused { .. } => error,
+        _ => Error { kind: ErrorKind::Refused { by: "driver".to_owned() }, ..error },
+    }
+}
+
+/// Does it to its end, whatever becomes of the call that asked for it: what holds a turn or hands over credentials is not
+/// left in the middle.
+async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Status> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(Error::internal("the task that owned the call ended early"))).map_err(status)
+}
+
 /// The same request under a name that nobody else has.
 fn of_its_own(create: &CreateRequest, id: &SandboxId) -> Result<CreateRequest, Error> {
     let name = create.name.as_ref().map_or("sandbox", |name| name.as_str());
@@ -150,6 +175,8 @@ impl Driver {
         show::sandbox(&view.record, self.credentials.attempt(&view.record.id).as_deref())
     }
 
+    /// What goes wrong before the intent is stored is a refusal, whatever kind it is: nothing was done, and a caller that
+    /// took it for an unknown outcome would wait for what never comes.
     async fn create(&self, asked: Asked, sandbox: Option<DriverSandbox>) -> Result<(), Error> {
         let (create, id, handed) = read(sandbox, &self.reading)?;
         let _turn = self.turns.take(&id).await;
@@ -168,12 +195,16 @@ impl Driver {
         match created {
             Ok(_) => Ok(()),
             Err(error) => {
+                let found = self.find(id.as_str(), "").await;
                 // Another call may have made it in the same moment.
-                if matches!(self.find(id.as_str(), "").await, Ok(view) if view.record.phase != SandboxPhase::Error) {
+                if matches!(&found, Ok(view) if view.record.phase != SandboxPhase::Error) {
                     return Ok(());
                 }
                 self.credentials.forget(&id);
-                Err(error)
+                match found {
+                    Err(absent) if absent.kind == ErrorKind::NotFound => Err(refusal(error)),
+                    _ => Err(error),
+                }
             }
         }
     }
@@ -212,15 +243,21 @@ impl Driver {
 
     async fn stop(&self, asked: Asked, request: v1::StopSandboxRequest) -> Result<(), Error> {
         let view = self.find(&request.sandbox_id, &request.sandbox_name).await?;
-        if matches!(view.record.phase, SandboxPhase::Stopped | SandboxPhase::Completed | SandboxPhase::Error) {
+        let over = matches!(view.record.phase, SandboxPhase::Stopped | SandboxPhase::Completed);
+        if view.record.phase == SandboxPhase::Error || over && !show::may_run(&view.record) {
             return Ok(());
         }
-        let Accepted { operation, .. } = self.engine().stop(asked, view.record.id).await?;
-        if let Some(operation) = operation {
-            // One that takes longer is told by the watch.
-            drop(timeout(STOPPED, self.engine().wait(&operation)).await);
+        let id = view.record.id;
+        let Accepted { operation, .. } = self.engine().stop(asked, id.clone()).await?;
+        let Some(operation) = operation else { return Ok(()) };
+        let Ok(ended) = timeout(STOPPED, self.engine().wait(&operation)).await else {
+            return Err(Error::deadline(format!("sandbox {id} is not stopped yet; its stop goes on"))
+                .cure("watch it, or stop it again"));
+        };
+        match ended?.outcome {
+            Some(OperationOutcome::Failed(error)) => Err(unconfirmed(&id, error)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn delete(&self, asked: Asked, request: v1::DeleteSandboxRequest) -> Result<bool, Error> {
@@ -298,8 +335,8 @@ impl ComputeDriver for Service {
         &self,
         request: Request<v1::ValidateSandboxCreateRequest>,
     ) -> Answer<v1::ValidateSandboxCreateResponse> {
-        let asked = asked(&request)?;
-        self.0.validate(asked, request.into_inner().sandbox).await.map_err(status)?;
+        let (asked, driver) = (asked(&request)?, Arc::clone(&self.0));
+        owned(async move { driver.validate(asked, request.into_inner().sandbox).await }).await?;
         Ok(Response::new(v1::ValidateSandboxCreateResponse {}))
     }
 
@@ -318,8 +355,8 @@ impl ComputeDriver for Service {
     }
 
     async fn create_sandbox(&self, request: Request<v1::CreateSandboxRequest>) -> Answer<v1::CreateSandboxResponse> {
-        let asked = asked(&request)?;
-        Box::pin(self.0.create(asked, request.into_inner().sandbox)).await.map_err(status)?;
+        let (asked, driver) = (asked(&request)?, Arc::clone(&self.0));
+        owned(async move { driver.create(asked, request.into_inner().sandbox).await }).await?;
         Ok(Response::new(v1::CreateSandboxResponse {}))
     }
 
@@ -330,14 +367,14 @@ impl ComputeDriver for Service {
     }
 
     async fn start_sandbox(&self, request: Request<v1::StartSandboxRequest>) -> Answer<v1::StartSandboxResponse> {
-        let asked = asked(&request)?;
-        self.0.start(asked, request.into_inner()).await.map_err(status)?;
+        let (asked, driver) = (asked(&request)?, Arc::clone(&self.0));
+        owned(async move { driver.start(asked, request.into_inner()).await }).await?;
         Ok(Response::new(v1::StartSandboxResponse {}))
     }
 
     async fn delete_sandbox(&self, request: Request<v1::DeleteSandboxRequest>) -> Answer<v1::DeleteSandboxResponse> {
-        let asked = asked(&request)?;
-        let deleted = self.0.delete(asked, request.into_inner()).await.map_err(status)?;
+        let (asked, driver) = (asked(&request)?, Arc::clone(&self.0));
+        let deleted = owned(async move { driver.delete(asked, request.into_inner()).await }).await?;
         Ok(Response::new(v1::DeleteSandboxResponse { deleted }))
     }
 
