@@ -18,6 +18,7 @@ use chiton_lifecycle::{Accepted, CreateRequest, Engine, Request as Asked, Sandbo
 use chiton_model::{Error, ErrorKind, Principal, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 use chiton_socket::Peer;
 use futures::Stream;
+use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -151,6 +152,11 @@ impl Driver {
         }
     }
 
+    /// Whether it is known that there is nothing of this id on the platform.
+    pub(crate) async fn is_absent(&self, id: &SandboxId) -> bool {
+        matches!(self.find(id.as_str(), "").await, Err(error) if error.kind == ErrorKind::NotFound)
+    }
+
     /// Whether a create of this id is none, because it is there already.
     async fn repeated(&self, id: &SandboxId) -> Result<bool, Error> {
         let refuse = |why: String, cure: &str| Err(Error::refused("driver", why).cure(cure));
@@ -270,13 +276,15 @@ impl Driver {
             Err(error) if error.kind == ErrorKind::NotFound => {
                 if !request.sandbox_id.is_empty() {
                     // Its create may still be on its way.
-                    self.gone.add(&SandboxId::new(request.sandbox_id)?)?;
+                    let (id, now) = (SandboxId::new(request.sandbox_id)?, Timestamp::now());
+                    self.gone.add(&id, now)?;
+                    self.gone.absent(&id, now);
                 }
                 return Ok(false);
             }
             Err(error) => return Err(error),
         };
-        self.gone.add(&id)?;
+        self.gone.add(&id, Timestamp::now())?;
         match self.engine().delete(asked, id.clone(), false).await {
             Ok(_) => {}
             // It went in between.

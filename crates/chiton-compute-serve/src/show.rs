@@ -60,6 +60,11 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
     })
 }
 
+/// Whether nothing of it is on its platform any more.
+pub(crate) fn is_absent(record: &SandboxRecord) -> bool {
+    record.phase == SandboxPhase::Deleted
+}
+
 /// Whether its stop was not confirmed: its row says that it is stopped, and its main process may run.
 pub(crate) fn may_run(record: &SandboxRecord) -> bool {
     let over = matches!(record.phase, SandboxPhase::Stopped | SandboxPhase::Completed);

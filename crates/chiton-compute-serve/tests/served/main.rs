@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod creates;
+mod deletes;
 mod harness;
 mod stops;
