@@ -37,10 +37,10 @@ fn with_block(block: &Value) -> Option<v1::DriverSandbox> {
 #[test]
 fn a_delegated_block_that_is_no_table_is_refused_by_its_name() {
     for odd in [json!("x"), json!(1), json!(true), json!(["x"])] {
-        let error = read(with_block(&json!({ "docker": odd })), &reading()).err().expect("it is no table");
+        let error = read(with_block(&json!({ "docker": odd })), &reading(), 0).err().expect("it is no table");
         assert!(matches!(error.kind, ErrorKind::Invalid { .. }), "{error:?}");
         assert!(error.message.contains("driver_config.fleet.docker"), "{error:?}");
     }
-    let (create, ..) = read(with_block(&json!({ "docker": { "user": "1000" } })), &reading()).unwrap();
+    let (create, ..) = read(with_block(&json!({ "docker": { "user": "1000" } })), &reading(), 0).unwrap();
     assert_eq!(create.spec.driver_config["docker"], json!({ "user": "1000", "tty": true }));
 }
