@@ -180,11 +180,10 @@ async fn put_together(
     let chain = &config.compute.extensions;
     let on_request = chain.iter().filter(|one| matches!(one.policy.activation, Activation::OnRequest(_)));
     let on_request: BTreeSet<_> = on_request.map(|one| one.name.clone()).collect();
-    let phases: BTreeSet<_> = chain
-        .iter()
-        .filter_map(|one| plugins.extensions.get(&one.name))
-        .flat_map(|kind| kind.descriptor().phases.iter().copied())
-        .collect();
+    // As the engine has it: also of extensions in processes of their own.
+    let known = gateway.engine().extensions().await.map_err(|error| vec![error])?;
+    let listed = known.iter().filter(|extension| extension.position.is_some());
+    let phases: BTreeSet<_> = listed.flat_map(|extension| extension.descriptor.phases.iter().copied()).collect();
     let draining = CancellationToken::new();
     let driver = Driver {
         gateway,

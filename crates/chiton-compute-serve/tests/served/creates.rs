@@ -15,7 +15,7 @@ use crate::harness::{Base, Served, sandbox};
 
 /// An extension that looks at requests for as long as it is told to.
 #[derive(Clone)]
-struct Door(Arc<State>);
+pub(crate) struct Door(Arc<State>);
 
 struct State {
     /// Who came.
@@ -26,7 +26,7 @@ struct State {
 }
 
 impl Door {
-    fn closed() -> Self {
+    pub(crate) fn closed() -> Self {
         let (came, open) = (Semaphore::new(0), Semaphore::new(0));
         Self(Arc::new(State { came, open, unhealthy: Mutex::default() }))
     }
@@ -37,7 +37,7 @@ impl Door {
         door
     }
 
-    fn kind(&self) -> ExtensionKind {
+    pub(crate) fn kind(&self) -> ExtensionKind {
         let door = self.clone();
         let descriptor = Descriptor::new("door", "1.0.0", "Waits", [Phase::ValidateRequest]).expect("a declaration");
         ExtensionKind::dynamic(descriptor, |_| vec![], move |_| Ok(Arc::new(door.clone())))

@@ -88,15 +88,12 @@ pub(crate) struct Served {
 impl Served {
     /// Serves the base driver with these extensions around it, in this order.
     pub(crate) async fn start(folder: &Path, extensions: Vec<ExtensionKind>) -> Self {
-        Self::start_with(folder, extensions, "", |_| ()).await
+        let names: Vec<_> = extensions.iter().map(|kind| kind.descriptor().name.to_string()).collect();
+        Self::start_with(folder, extensions, &format!("[compute]\nextensions = {names:?}\n")).await
     }
 
-    pub(crate) async fn start_with(
-        folder: &Path,
-        extensions: Vec<ExtensionKind>,
-        config: &str,
-        change: impl FnOnce(&mut ServeOptions),
-    ) -> Self {
+    /// As [`Served::start`], with another chain.
+    pub(crate) async fn start_with(folder: &Path, extensions: Vec<ExtensionKind>, chain: &str) -> Self {
         let kind = DriverKind {
             kind: BASE,
             early: |_| None,
@@ -107,13 +104,11 @@ impl Served {
         };
         let mut plugins = Plugins::default();
         plugins.driver(kind).expect("one kind");
-        let names: Vec<_> = extensions.iter().map(|kind| kind.descriptor().name.to_string()).collect();
         for extension in extensions {
             plugins.extension(extension).expect("one extension of a name");
         }
-        let text = if config.is_empty() { format!("[compute]\nextensions = {names:?}\n") } else { config.to_owned() };
         let text = format!(
-            "{text}\n[gateway]\ndata_dir = {:?}\nrun_dir = {:?}\n[compute.driver.{BASE}]\nsocket = {:?}\n",
+            "{chain}\n[gateway]\ndata_dir = {:?}\nrun_dir = {:?}\n[compute.driver.{BASE}]\nsocket = {:?}\n",
             folder.join("data"),
             folder.join("run"),
             folder.join("base/driver.sock"),
@@ -127,7 +122,7 @@ impl Served {
         };
         let config = load(&sources, &plugins).expect("a configuration");
         let socket = folder.join("socket/driver.sock");
-        let mut options = ServeOptions {
+        let options = ServeOptions {
             name: "mine".to_owned(),
             listen: Listen::Unix(socket.clone()),
             peers: own_and_root(),
@@ -136,7 +131,6 @@ impl Served {
             supervisor: false,
             listeners: Vec::new(),
         };
-        change(&mut options);
         let (begun, beginning) = tokio::sync::oneshot::channel();
         let mut serving = tokio::spawn(async move {
             let ready = move |_: &Listen| _ = begun.send(());

@@ -2,6 +2,7 @@
 //! whose calls fail when they are told to. The real program with real sandboxes is tested end to end elsewhere.
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod creates;
 mod deletes;
 mod harness;
