@@ -92,14 +92,12 @@ impl Gone {
     /// Writes the file anew, without what is too old.
     fn rewrite(&self, list: &mut List, now: Timestamp) -> io::Result<()> {
         list.ids.retain(|_, deleted| deleted.is_younger(KEEP, now));
-        let (mut text, mut lines) = (String::new(), 0);
-        for (id, Deleted { asked, absent }) in &list.ids {
-            text += &format!("{asked} {id}\n");
-            if let Some(at) = absent {
-                text += &format!("{at} {id}{ABSENT}\n");
-            }
-            lines += 1 + usize::from(absent.is_some());
-        }
+        let lines = list.ids.iter().flat_map(|(id, Deleted { asked, absent })| {
+            let absent = absent.map(|at| format!("{at} {id}{ABSENT}\n"));
+            [format!("{asked} {id}\n")].into_iter().chain(absent)
+        });
+        let lines: Vec<String> = lines.collect();
+        let text = lines.concat();
         let new = self.file.with_extension("new");
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
@@ -108,7 +106,7 @@ impl Gone {
         if let Some(folder) = self.file.parent() {
             fs::File::open(folder)?.sync_all()?;
         }
-        (list.bytes, list.lines) = (text.len() as u64, lines);
+        (list.bytes, list.lines) = (text.len() as u64, lines.len());
         Ok(())
     }
 

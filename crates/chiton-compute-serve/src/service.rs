@@ -368,7 +368,7 @@ impl ComputeDriver for Service {
 
     async fn create_sandbox(&self, request: Request<v1::CreateSandboxRequest>) -> Answer<v1::CreateSandboxResponse> {
         let (caller, driver) = (caller(&request)?, Arc::clone(&self.0));
-        owned(async move { driver.create(caller, request.into_inner().sandbox).await }).await?;
+        owned(async move { Box::pin(driver.create(caller, request.into_inner().sandbox)).await }).await?;
         Ok(Response::new(v1::CreateSandboxResponse {}))
     }
 

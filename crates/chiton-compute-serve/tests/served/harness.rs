@@ -148,7 +148,7 @@ impl Served {
     }
 
     /// A gateway's driver over what is served.
-    pub(crate) fn from_above(&self, folder: &Path) -> ExternalDriver {
+    pub(crate) fn above(&self, folder: &Path) -> ExternalDriver {
         let (id, gateway) = ("above".parse().expect("an id"), "above".parse().expect("an id"));
         let (state, run) = (folder.join("above/state"), folder.join("above/run"));
         ExternalDriver::new(ExternalOptions::new(id, gateway, state, run, self.socket.clone()))

@@ -36,7 +36,7 @@ async fn a_stop_that_the_base_does_not_confirm_is_no_stop_and_is_tried_again() {
         assert_eq!(shown(&found), is("running", "Unknown", "StopUnconfirmed", false));
     }
     // A gateway above does not take it for stopped, and so lets go of nothing.
-    let (above, id) = (served.from_above(folder.path()), SandboxId::new("s-one").expect("an id"));
+    let (above, id) = (served.above(folder.path()), SandboxId::new("s-one").expect("an id"));
     let failed = above.stop(&id).await.expect_err("it is not stopped");
     assert!(matches!(failed, CallError::Unknown(_)), "{failed:?}");
 
