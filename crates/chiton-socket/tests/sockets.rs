@@ -127,6 +127,7 @@ async fn strangers_are_trusted_by_neither_side() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let path = folder.path().join("driver.sock");
     let mut strict = access(true);
     strict.allowed = Arc::new(BTreeSet::from([4242]));
@@ -144,4 +145,65 @@ async fn strangers_are_trusted_by_neither_side() {
     let error = named.connect().await.unwrap_err();
     assert!(error.message.contains("a process of uid 0 answers there"), "{error:?}");
     turned_away.abort();
+}
+
+/// Connects as another user, on a thread that ends with that.
+fn connected_as(uid: u32, path: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+    let path = path.to_owned();
+    let connecting = std::thread::spawn(move || {
+        let user = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(user, user, user)?;
+        std::os::unix::net::UnixStream::connect(path)
+    });
+    connecting.join().unwrap()
+}
+
+#[tokio::test]
+async fn a_named_user_comes_in_through_a_folder_that_is_made() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED a_named_user_comes_in_through_a_folder_that_is_made: only root can become another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut named = access(true);
+    named.allowed = Arc::new(BTreeSet::from([4242]));
+    let path = folder.path().join("made/deep/driver.sock");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let error = PeerListener::bind(&path, &named).unwrap_err();
+    assert!(error.message.contains("uid 4242") && error.message.contains("chmod o+x"), "{error:?}");
+    assert!(!path.exists());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let listener = PeerListener::bind(&path, &named).unwrap();
+    assert_eq!((mode(&path), mode(path.parent().unwrap()), mode(&folder.path().join("made"))), (0o666, 0o711, 0o711));
+    let accepting = tokio::spawn(async move { (listener.accept().await.peer.uid, listener) });
+    let _stream = connected_as(4242, &path).unwrap();
+    let (uid, listener) = accepting.await.unwrap();
+    assert_eq!(uid, 4242);
+    drop(listener);
+    // A folder that was there, and that they cannot pass.
+    fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
+    let error = PeerListener::bind(&path, &named).unwrap_err();
+    assert!(error.message.contains("made/deep") && error.message.contains("chmod o+x"), "{error:?}");
+}
+
+#[test]
+fn one_that_does_not_accept_any_more_keeps_nobody_waiting() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("driver.sock");
+    // It has one place in its queue, and that is taken.
+    let stopped = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&stopped, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&stopped, 0).unwrap();
+    let waiting = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    connect(&waiting, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let (sender, bound) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let bound = runtime.block_on(async { PeerListener::bind(&path, &access(true)).map(drop) });
+        // Whoever does not wait any more has failed already.
+        drop(sender.send(bound));
+    });
+    let error = bound.recv_timeout(Duration::from_secs(20)).expect("it does not hang").unwrap_err();
+    assert!(error.message.contains("another driver answers there"), "{error:?}");
 }

@@ -29,6 +29,7 @@ use chiton_model::{Error, SandboxId};
 
 pub use health::{CallError, Trouble};
 pub use hub::{SessionError, Sessions};
+pub use socket::{Socket as AgentSocket, bind_in as bind_agent_socket};
 
 /// A client for the agent of one sandbox.
 pub type AgentClient = chiton_proto::agent::v1::agent_client::AgentClient<tonic::transport::Channel>;
