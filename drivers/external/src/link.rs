@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_compute_wire::names::{SERVICE, features};
+use chiton_compute_wire::text::{MESSAGE, NAME, told};
 use chiton_compute_wire::v1::GetCapabilitiesRequest;
 use chiton_compute_wire::v1::compute_driver_client::ComputeDriverClient;
 use chiton_compute_wire::{status, v1};
@@ -216,7 +217,7 @@ impl Link {
                 Some(sandbox) => Err(CallError::Unknown(Error::internal(format!(
                     "driver {:?} was asked for {id} and answered with {:?}",
                     self.name(),
-                    sandbox.id
+                    told(&sandbox.id, NAME)
                 )))),
                 None => Err(CallError::Unknown(Error::internal(format!(
                     "driver {:?} was asked for {id} and answered with nothing",
@@ -235,7 +236,7 @@ impl Link {
             *way = Way::Open;
         }
         drop(way);
-        let why = status.message().trim();
+        let why = told(status.message(), MESSAGE);
         CallError::Unknown(
             Error::unavailable(
                 self.name(),
