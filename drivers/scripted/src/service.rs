@@ -17,6 +17,7 @@ use crate::check;
 use crate::fault::{Fault, Faults};
 use crate::platform::{Phase, Platform};
 use crate::serve::Crash;
+use crate::stock;
 use crate::view::{View, observed};
 use crate::watch::feed;
 
@@ -29,6 +30,9 @@ pub(crate) struct Service {
     pub(crate) platform: Arc<Platform>,
     pub(crate) faults: Arc<Faults>,
     pub(crate) late: Duration,
+    /// As [`crate::Script::stock`] and [`crate::Script::listeners`].
+    pub(crate) stock: bool,
+    pub(crate) listeners: Vec<String>,
     pub(crate) crash: Crash,
     pub(crate) memory: Arc<Memory>,
 }
@@ -74,6 +78,14 @@ impl Service {
         }
     }
 
+    /// As it goes over the wire.
+    pub(crate) fn told(&self, mut sandbox: DriverSandbox) -> DriverSandbox {
+        if self.stock {
+            stock::sandbox(&mut sandbox);
+        }
+        sandbox
+    }
+
     fn missing(&self, id: &str) -> Status {
         if self.has(Fault::WrongCodeForMissing) {
             return Status::internal("it did not work");
@@ -90,7 +102,7 @@ impl Service {
             {
                 found.name.clone_from(&inner.objects[other].sandbox.name);
             }
-            Some(found)
+            Some(self.told(found))
         })
     }
 
@@ -102,7 +114,8 @@ impl Service {
         self.platform.look(|inner| inner.deleted.contains(id))
     }
 
-    fn make(&self, mut sandbox: DriverSandbox) -> Result<(), Status> {
+    fn make(&self, sandbox: DriverSandbox) -> Result<(), Status> {
+        let mut sandbox = self.told(sandbox);
         let id = sandbox.id.clone();
         if self.has(Fault::HalfMadeAfterRace) && self.memory.early.lock().contains(&id) {
             self.memory.extra.lock().push(sandbox);
@@ -110,6 +123,9 @@ impl Service {
         }
         if self.is_deleted(&id) && !self.has(Fault::RecreatesDeleted) {
             return Err(Status::failed_precondition(format!("sandbox {id:?} was deleted; use another id")));
+        }
+        if self.has(Fault::RefusesCreates) {
+            return Err(Status::already_exists(format!("something is in the way of sandbox {id:?}")));
         }
         let secret = sandbox.spec.as_mut().map(hide).unwrap_or_default();
         if self.platform.create(sandbox.clone(), secret) {
@@ -124,6 +140,11 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// The answer to a call that a driver does not have.
+fn unknown(call: &str) -> Status {
+    Status::unimplemented(format!("{call} is not implemented"))
 }
 
 /// Takes what is secret out of a specification.
@@ -151,7 +172,7 @@ impl ComputeDriver for Service {
             backend_id.clear();
         }
         let known = [features::WORKSPACES, features::START_CARRIES_SANDBOX, features::SECRET_ENVIRONMENT];
-        Ok(Response::new(wire::GetCapabilitiesResponse {
+        let mut said = wire::GetCapabilitiesResponse {
             driver_name: if self.has(Fault::BadName) { "scripted\ndriver" } else { "scripted" }.to_owned(),
             driver_version: if self.has(Fault::BadVersion) { "the newest" } else { env!("CARGO_PKG_VERSION") }
                 .to_owned(),
@@ -162,7 +183,11 @@ impl ComputeDriver for Service {
             features: known.map(|feature| (feature.to_owned(), true)).into(),
             backend_id,
             ..wire::GetCapabilitiesResponse::default()
-        }))
+        };
+        if self.stock {
+            stock::capabilities(&mut said);
+        }
+        Ok(Response::new(said))
     }
 
     async fn get_gateway_listener_requirements(
@@ -170,7 +195,14 @@ impl ComputeDriver for Service {
         _: Request<wire::GetGatewayListenerRequirementsRequest>,
     ) -> Result<Response<wire::GetGatewayListenerRequirementsResponse>, Status> {
         use wire::gateway_listener_requirement::Selector;
-        let mut requirements = Vec::new();
+        if self.stock && self.listeners.is_empty() {
+            return Err(unknown("GetGatewayListenerRequirements"));
+        }
+        let exact = |address: &String| wire::GatewayListenerRequirement {
+            reason: "sandboxes call".to_owned(),
+            selector: Some(Selector::ExactBindAddress(address.clone())),
+        };
+        let mut requirements: Vec<_> = self.listeners.iter().map(exact).collect();
         if self.has(Fault::BadRequirements) {
             let selector = Some(Selector::ExactBindAddress("somewhere".to_owned()));
             requirements.push(wire::GatewayListenerRequirement { reason: "sandboxes call".to_owned(), selector });
@@ -216,7 +248,7 @@ impl ComputeDriver for Service {
     ) -> Result<Response<wire::ListSandboxesResponse>, Status> {
         self.hang(Fault::HangsOnList).await;
         let list = |inner: &crate::platform::Inner| -> Vec<_> {
-            inner.objects.values().map(|object| observed(object, View::List, &self.faults)).collect()
+            inner.objects.values().map(|object| self.told(observed(object, View::List, &self.faults))).collect()
         };
         let mut sandboxes = self.platform.look(list);
         if self.platform.doubles() {
@@ -285,7 +317,7 @@ impl ComputeDriver for Service {
         let id = request.sandbox_id;
         check::id(&id)?;
         let phase = self.phase(&id).ok_or_else(|| self.missing(&id))?;
-        if let Some(mut spec) = request.sandbox.and_then(|sandbox| sandbox.spec) {
+        if let Some(mut spec) = request.sandbox.filter(|_| !self.stock).and_then(|sandbox| sandbox.spec) {
             self.platform.renew(&id, hide(&mut spec));
         }
         match phase {
@@ -357,6 +389,9 @@ impl ComputeDriver for Service {
         &self,
         request: Request<wire::EnsureWorkspaceRequest>,
     ) -> Result<Response<wire::EnsureWorkspaceResponse>, Status> {
+        if self.stock {
+            return Err(unknown("EnsureWorkspace"));
+        }
         let workspace = request.into_inner().workspace;
         if workspace.is_empty() {
             return Err(Status::invalid_argument("workspace is empty; name it"));
@@ -372,6 +407,9 @@ impl ComputeDriver for Service {
         &self,
         request: Request<wire::DeleteWorkspaceRequest>,
     ) -> Result<Response<wire::DeleteWorkspaceResponse>, Status> {
+        if self.stock {
+            return Err(unknown("DeleteWorkspace"));
+        }
         self.memory.workspaces.lock().remove(&request.into_inner().workspace);
         Ok(Response::new(wire::DeleteWorkspaceResponse {}))
     }
