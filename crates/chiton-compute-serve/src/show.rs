@@ -1,8 +1,9 @@
 //! A record as the contract's sandbox.
 
 use chiton_compute_wire::names::conditions;
+use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_compute_wire::{sandbox, v1};
-use chiton_driver::ObservedStatus;
+use chiton_driver::{GatewayListener, ListenAt, ObservedStatus};
 use chiton_lifecycle::journal::SandboxRecord;
 use chiton_model::{ExitStatus, SandboxPhase};
 
@@ -52,4 +53,14 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
 fn started(record: &SandboxRecord) -> String {
     let failed = record.conditions.iter().find(|condition| condition.kind == "StartFailed");
     failed.map(|condition| condition.message.clone()).unwrap_or_default()
+}
+
+/// What a gateway is told of a place where it has to listen.
+pub(crate) fn listener(listener: GatewayListener) -> v1::GatewayListenerRequirement {
+    let selector = match listener.at {
+        ListenAt::Address(address) => Selector::ExactBindAddress(address.to_string()),
+        ListenAt::DefaultRoute => Selector::DefaultRouteInterface(v1::GatewayDefaultRouteInterfaceRequirement {}),
+        ListenAt::Loopback => Selector::LoopbackInterface(v1::GatewayLoopbackInterfaceRequirement {}),
+    };
+    v1::GatewayListenerRequirement { reason: listener.reason, selector: Some(selector) }
 }

@@ -52,7 +52,7 @@ impl Engine {
         let plan = self.decode(call)?;
         let _busy = self.alone(id, deadline).await?;
         self.tombstones.refuse(id)?;
-        let repeated = self.agent_folder(id).exists() || self.token_folder(id).exists();
+        let repeated = self.agent_folder(id).exists() || self.has_token_folder(id);
         let made = self.make(call, &plan, deadline).await;
         if matches!(made, Err(CallError::NotRun(_))) && !repeated {
             // Nobody deletes what was never made. What cannot be taken back now is no failure of this call: the network goes
