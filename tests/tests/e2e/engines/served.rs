@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use chiton_compute_wire::v1;
@@ -46,14 +45,6 @@ fn heard(listener: &TcpListener) -> String {
     said
 }
 
-/// The gateway's id is a label of what is made for it.
-fn left(engine: &Engine, folder: &Path) -> Vec<String> {
-    let state = folder.to_string_lossy().into_owned();
-    let containers = engine.get("/containers/json?all=true").unwrap_or_default();
-    let mounted = |found: &&serde_json::Value| found["Mounts"].to_string().contains(&state);
-    containers.as_array().into_iter().flatten().filter(mounted).map(|found| found["Names"].to_string()).collect()
-}
-
 fn supervisors_find_their_gateway_also_after_a_reboot(engine: &Engine) {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("supervisor");
@@ -79,6 +70,9 @@ fn supervisors_find_their_gateway_also_after_a_reboot(engine: &Engine) {
     served.create(sandbox).expect("it is made");
     assert_eq!(heard(&listener), "a token of the gateway's\n");
     served.until(&id, "running");
+    let container = engine.container(&id).expect("its container");
+    let label = container["Config"]["Labels"]["chiton.dev/gateway-id"].as_str();
+    let gateway = label.expect("whose it is").to_owned();
     served.stop(&id).expect("it stops");
     served.until(&id, "exited");
 
@@ -96,15 +90,10 @@ fn supervisors_find_their_gateway_also_after_a_reboot(engine: &Engine) {
     assert_eq!(heard(&listener), "a token of the gateway's\n");
     assert!(served.delete(&id).expect("it goes"));
     served.until(&id, "absent");
-    assert_eq!(left(engine, folder.path()), [""; 0]);
-    let tokens = std::fs::read_dir(folder.path().join(format!("data/state/drivers/{}/tokens", engine.kind)));
-    assert_eq!(tokens.expect("the folder of tokens").count(), 0);
     // The network stays for the gateway that listens on it.
-    let networks = engine.get("/networks").unwrap_or_default();
-    let id = std::fs::read_to_string(folder.path().join("data/gateway-id")).unwrap_or_default();
-    for found in networks.as_array().into_iter().flatten() {
-        if !id.trim().is_empty() && found["Name"] == format!("chiton.{}", id.trim()) {
-            engine.act("DELETE", &format!("/networks/chiton.{}", id.trim()), None);
-        }
-    }
+    let network = format!("{} network \"chiton.{gateway}\"", engine.kind);
+    assert_eq!(engine.left(&gateway), [network]);
+    let tokens = std::fs::read_dir(folder.path().join(format!("data/drivers/{}/tokens", engine.kind)));
+    assert_eq!(tokens.expect("the folder of tokens").count(), 0);
+    engine.sweep(&gateway);
 }
