@@ -51,7 +51,7 @@ fn supervisors_find_their_gateway_also_after_a_reboot(engine: &Engine) {
     std::fs::write(&program, CALLER).expect("a program");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("its mode");
     let port = TcpListener::bind("0.0.0.0:0").and_then(|free| free.local_addr()).expect("a port").port();
-    // All of it is in the file; nothing is said on the command line.
+    // The endpoint is in the file; the command line says nothing of it.
     let config = format!(
         "{}agent = \"openshell\"\n[compute.driver.{}.supervisor]\nbin = {:?}\n\
          endpoint = \"http://host.openshell.internal:{port}\"\n",
@@ -59,7 +59,9 @@ fn supervisors_find_their_gateway_also_after_a_reboot(engine: &Engine) {
         engine.kind,
         program.display().to_string()
     );
-    let mut served = Served::start(folder.path(), &config, &["--driver", engine.kind.name(), "--agent", "openshell"]);
+    let bin = program.display().to_string();
+    let arguments = ["--driver", engine.kind.name(), "--agent", "openshell", "--supervisor-bin", &bin];
+    let mut served = Served::start(folder.path(), &config, &arguments);
     let address = asked(&served);
     let listener = TcpListener::bind(address).expect("what was asked for can be listened on before there is a sandbox");
     let id = format!("s-{}", std::process::id());
