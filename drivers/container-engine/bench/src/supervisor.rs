@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 
 use crate::api::query;
@@ -48,11 +48,11 @@ trap 'exit 7' TERM
 while :; do sleep 0.05; done
 "#;
 
-/// Calls its gateway, as its endpoint says, until it is heard.
+/// Says its token to its gateway, as its endpoint says, again and again.
 const CALLER: &str = r#"#!/bin/sh
 place="${OPENSHELL_ENDPOINT#http://}"
 trap 'exit 7' TERM
-while :; do echo hello | nc -w 2 "${place%:*}" "${place##*:}"; sleep 0.05; done
+while :; do nc -w 2 "${place%:*}" "${place##*:}" < /etc/openshell/auth/sandbox.jwt; sleep 0.05; done
 "#;
 
 const PROGRAM: &str = "/opt/openshell/bin/openshell-sandbox";
@@ -356,22 +356,31 @@ pub async fn a_supervisor_reaches_where_its_gateway_was_told_to_listen(target: T
     let listener = TcpListener::bind(asked_first)
         .await
         .map_err(|error| Failure::bench(format!("listen on {asked_first}, before there is any sandbox"), error))?;
-    let id = Gateway::sandbox()?;
-    let call = scene.call(&id, "a-token").await?;
-    done("create", scene.gateway.driver.create(&call).await)?;
-    done("start", scene.gateway.driver.start(&call).await)?;
-    let heard = tokio::time::timeout(std::time::Duration::from_mins(1), async {
-        let (mut caller, _) = listener.accept().await?;
-        let mut line = vec![0; 6];
-        caller.read_exact(&mut line).await?;
-        Ok::<_, std::io::Error>(line)
-    });
-    let heard = heard.await.map_err(|_| Failure::bench(format!("be called at {asked_first}"), "nobody calls"))?;
-    let heard = heard.map_err(|error| Failure::bench("hear a caller", error))?;
-    holds(heard == b"hello\n", "what was said", "hello", String::from_utf8_lossy(&heard))?;
+    // On the gateway's bridge, and on the host's own network.
+    for mode in [NetworkMode::None, NetworkMode::Host] {
+        let id = Gateway::sandbox()?;
+        let request = Gateway::request(&scene.bench.image(), "echo main", mode);
+        let mut call = scene.gateway.call(&request, &id).await?;
+        let token = format!("the-token-of-{id}");
+        call.agent = Some(AgentLaunch { token: token.clone(), attempt: "a-1".to_owned() });
+        done("create", scene.gateway.driver.create(&call).await)?;
+        done("start", scene.gateway.driver.start(&call).await)?;
+        let heard = tokio::time::timeout(std::time::Duration::from_mins(1), async {
+            loop {
+                let (caller, _) = listener.accept().await?;
+                let mut line = String::new();
+                // What the one before said may be waiting still.
+                if BufReader::new(caller).read_line(&mut line).await? > 0 && line.trim_end() == token {
+                    return Ok::<_, std::io::Error>(());
+                }
+            }
+        });
+        let heard = heard.await.map_err(|_| Failure::bench(format!("be called at {asked_first}"), "nobody calls"))?;
+        heard.map_err(|error| Failure::bench("hear a caller", error))?;
+        done("delete", scene.gateway.driver.delete(&id).await)?;
+    }
     let again = asked(&scene).await?;
     holds(again == asked_first, "what is asked for later", &asked_first.to_string(), again)?;
-    done("delete", scene.gateway.driver.delete(&id).await)?;
     scene.nothing_left().await
 }
 
@@ -564,12 +573,16 @@ pub async fn what_a_crash_leaves_of_a_supervisor_is_swept(target: Target) -> Ver
     let name = format!("chiton.supervisor.{}.{}", scene.gateway.id, scene.bench.driver_id());
     let body = json!({ "Image": scene.bench.image(), "Entrypoint": ["sh"], "HostConfig": { "NetworkMode": "none" } });
     scene.bench.api().change(Method::POST, &format!("/containers/create?name={name}"), Some(&body)).await?;
+    // And one in the middle of a copy.
+    let half = kept(&scene)?.remove(0).with_file_name(".tmpX");
+    write(&half, "half a prog", 0o600)?;
     let mut watch = driver.watch();
     while let Some(event) = watch.next().await {
         if event == DriverEvent::SnapshotEnd {
             break;
         }
     }
+    holds(!half.exists(), "half a program", "gone", &half)?;
     holds(!lost.exists(), "a token without a sandbox", "gone", &lost)?;
     holds(scene.token_folder(&id)?.join("sandbox.jwt").exists(), "a token in use", "there", ())?;
     no_extractor(&scene).await?;

@@ -3,14 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use chiton_driver::{CallError, CallResult, GatewayListener, ListenAt};
-use chiton_model::{Error, NetworkMode, SandboxId};
+use chiton_model::{Error, NetworkMode};
 use http::Uri;
 use tokio::time::Instant;
 
 use super::{HostAddress, SupervisorOptions, Ways, names};
 use crate::client::ACT;
 use crate::engine::Engine;
-use crate::names as ours;
 use crate::plan::NetworkPlan;
 
 /// The network that Docker's own word for this machine, `host-gateway`, leads to.
@@ -70,23 +69,26 @@ impl SupervisorOptions {
 }
 
 impl Engine {
-    /// What the supervisor's names of this machine lead to in a sandbox on a network that exists.
-    pub(crate) async fn host_address(&self, id: &SandboxId, network: &NetworkPlan) -> CallResult<String> {
-        let chosen = self.options.agent.supervisor().and_then(|options| options.host_address);
-        match chosen {
+    /// What the supervisor's names of this machine lead to in a sandbox: the address that its gateway was told to listen on,
+    /// whatever network the sandbox has. The caller keeps `bridge` locked until its container is made.
+    pub(crate) async fn host_address(&self, network: &NetworkPlan, deadline: Instant) -> CallResult<String> {
+        match self.options.agent.supervisor().and_then(|options| options.host_address) {
             Some(HostAddress::Fixed(address)) => return Ok(address.to_string()),
             Some(HostAddress::Engine) => return Ok("host-gateway".to_owned()),
+            None if network.mode == NetworkMode::None => return Err(unknown("the sandbox has no network")),
             None => {}
         }
-        let name = match &network.mode {
-            NetworkMode::Host => return Ok(Ipv4Addr::LOCALHOST.to_string()),
-            NetworkMode::None => return Err(unknown("the sandbox has no network")),
-            NetworkMode::Bridge => ours::network(&self.options, id),
-            NetworkMode::Named(name) => name.clone(),
-        };
-        let found =
-            if self.on_networks().await? { self.gateway_of_network(&name).await? } else { on_default_route()?.into() };
-        Ok(found.to_string())
+        Ok(self.here(deadline).await?.to_string())
+    }
+
+    /// The address of this machine where nobody chose one.
+    async fn here(&self, deadline: Instant) -> CallResult<IpAddr> {
+        if !self.on_networks().await? {
+            return Ok(on_default_route()?.into());
+        }
+        let network = self.ensure_supervisors_network(deadline).await?;
+        let found = self.gateway_of(&network).await?.and_then(|gateway| gateway.parse().ok());
+        found.ok_or_else(|| unknown("the engine does not say which gateway its network has"))
     }
 
     /// Whether sandboxes reach this machine by the address of their network's gateway. Otherwise they do by that of its
@@ -105,11 +107,6 @@ impl Engine {
         Ok(last)
     }
 
-    async fn gateway_of_network(&self, name: &str) -> CallResult<IpAddr> {
-        let found = self.gateway_of(name).await?.and_then(|gateway| gateway.parse().ok());
-        found.ok_or_else(|| unknown("the engine does not say which gateway its network has"))
-    }
-
     /// Where the gateway has to listen for its supervisors. Makes their network where its address is asked for.
     pub(crate) async fn gateway_listeners(&self) -> CallResult<Vec<GatewayListener>> {
         let Some(options) = self.options.agent.supervisor() else { return Ok(Vec::new()) };
@@ -124,12 +121,10 @@ impl Engine {
             // That of a machine whose engine this is, or of something before it.
             Some(HostAddress::Fixed(_)) => return Ok(Vec::new()),
             Some(HostAddress::Engine) => self.of_engine().await?.map_or(ListenAt::Loopback, at),
-            None if self.on_networks().await? => {
+            None => {
                 let _on_bridge = self.bridge.read().await;
-                let network = self.ensure_supervisors_network(Instant::now() + ACT).await?;
-                at(self.gateway_of_network(&network).await?)
+                at(self.here(Instant::now() + ACT).await?)
             }
-            None => at(on_default_route()?.into()),
         };
         Ok(vec![self.listener(at)])
     }

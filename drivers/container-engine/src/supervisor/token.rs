@@ -97,6 +97,13 @@ fn file_name() -> &'static str {
 
 fn write(folder: &Path, token: &str, mode: u32, lasting: bool) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // What a crash left half written is a token too.
+    for old in fs::read_dir(folder)? {
+        let old = old?;
+        if old.file_name() != file_name() {
+            fs::remove_file(old.path())?;
+        }
+    }
     let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(mode)).tempfile_in(folder)?;
     // As the other side's drivers write it: one line.
     let line = Zeroizing::new(format!("{token}\n"));
