@@ -182,13 +182,13 @@ fn a_process_that_hangs_fails_its_own_sandboxes_in_time_and_is_taken_up_when_it_
         return;
     }
     let beside = Beside::start();
-    let gateway = Gateway::start(&beside.config(&["distant"], "2s"));
+    let gateway = Gateway::start(&beside.config(&["distant"], "5s"));
     gateway.chiton(&["sandbox", "create", "before", "--extension", "distant"]).ok();
 
     // One hook that hangs by itself.
     let failed =
         gateway.chiton(&["sandbox", "create", "hook", "--extension", "distant", "--label", "fault/after_create=hang"]);
-    assert!(failed.refused().contains("its deadline of 2s passed"));
+    assert!(failed.refused().contains("its deadline of 5s passed"));
     assert_eq!(beside.calls("on_create_failed", "hook"), 1, "cleaned up once the process said that the hook is over");
 
     // The whole process.

@@ -245,7 +245,7 @@ fn an_exit_that_no_gateway_saw_is_known_afterwards() {
     let mut gateway = Gateway::start(CHAIN);
     let script = "echo begun; touch /workspace/begun; sleep 424242; echo ended; exit 7";
     let sandbox = gateway.json(&["sandbox", "create", "job", "--", "sh", "-c", script]);
-    gateway.shell("job", &format!("{BEGUN}; until grep -qs 424242 /proc/[0-9]*/cmdline; do :; done")).ok();
+    gateway.shell("job", &format!("{BEGUN}; until pgrep -fx 'sleep 424242' > /dev/null; do :; done")).ok();
     gateway.kill();
     let sleeping = leftovers::pids(gateway.id(), gateway.folder());
     let (pid, _) = sleeping.iter().find(|(_, what)| what.ends_with(": sleep 424242")).expect("its child");
