@@ -332,8 +332,10 @@ impl ComputeDriver for Service {
         if self.has(Fault::TellsDeletedEarly) {
             let looked = self.memory.listed.notified();
             self.platform.announce_delete(&id);
-            // Over once somebody saw it, or nobody looks.
-            drop(tokio::time::timeout(EARLY, looked).await);
+            // Over once somebody saw it, or nobody looks. Where nobody watches, nobody is told.
+            if self.memory.rumours.receiver_count() > 0 {
+                drop(tokio::time::timeout(EARLY, looked).await);
+            }
         }
         let never = !self.is_deleted(&id);
         let there = self.platform.delete(&id).await;
