@@ -34,17 +34,17 @@ fn bounded(scene: &Scene, liar: &Liar<'_>, lie: (&str, &str), asked: bool, befor
         let (latency, memory) = (scene.latency(), scene.gateway.memory());
         let grown = memory.saturating_sub(before.1);
         // Not by a macro, which the test runner would swallow.
-        let line = format!(
+        let figures = format!(
             "{what}: exec p50 of a neighbour {:?} -> {latency:?}, memory {} + {} KiB; {}",
             before.0,
             before.1 / 1024,
             grown / 1024,
             said.trim()
         );
-        drop(writeln!(std::io::stderr(), "{line}"));
+        drop(writeln!(std::io::stderr(), "{figures}"));
         let served = latency <= bound(before.0);
-        assert!(served || again < AGAIN, "a neighbour waits: {line}");
-        assert!(grown <= GROWTH, "the gateway grows: {line}");
+        assert!(served || again < AGAIN, "a neighbour waits: {figures}");
+        assert!(grown <= GROWTH, "the gateway grows: {figures}");
         part(calls);
         liar.end();
         // A caller that is gone has left nothing that grows.
