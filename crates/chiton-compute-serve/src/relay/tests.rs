@@ -3,6 +3,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener as Blocking;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chiton_model::SandboxId;
 use chiton_socket::connect_to;
@@ -27,8 +28,9 @@ async fn hello(folder: &Path) -> Vec<u8> {
     let mut agent = connect_to(&folder.join("agent.sock")).await.unwrap();
     agent.write_all(b"hello").await.unwrap();
     let mut heard = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), agent.read_to_end(&mut heard)).await;
     // A connection that is ended with bytes in it ends with an error.
-    match agent.read_to_end(&mut heard).await {
+    match ended.expect("it ends") {
         Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
         _ => heard,
     }
