@@ -1,9 +1,21 @@
 """An extension in Python: it labels every sandbox and leases it a number, which the sandbox finds in TICKET.
 
+    mkdir -p stubs /run/python-tickets
     python -m venv venv && venv/bin/pip install -r requirements.txt
     venv/bin/python -m grpc_tools.protoc -I ../../proto --python_out=stubs --grpc_python_out=stubs \
         chiton/v1/extension.proto
     PYTHONPATH=stubs venv/bin/python extension.py /run/python-tickets/socket
+
+The gateway's file names its socket and its config:
+
+    [compute]
+    extensions = ["python-tickets"]
+    [compute.process."python-tickets"]
+    socket = "/run/python-tickets/socket"
+    [compute.extension."python-tickets"]
+    folder = "/var/lib/python-tickets"
+    count = 100
+    label = "example.com/ticket"
 
 The contract is `proto/chiton/v1/extension.proto`; the rules that every extension keeps are in `docs/extensions.md`.
 """
@@ -26,6 +38,8 @@ PHASES = ["prepare_plan", "before_create", "on_create_failed", "after_delete"]
 OPTIONS = {"folder": {"type": "string"}, "count": {"type": "integer", "minimum": 1}, "label": {"type": "string"}}
 SCHEMA = {"type": "object", "properties": OPTIONS, "required": list(OPTIONS), "additionalProperties": False}
 
+ENDS = {signal.SIGTERM, signal.SIGINT}
+
 
 class Refused(Exception):
     pass
@@ -40,12 +54,20 @@ class Steps:
         self.refused = collections.deque(maxlen=10_000)
         self.fenced, self.draining = collections.OrderedDict(), False
 
+    def look_again(self):
+        with self.changed:
+            self.changed.notify_all()
+
     @contextlib.contextmanager
-    def begin(self, start):
+    def begin(self, start, context):
         step, key = start.step, (start.step.gateway_run, start.step.call)
         about = (step.extension, start.subject.SerializeToString(deterministic=True))
+        alive = context.add_callback(self.look_again)
         with self.changed:
             while True:
+                # Given up while it waited: nobody reads its answer, and its gateway goes on without it.
+                if not (alive and context.is_active()):
+                    raise Refused(grpc.StatusCode.CANCELLED, "the call is over")
                 if self.draining:
                     raise Refused(grpc.StatusCode.UNAVAILABLE, "this process ends")
                 welcome = self.fenced.get((step.operation, step.extension), step.gateway_run)
@@ -68,6 +90,7 @@ class Steps:
             if request.HasField("step"):
                 key = (request.step.gateway_run, request.step.call)
                 self.refused.append(key)
+                self.changed.notify_all()
                 self.changed.wait_for(lambda: key not in self.running)
                 return
             fence = request.operation
@@ -81,6 +104,7 @@ class Steps:
     def drain(self, seconds):
         with self.changed:
             self.draining = True
+            self.changed.notify_all()
             self.changed.wait_for(lambda: not self.running, timeout=seconds)
 
 
@@ -155,7 +179,7 @@ class Extension(rpc.ExtensionServicer):
         start = next(inputs).start
         config = self.config(start.instance_id, context)
         try:
-            with self.steps.begin(start):
+            with self.steps.begin(start, context):
                 result = self.hook(config, start.step.phase, start.sandbox.id)
         except Refused as refused:
             context.abort(*refused.args)
@@ -181,16 +205,16 @@ class Extension(rpc.ExtensionServicer):
 
 
 def main(socket):
+    # For all threads from here on: one that gRPC makes would take the signal, and this one sleep on.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     # More threads than hooks at once: a fence must be heard while they run.
     server, extension = grpc.server(futures.ThreadPoolExecutor(max_workers=32)), Extension()
     rpc.add_ExtensionServicer_to_server(extension, server)
     os.umask(0o177)  # the socket is for this user alone
     server.add_insecure_port(f"unix:{socket}")
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     server.start()
     print(f"listening on {socket}", file=sys.stderr, flush=True)
-    ended.wait()
+    signal.sigwait(ENDS)
     extension.steps.drain(30)  # the socket answers fences until the last hook is over
     server.stop(grace=1).wait()
 

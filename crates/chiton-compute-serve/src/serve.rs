@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chiton_compute_wire::names::SERVICE;
-use chiton_compute_wire::v1;
 use chiton_compute_wire::v1::compute_driver_server::ComputeDriverServer;
+use chiton_driver::ComputeDriver;
 use chiton_gateway::Plugins;
 use chiton_gateway::compose::{Around, compose_around};
 use chiton_gateway::config::{Config, Drivers};
@@ -70,8 +70,6 @@ pub struct ServeOptions {
     pub network: NetworkSpec,
     /// Whether a supervisor of the caller's make starts the main process in its sandboxes.
     pub supervisor: bool,
-    /// Where sandboxes call the caller's gateway, when that is not through a socket of ours: told to a gateway that asks.
-    pub listeners: Vec<v1::GatewayListenerRequirement>,
 }
 
 /// The base driver: the one that the configuration names.
@@ -165,9 +163,12 @@ async fn put_together(
     let (handed, relays) = (credentials.clone(), config.gateway.run_dir.join("relays"));
     let (agent, manages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (has_agent, is_managed) = (Arc::clone(&agent), Arc::clone(&manages));
+    let found: Arc<OnceLock<Arc<dyn ComputeDriver>>> = Arc::default();
+    let asked = Arc::clone(&found);
     let around = Around {
         driver: Some(Arc::new(move |built| {
             // Chiton's agent dials a folder of the driver's; no other does.
+            let _ = asked.set(Arc::clone(&built.driver));
             has_agent.store(built.agent_folder.is_some(), Ordering::Relaxed);
             is_managed.store(built.driver.capabilities().gateway_manages_lifecycle, Ordering::Relaxed);
             Served::around(built, handed.clone(), relays.clone())
@@ -176,6 +177,7 @@ async fn put_together(
         keep_errors: Some(KEEP_ERRORS),
     };
     let gateway = compose_around(config, plugins, None, &around).await?;
+    let calling = found.get().cloned().ok_or_else(|| vec![Error::internal("the base driver was not made")])?;
     let gone = Gone::open(&config.gateway.data_dir, Timestamp::now()).map_err(|error| vec![error])?;
     let chain = &config.compute.extensions;
     let on_request = chain.iter().filter(|one| matches!(one.policy.activation, Activation::OnRequest(_)));
@@ -202,7 +204,7 @@ async fn put_together(
         chiton_agent: agent.load(Ordering::Relaxed),
         manages: manages.load(Ordering::Relaxed),
         phases: phases.into_iter().map(|phase| phase.as_str().to_owned()).collect(),
-        listeners: options.listeners.clone(),
+        calling,
         draining: draining.clone(),
         turns: Turns::default(),
     };

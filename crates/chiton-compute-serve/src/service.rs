@@ -53,8 +53,8 @@ pub(crate) struct Driver {
     pub(crate) manages: bool,
     /// The phases that its chain goes through.
     pub(crate) phases: Vec<String>,
-    /// Where sandboxes call, when that is not through a socket of ours.
-    pub(crate) listeners: Vec<v1::GatewayListenerRequirement>,
+    /// The base driver, which knows where sandboxes call.
+    pub(crate) calling: Arc<dyn chiton_driver::ComputeDriver>,
     pub(crate) draining: CancellationToken,
     pub(crate) turns: Turns,
 }
@@ -340,7 +340,9 @@ impl ComputeDriver for Service {
         &self,
         _: Request<v1::GetGatewayListenerRequirementsRequest>,
     ) -> Answer<v1::GetGatewayListenerRequirementsResponse> {
-        Ok(Response::new(v1::GetGatewayListenerRequirementsResponse { requirements: self.0.listeners.clone() }))
+        let listeners = self.0.calling.gateway_listeners().await.map_err(|error| status(error.into_error()))?;
+        let requirements = listeners.into_iter().map(show::listener).collect();
+        Ok(Response::new(v1::GetGatewayListenerRequirementsResponse { requirements }))
     }
 
     async fn validate_sandbox_create(

@@ -1,8 +1,9 @@
 //! A record as the contract's sandbox.
 
 use chiton_compute_wire::names::conditions;
+use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_compute_wire::{sandbox, v1};
-use chiton_driver::ObservedStatus;
+use chiton_driver::{GatewayListener, ListenAt, ObservedStatus};
 use chiton_lifecycle::journal::SandboxRecord;
 use chiton_model::{ConditionStatus, ExitStatus, SandboxPhase};
 
@@ -74,4 +75,14 @@ pub(crate) fn may_run(record: &SandboxRecord) -> bool {
 /// What a condition says, if the record has it: why the last start failed, or its stop.
 fn condition(record: &SandboxRecord, kind: &str) -> String {
     record.conditions.iter().find(|one| one.kind == kind).map(|one| one.message.clone()).unwrap_or_default()
+}
+
+/// What a gateway is told of a place where it has to listen.
+pub(crate) fn listener(listener: GatewayListener) -> v1::GatewayListenerRequirement {
+    let selector = match listener.at {
+        ListenAt::Address(address) => Selector::ExactBindAddress(address.to_string()),
+        ListenAt::DefaultRoute => Selector::DefaultRouteInterface(v1::GatewayDefaultRouteInterfaceRequirement {}),
+        ListenAt::Loopback => Selector::LoopbackInterface(v1::GatewayLoopbackInterfaceRequirement {}),
+    };
+    v1::GatewayListenerRequirement { reason: listener.reason, selector: Some(selector) }
 }

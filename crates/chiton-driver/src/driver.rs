@@ -9,8 +9,8 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::{
-    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, Images, LogOptions,
-    LogStream, Observed, PlanRequest, PortableWrite, StartCall, Volume, VolumeRequest,
+    CallError, CallResult, Capabilities, CreateCall, DefaultPlan, DriverEvent, FieldRule, GatewayListener, Images,
+    LogOptions, LogStream, Observed, PlanRequest, PortableWrite, StartCall, Volume, VolumeRequest,
 };
 
 /// How long the engine waits for each kind of call.
@@ -89,6 +89,13 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Starts it; returns when the platform runs it. Succeeds without effect when it runs already.
     async fn start(&self, call: &StartCall) -> CallResult<()>;
 
+    /// Whether a start brings the agent new credentials. Where it does not, those of the create hold as long as the sandbox:
+    /// a start then carries an [`AgentLaunch`](crate::AgentLaunch) with an empty token. Asked before each start; answered
+    /// within [`Deadlines::look`], from memory when the driver is out of reach.
+    async fn renews_credentials(&self) -> bool {
+        true
+    }
+
     /// Stops it; returns when it is confirmed stopped. Succeeds when it is stopped or absent.
     async fn stop(&self, id: &SandboxId) -> CallResult<()>;
 
@@ -103,6 +110,12 @@ pub trait ComputeDriver: Send + Sync + 'static {
 
     /// News, beginning with a full snapshot. Ends only when the platform is lost; the engine then watches anew.
     fn watch(&self) -> BoxStream<'static, DriverEvent>;
+
+    /// Where the gateway has to listen so that what is put into its sandboxes reaches it over the network. Asked once, before
+    /// there are sandboxes; may make what the addresses belong to. Nothing where a socket of the driver's leads there.
+    async fn gateway_listeners(&self) -> CallResult<Vec<GatewayListener>> {
+        Ok(Vec::new())
+    }
 
     /// Prepares the platform for a workspace.
     async fn ensure_workspace(&self, _workspace: &WorkspaceName) -> CallResult<()> {

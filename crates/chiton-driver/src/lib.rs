@@ -10,6 +10,7 @@ mod call;
 mod capabilities;
 mod driver;
 mod images;
+mod listen;
 mod observe;
 mod offers;
 mod parts;
@@ -21,6 +22,7 @@ pub use call::{AgentLaunch, CallError, CallResult, CreateCall, Identity, StartCa
 pub use capabilities::{Capabilities, Feature, Limit, Locality, NetworkKind, Point};
 pub use driver::{ComputeDriver, Deadlines};
 pub use images::{ImageEvent, ImageInfo, Images, Removed, transfer_in_words};
+pub use listen::{GatewayListener, ListenAt};
 pub use observe::{DriverEvent, LogChunk, LogOptions, LogStream, Observed, ObservedStatus};
 pub use parts::{
     DevicePlan, SandboxRef, VolumePlan, check_hostname, check_path, has_open_slot, parse_count, pointer_segment,

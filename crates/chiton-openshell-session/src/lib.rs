@@ -9,6 +9,7 @@
 //! - [`serve()`]: the listener and its life
 //! - [`wire`]: the supervisor's protocol, generated
 //! - `service`: its calls, each authenticated; `auth`: by what
+//! - `places`: who may have how many connections
 //! - `session`: the supervisors that are there; `relay`: the byte streams into their sandboxes
 //! - `ssh`: a client of the supervisor's SSH server; `line`: programs as lines for its shell
 //! - `agent`: our agent's protocol, carried out through all that
@@ -18,6 +19,7 @@
 mod agent;
 mod auth;
 mod line;
+mod places;
 mod policy;
 mod relay;
 mod serve;

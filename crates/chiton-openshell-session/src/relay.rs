@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use chiton_gateway::sessions::same_digest;
+use chiton_model::SandboxId;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -37,6 +38,7 @@ pub(crate) struct Relays {
 }
 
 struct Pending {
+    sandbox: SandboxId,
     /// The token of the session that was asked.
     digest: Digest,
     ended: CancellationToken,
@@ -79,7 +81,8 @@ impl Relays {
         let _own = session.places.try_acquire().map_err(|_| full("the sandbox", session.most))?;
         let channel = Uuid::new_v4().to_string();
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { digest: session.digest, ended: session.ended.clone(), answer };
+        let (sandbox, ended) = (session.sandbox.clone(), session.ended.clone());
+        let pending = Pending { sandbox, digest: session.digest, ended, answer };
         self.pending.lock().insert(channel.clone(), pending);
         let _forget = Forget(self, &channel);
         let open = RelayOpen {
@@ -143,6 +146,12 @@ impl Relays {
         tokio::spawn(until(cut.clone(), outwards(from_here, sink)));
         tokio::spawn(until(cut, inwards(frames, to_here)));
         Ok(ReceiverStream::new(output))
+    }
+
+    /// The sandbox that a stream was asked of, if by this token.
+    pub(crate) fn asked_of(&self, channel: &str, digest: &Digest) -> Option<SandboxId> {
+        let pending = self.pending.lock();
+        pending.get(channel).filter(|pending| same_digest(&pending.digest, digest)).map(|found| found.sandbox.clone())
     }
 
     fn claim(&self, channel: &str, digest: &Digest) -> Option<Pending> {

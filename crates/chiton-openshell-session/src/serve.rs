@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,29 +15,30 @@ use chiton_socket::{Access, PeerListener, PeerStream};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Extensions;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::auth::{Auth, Mint, SameToken};
+use crate::places::{From, Known, Place, Places};
 use crate::service::{NoExits, Service};
 use crate::session::Supervisors;
 
-/// Connections at a time. More wait in the kernel.
-const CONNECTIONS: usize = 4096;
+/// How much is read from a connection on which no call had a token that holds yet; then it waits. Enough for a first call.
+const TRIAL: usize = 64 * 1024;
 /// Calls of one connection at a time: a supervisor makes all its relays on one.
 const CALLS: u32 = 512;
 /// The largest message, in bytes, as the peer's own gateway takes it.
 const MESSAGE: usize = 1024 * 1024;
 /// How often a quiet connection is asked for a sign of life, and how long that may take.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(20));
-/// What may be under way to us, per call and per connection.
-const WINDOWS: (u32, u32) = (1024 * 1024, 16 * 1024 * 1024);
+/// What may be under way to us, per call and per connection. The library has no other for strangers: they are held back
+/// below, by [`TRIAL`].
+const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
 /// How long a drain waits for connections to end by themselves.
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long to leave a listener alone that cannot accept, as when no descriptor is left.
@@ -57,6 +57,12 @@ pub struct Limits {
     pub relay: Duration,
     /// How long a connection may last on which no call had a token that holds.
     pub strangers: Duration,
+    /// How many such connections there may be at a time. One more, and one of those leaves that were there longest.
+    pub strangers_at_once: usize,
+    /// The same of one address that is not this machine's.
+    pub strangers_of_one: usize,
+    /// How many connections a sandbox may have whose calls had its token.
+    pub connections_of_one: usize,
 }
 
 impl Default for Limits {
@@ -68,6 +74,9 @@ impl Default for Limits {
             pending_of_one: 32,
             relay: Duration::from_secs(10),
             strangers: Duration::from_secs(30),
+            strangers_at_once: 1024,
+            strangers_of_one: 32,
+            connections_of_one: 8,
         }
     }
 }
@@ -207,7 +216,7 @@ type Incoming = ReceiverStream<io::Result<Connection>>;
 
 async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, Incoming), Error> {
     let (sender, receiver) = mpsc::channel(1);
-    let strangers = options.limits.strangers;
+    let (places, limits) = (Places::new(options.limits), options.limits);
     let listen = match &options.listen {
         Listen::Tcp(address) => {
             if !address.ip().is_loopback() && !options.allow_remote {
@@ -226,7 +235,7 @@ async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, In
             };
             let listener = TcpListener::bind(address).await.map_err(unavailable)?;
             let bound = listener.local_addr().map_err(unavailable)?;
-            tokio::spawn(accept(Listener::Tcp(listener), strangers, sender, stop.clone()));
+            tokio::spawn(accept(Listener::Tcp(listener), places, limits, sender, stop.clone()));
             Listen::Tcp(bound)
         }
         Listen::Unix(path) => {
@@ -237,7 +246,7 @@ async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, In
                 private: true,
             };
             let listener = PeerListener::bind(path, &access)?;
-            tokio::spawn(accept(Listener::Unix(listener), strangers, sender, stop.clone()));
+            tokio::spawn(accept(Listener::Unix(listener), places, limits, sender, stop.clone()));
             Listen::Unix(path.clone())
         }
     };
@@ -251,21 +260,20 @@ enum Listener {
 
 async fn accept(
     listener: Listener,
-    strangers: Duration,
+    places: Arc<Places>,
+    limits: Limits,
     to: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let accepting = async {
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match &listener {
-                Listener::Unix(listener) => Stream::Unix(listener.accept().await),
+            let (stream, from) = match &listener {
+                Listener::Unix(listener) => (Stream::Unix(listener.accept().await), From::Here),
                 Listener::Tcp(listener) => match listener.accept().await {
-                    Ok((stream, _)) => {
+                    Ok((stream, from)) => {
                         // Keystrokes and their echoes are small: not to be held back for more. Without it they are slow.
                         let _ = stream.set_nodelay(true);
-                        Stream::Tcp(stream)
+                        (Stream::Tcp(stream), From::address(from.ip()))
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a supervisor; trying again");
@@ -274,16 +282,8 @@ async fn accept(
                     }
                 },
             };
-            if to
-                .send(Ok(Connection {
-                    stream,
-                    known: Known::default(),
-                    end: Box::pin(sleep(strangers)),
-                    _place: place,
-                }))
-                .await
-                .is_err()
-            {
+            let connection = Connection::new(stream, places.stranger(from), limits.strangers);
+            if to.send(Ok(connection)).await.is_err() {
                 return;
             }
         }
@@ -296,26 +296,21 @@ async fn accept(
     to.closed().await;
 }
 
-/// Whether a call on this connection had a token that holds.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Known(Arc<AtomicBool>);
-
-impl Known {
-    /// From now on the connection stays.
-    pub(crate) fn set(extensions: &Extensions) {
-        if let Some(Self(known)) = extensions.get() {
-            known.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A connection and its place among all. Places are few, and whoever reaches the port can take one: without a token that
-/// holds it is lost again soon.
+/// A connection and its place. Whoever reaches the port can take one: without a token that holds it is lost again soon,
+/// and little is read from it.
 struct Connection {
     stream: Stream,
-    known: Known,
+    place: Place,
+    /// When a stranger leaves.
     end: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    /// What may still be read from a stranger.
+    trial: usize,
+}
+
+impl Connection {
+    fn new(stream: Stream, place: Place, strangers: Duration) -> Self {
+        Self { stream, place, end: Box::pin(sleep(strangers)), trial: TRIAL }
+    }
 }
 
 enum Stream {
@@ -337,17 +332,33 @@ impl Connected for Connection {
     type ConnectInfo = Known;
 
     fn connect_info(&self) -> Known {
-        self.known.clone()
+        self.place.known()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.known.0.load(Ordering::Relaxed) && self.end.as_mut().poll(context).is_ready() {
+        if self.place.standing().is_known() {
+            return either!(self, stream => Pin::new(stream).poll_read(context, into));
+        }
+        self.place.standing().register(context);
+        if self.place.standing().has_ended() || self.end.as_mut().poll(context).is_ready() {
             // As if it had hung up.
             return Poll::Ready(Ok(()));
         }
-        either!(self, stream => Pin::new(stream).poll_read(context, into))
+        if self.place.standing().is_known() {
+            return either!(self, stream => Pin::new(stream).poll_read(context, into));
+        }
+        let most = self.trial.min(into.remaining());
+        if most == 0 {
+            return Poll::Pending;
+        }
+        let mut piece = ReadBuf::new(into.initialize_unfilled_to(most));
+        let read = either!(self.as_mut(), stream => Pin::new(stream).poll_read(context, &mut piece));
+        let length = piece.filled().len();
+        into.advance(length);
+        self.trial -= length;
+        read
     }
 }
 
@@ -364,3 +375,6 @@ impl AsyncWrite for Connection {
         either!(self, stream => Pin::new(stream).poll_shutdown(context))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,9 +13,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::auth::{Auth, Caller, Issued, Mint, bearer, digest};
+use crate::places::Known;
 use crate::policy;
 use crate::relay;
-use crate::serve::Known;
 use crate::session::Supervisors;
 use crate::wire::open_shell_server::{OpenShell, OpenShellServer};
 use crate::wire::sandbox::{GetSandboxConfigRequest, GetSandboxConfigResponse};
@@ -72,7 +72,7 @@ impl Service {
     /// Whether the caller's token is that of the sandbox it names.
     async fn caller(&self, metadata: &MetadataMap, extensions: &Extensions, sandbox: &str) -> Result<Caller, Status> {
         let caller = self.0.auth.of(metadata, sandbox).await?;
-        Known::set(extensions);
+        Known::set(extensions, &caller.sandbox)?;
         Ok(caller)
     }
 
@@ -118,6 +118,10 @@ impl OpenShell for Service {
     ) -> Result<Response<PushSandboxLogsResponse>, Status> {
         let (metadata, extensions, mut input) = request.into_parts();
         bearer(&metadata)?;
+        // Batches may be large, and little is read from a stranger.
+        if let Ok((caller, _)) = self.0.auth.known(&metadata).await {
+            Known::set(&extensions, &caller.sandbox)?;
+        }
         while let Some(batch) = input.message().await? {
             // Anew for each: the stream may outlive the start that its token is of.
             let caller = self.caller(&metadata, &extensions, &batch.sandbox_id).await?;
@@ -174,8 +178,10 @@ impl OpenShell for Service {
         // The session's token was found to hold when it began; what is joined to it has to have the same.
         let digest = digest(bearer(&metadata)?);
         let channel = relay::channel(first(&mut input).await?)?;
+        if let Some(sandbox) = self.0.supervisors.relays.asked_of(&channel, &digest) {
+            Known::set(&extensions, &sandbox)?;
+        }
         let joined = self.0.supervisors.relays.join(&channel, &digest, input)?;
-        Known::set(&extensions);
         Ok(Response::new(joined))
     }
 

@@ -79,6 +79,76 @@ async fn a_folder_that_others_may_write_to_is_not_private() {
 }
 
 #[tokio::test]
+async fn a_folder_in_which_others_may_replace_the_socket_is_not_dialled() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let path = inner.join("driver.sock");
+    let _listener = PeerListener::bind(&path, &access(false)).unwrap();
+    let link = folder.path().join("link.sock");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for (bits, who) in [(0o775, "its group may write"), (0o770, "its group may write"), (0o707, "everybody may write")]
+    {
+        fs::set_permissions(&inner, fs::Permissions::from_mode(bits)).unwrap();
+        for way in [&path, &link] {
+            let error = dial(way).connect().await.unwrap_err();
+            assert!(matches!(error.kind, ErrorKind::Refused { .. }), "{error:?}");
+            assert!(error.message.contains(who) && error.message.contains(".sock"), "{error:?}");
+            assert!(error.cure.unwrap().contains("chmod go-w"));
+        }
+    }
+    for bits in [0o1777, 0o1770, 0o755, 0o700] {
+        fs::set_permissions(&inner, fs::Permissions::from_mode(bits)).unwrap();
+        dial(&link).connect().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_socket_of_our_own_is_open_to_everybody_only_where_others_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("driver.sock");
+    // As `--peer-uid` makes it.
+    let mut shared = access(true);
+    shared.allowed = Arc::new(own_and_root().into_iter().chain([4242]).collect());
+    let _listener = PeerListener::bind(&path, &shared).unwrap();
+    assert_eq!(mode(&path), 0o666);
+    let error = dial(&path).connect().await.unwrap_err();
+    assert!(error.message.contains("mode 0666") && error.message.contains("driver.sock"), "{error:?}");
+    assert!(error.cure.unwrap().contains("peer_uids"));
+    let mut named = dial(&path);
+    named.peers.insert(4242);
+    named.connect().await.unwrap();
+    // A group is the operator's to fill.
+    for bits in [0o660, 0o600] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
+        dial(&path).connect().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_driver_of_root_that_names_a_user_is_dialled_by_that_user() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED a_driver_of_root_that_names_a_user_is_dialled_by_that_user: only root can be another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("driver.sock");
+    let mut shared = access(true);
+    shared.allowed = Arc::new(BTreeSet::from([0, 4242]));
+    let listener = PeerListener::bind(&path, &shared).unwrap();
+    let user = std::thread::spawn(move || {
+        // This thread is that user from here on (setuid(2), by the kernel's own call), and nobody else is.
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(4242)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_, peer) = runtime.block_on(dial(&path).connect()).unwrap();
+        assert_eq!(peer.uid, 0);
+    });
+    assert_eq!(listener.accept().await.peer.uid, 4242);
+    user.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_socket_of_its_successor_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("driver.sock");
@@ -133,7 +203,9 @@ async fn strangers_are_trusted_by_neither_side() {
     strict.allowed = Arc::new(BTreeSet::from([4242]));
     let listener = PeerListener::bind(&path, &strict).unwrap();
     let turned_away = tokio::spawn(async move { listener.accept().await });
-    let (mut stream, _) = dial(&path).connect().await.unwrap();
+    let mut first = dial(&path);
+    first.peers.insert(4242);
+    let (mut stream, _) = first.connect().await.unwrap();
     let mut end = Vec::new();
     stream.read_to_end(&mut end).await.unwrap();
     assert!(end.is_empty() && !turned_away.is_finished());

@@ -52,7 +52,7 @@ impl Engine {
         let plan = self.decode(call)?;
         let _busy = self.alone(id, deadline).await?;
         self.tombstones.refuse(id)?;
-        let repeated = self.agent_folder(id).exists() || self.token_folder(id).exists();
+        let repeated = self.agent_folder(id).exists() || self.has_token_folder(id);
         let made = self.make(call, &plan, deadline).await;
         if matches!(made, Err(CallError::NotRun(_))) && !repeated {
             // Nobody deletes what was never made. What cannot be taken back now is no failure of this call: the network goes
@@ -77,7 +77,7 @@ impl Engine {
         let _on_bridge = self.bridge.read().await;
         self.ensure_network(&plan.network, &call.identity, deadline).await?;
         self.ensure_volumes(plan, &call.identity, deadline).await?;
-        let put = self.put(call, plan).await?;
+        let put = self.put(call, plan, deadline).await?;
         let body = body::container(plan, &call.identity, &put, &self.options, abilities.selinux);
         let name = names::container(id);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
@@ -99,7 +99,7 @@ impl Engine {
     }
 
     /// What is put into the sandbox, made ready on this machine. The sandbox's network exists.
-    async fn put(self: &Arc<Self>, call: &CreateCall, plan: &EnginePlan) -> CallResult<Put> {
+    async fn put(self: &Arc<Self>, call: &CreateCall, plan: &EnginePlan, deadline: Instant) -> CallResult<Put> {
         let id = &call.identity.sandbox;
         match (&plan.agent, &call.agent) {
             (AgentPlan::Chiton, Some(_)) => {
@@ -108,7 +108,7 @@ impl Engine {
             }
             (AgentPlan::Openshell(supervisor), Some(agent)) => {
                 let program = self.ensure_program(id, &supervisor.program).await?;
-                let host = self.host_address(id, &plan.network).await?;
+                let host = self.host_address(&plan.network, deadline).await?;
                 let token = self.write_token(id, &agent.token)?;
                 Ok(Put::Supervisor(supervisor.clone(), Injected { program, token, host }))
             }

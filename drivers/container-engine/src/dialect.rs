@@ -29,6 +29,11 @@ pub trait Dialect: Debug + Send + Sync {
     /// The options of a network that keep sandboxes apart: its members, or networks.
     fn isolation(&self) -> HashMap<String, String>;
 
+    /// Whether this machine has the address of a network's gateway also while no container is on that network.
+    fn networks_last(&self) -> bool {
+        true
+    }
+
     /// The version of the API that all of its versions speak, where asking takes long; otherwise it is asked.
     fn speaks(&self) -> Option<ClientVersion> {
         None

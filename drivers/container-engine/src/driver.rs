@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chiton_driver::{
     CallError, CallResult, Capabilities, ComputeDriver, CreateCall, DefaultPlan, DriverEvent, Feature, FieldRule,
-    Images, Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point, PortableWrite,
-    StartCall, Volume, VolumeRequest,
+    GatewayListener, Images, Limit, Locality, LogOptions, LogStream, NetworkKind, Observed, PlanRequest, Point,
+    PortableWrite, StartCall, Volume, VolumeRequest,
 };
 use chiton_model::{BackendId, Error, SandboxId, VolumeName, WorkspaceName};
 use futures::StreamExt;
@@ -161,6 +161,10 @@ impl ComputeDriver for EngineDriver {
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(watch::watch(Arc::clone(&self.engine), sender));
         ReceiverStream::new(receiver).boxed()
+    }
+
+    async fn gateway_listeners(&self) -> CallResult<Vec<GatewayListener>> {
+        self.engine.client.in_time("find out where the gateway listens", self.engine.gateway_listeners()).await
     }
 
     fn images(&self) -> Option<Arc<dyn Images>> {

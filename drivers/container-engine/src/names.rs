@@ -15,10 +15,15 @@ pub(crate) fn container(id: &SandboxId) -> String {
 pub(crate) fn network(options: &EngineOptions, id: &SandboxId) -> String {
     if options.dialect.keeps_members_apart() || options.bridge.subnet.is_some() || options.agent.supervisor().is_some()
     {
-        format!("chiton.{}", options.gateway)
+        shared_network(options)
     } else {
         format!("chiton.{}.{id}", options.gateway)
     }
+}
+
+/// The one network of a gateway's sandboxes.
+pub(crate) fn shared_network(options: &EngineOptions) -> String {
+    format!("chiton.{}", options.gateway)
 }
 
 /// A named volume.

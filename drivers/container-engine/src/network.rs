@@ -23,8 +23,25 @@ impl Engine {
         identity: &Identity,
         deadline: Instant,
     ) -> CallResult<()> {
-        let name = names::network(&self.options, &identity.sandbox);
-        if plan.mode != NetworkMode::Bridge || self.network_exists(&name).await? {
+        if plan.mode != NetworkMode::Bridge {
+            return Ok(());
+        }
+        let labels = [managed::MANAGED_BY, managed::GATEWAY_ID, managed::STORE_EPOCH];
+        let labels = identity.labels().into_iter().filter(|(key, _)| labels.contains(key));
+        let labels = labels.map(|(key, value)| (key.to_owned(), value)).collect();
+        self.make_network(names::network(&self.options, &identity.sandbox), labels, deadline).await
+    }
+
+    /// Makes the network of all supervisors' sandboxes, before there is any.
+    pub(crate) async fn ensure_supervisors_network(&self, deadline: Instant) -> CallResult<String> {
+        let name = names::shared_network(&self.options);
+        let labels = [(managed::MANAGED_BY, "chiton"), (managed::GATEWAY_ID, self.options.gateway.as_str())];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        self.make_network(name.clone(), labels, deadline).await.map(|()| name)
+    }
+
+    async fn make_network(&self, name: String, labels: HashMap<String, String>, deadline: Instant) -> CallResult<()> {
+        if self.network_exists(&name).await? {
             return Ok(());
         }
         // Docker takes a second network of the same name, and refuses a second of the same range: one after another.
@@ -35,8 +52,6 @@ impl Engine {
             return Ok(());
         }
         let bridge = &self.options.bridge;
-        let labels = [managed::MANAGED_BY, managed::GATEWAY_ID, managed::STORE_EPOCH];
-        let labels = identity.labels().into_iter().filter(|(key, _)| labels.contains(key));
         let subnet = bridge.subnet.map(|range| IpamConfig { subnet: Some(range.to_string()), ..IpamConfig::default() });
         let request = NetworkCreateRequest {
             name: name.clone(),
@@ -45,7 +60,7 @@ impl Engine {
             attachable: Some(false),
             // Sandboxes of one gateway do not reach each other.
             options: Some(self.options.dialect.isolation()),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).collect()),
+            labels: Some(labels),
             ipam: subnet.map(|subnet| Ipam { config: Some(vec![subnet]), ..Ipam::default() }),
             ..NetworkCreateRequest::default()
         };

@@ -48,7 +48,7 @@ pub(crate) async fn watch(engine: Arc<Engine>, sender: mpsc::Sender<DriverEvent>
     if let Err(failure) = engine.sweep_networks().await {
         tracing::warn!(error = %failure.error(), "networks that no sandbox uses were not removed");
     }
-    for swept in [engine.sweep_tokens().await, engine.sweep_extractor().await] {
+    for swept in [engine.sweep_tokens().await, engine.sweep_programs().await] {
         if let Err(error) = swept {
             tracing::warn!(error = %error.error(), "what a crash left of a supervisor was not removed");
         }

@@ -45,6 +45,11 @@ impl Dialect for Podman {
         HashMap::from([("isolate".to_owned(), "true".to_owned())])
     }
 
+    fn networks_last(&self) -> bool {
+        // A bridge comes with its first container and goes with its last.
+        false
+    }
+
     fn speaks(&self) -> Option<ClientVersion> {
         // Since its version 3. To say so itself it looks at each of its containers, one by one, also those that are busy.
         Some(ClientVersion { major_version: 1, minor_version: 41 })

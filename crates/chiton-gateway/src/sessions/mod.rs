@@ -41,7 +41,7 @@ pub trait Tokens: Send + Sync + 'static {
     /// [`same_digest`].
     async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool;
 
-    /// The start that the token with this digest was made for; none when it is not the sandbox's. For agents that do not
+    /// The start that the token with this digest counts for; none when it is not the sandbox's. For agents that do not
     /// know which start they belong to.
     async fn start_of(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> Option<String>;
 }

@@ -228,7 +228,7 @@ async fn a_socket_for_a_proxy_lets_only_our_user_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_a_token_that_holds_is_not_kept() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let rig = Rig::new(Limits { strangers: Duration::from_millis(300), ..limits() }).await;
+    let rig = Rig::new(Limits { strangers: Duration::from_secs(3), ..limits() }).await;
     let Listen::Tcp(address) = rig.server.listen() else { panic!("an address") };
     let supervisor = rig.dial(rig.script()).await.expect("accepted");
     // One says nothing, one begins as HTTP/2 does and then says nothing.
@@ -243,6 +243,58 @@ async fn a_connection_without_a_token_that_holds_is_not_kept() {
     let asked = GetSandboxConfigRequest { sandbox_id: "s-1".to_owned() };
     assert_eq!(refused.get_sandbox_config(asked).await.expect_err("refused").code(), Code::Unauthenticated);
     // The supervisor came before them all and is there still.
+    assert_eq!(rig.run(&["echo", "here"]).await.text(), "here\n");
+    drop(supervisor);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sandbox_with_many_connections_keeps_no_other_out() {
+    let rig = Rig::new(Limits { connections_of_one: 3, ..limits() }).await;
+    let asked = || GetSandboxConfigRequest { sandbox_id: "s-1".to_owned() };
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut one = client(&rig.endpoint(), TOKEN).await;
+        one.get_sandbox_config(asked()).await.expect("one of its places");
+        kept.push(one);
+    }
+    let mut more = client(&rig.endpoint(), TOKEN).await;
+    let refused = more.get_sandbox_config(asked()).await.expect_err("it has all of its places");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    // Those that it has go on, and another sandbox gets in.
+    kept[0].get_sandbox_config(asked()).await.expect("still there");
+    let other = id("s-2");
+    rig.book.start(&other, "the-others-token", "a-1");
+    rig.sessions.admit(&other);
+    let supervisor = Supervisor::dial(&rig.endpoint(), "the-others-token", other.as_str(), rig.script()).await;
+    supervisor.expect("another sandbox's places are its own");
+    // A connection that ends gives its place back.
+    kept.clear();
+    soon(async {
+        while more.get_sandbox_config(asked()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_strangers_keeps_no_sandbox_out() {
+    use tokio::io::AsyncReadExt as _;
+    let rig = Rig::new(Limits { strangers_at_once: 8, ..limits() }).await;
+    let Listen::Tcp(address) = rig.server.listen() else { panic!("an address") };
+    let mut flood = Vec::new();
+    for _ in 0..32 {
+        flood.push(tokio::net::TcpStream::connect(address).await.expect("it listens"));
+    }
+    let supervisor = rig.dial(rig.script()).await.expect("it gets in among them");
+    // Those who were there longest had to go, long before their time.
+    for stranger in flood.drain(..8) {
+        let (mut stranger, mut heard) = (stranger, Vec::new());
+        let _ = soon(stranger.read_to_end(&mut heard)).await;
+    }
+    for _ in 0..32 {
+        flood.push(tokio::net::TcpStream::connect(address).await.expect("it listens"));
+    }
     assert_eq!(rig.run(&["echo", "here"]).await.text(), "here\n");
     drop(supervisor);
 }

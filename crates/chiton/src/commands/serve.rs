@@ -1,12 +1,9 @@
 //! `driver serve`: a driver that is built in, on a socket, for a gateway of another process.
 
-use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use chiton_compute_serve::{Listen, ServeOptions, announce};
-use chiton_compute_wire::v1;
-use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_gateway::Plugins;
 use chiton_gateway::config::{Config, Drivers, EXTERNAL_KIND, Flags, Origin, Sources, load};
 use chiton_gateway::serve::log;
@@ -68,7 +65,6 @@ fn prepared(plugins: &Plugins, args: &ServeArgs) -> Result<(Config, ServeOptions
             ..NetworkSpec::default()
         },
         supervisor,
-        listeners: args.endpoint.as_deref().map(listeners).unwrap_or_default(),
     };
     Ok((config, options))
 }
@@ -105,6 +101,10 @@ fn agent(config: &mut Config, plugins: &Plugins, args: &ServeArgs) -> Result<(),
         table.insert("agent".to_owned(), json!(word));
         if args.agent == AgentKind::Openshell {
             let supervisor = table.entry("supervisor").or_insert_with(|| json!({}));
+            // A gateway of another make tells a token once, and starts its sandboxes again after a reboot.
+            if let Value::Object(supervisor) = &mut *supervisor {
+                supervisor.entry("keep_tokens").or_insert_with(|| json!(true));
+            }
             if let Some(bin) = &args.supervisor_bin {
                 supervisor["bin"] = json!(bin);
             }
@@ -123,30 +123,6 @@ fn agent(config: &mut Config, plugins: &Plugins, args: &ServeArgs) -> Result<(),
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
-}
-
-/// Where a gateway has to listen so that sandboxes reach this endpoint.
-fn listeners(endpoint: &str) -> Vec<v1::GatewayListenerRequirement> {
-    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let default = if scheme == "https" { 443 } else { 80 };
-    let address = host.parse::<SocketAddr>().ok().or_else(|| {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, default))
-    });
-    let selectors = match address {
-        Some(address) => vec![Selector::ExactBindAddress(address.to_string())],
-        // A name: that of this machine on the way out, or one that the engine forwards to its loopback.
-        None => vec![
-            Selector::DefaultRouteInterface(v1::GatewayDefaultRouteInterfaceRequirement {}),
-            Selector::LoopbackInterface(v1::GatewayLoopbackInterfaceRequirement {}),
-        ],
-    };
-    let requirement = |selector| v1::GatewayListenerRequirement {
-        reason: format!("sandboxes call the gateway at {endpoint}"),
-        selector: Some(selector),
-    };
-    selectors.into_iter().map(requirement).collect()
 }
 
 /// A kind that can be served: one that is built in and is not itself a driver behind a socket.

@@ -34,6 +34,8 @@ macro_rules! injection_trials {
     ($target:expr $(,)?) => {
         $crate::injection_trials! { $target;
             a_supervisor_gets_what_its_own_drivers_give_it
+            a_supervisor_reaches_where_its_gateway_was_told_to_listen
+            a_supervisor_is_started_again_after_a_reboot
             a_supervisor_is_taken_out_of_its_image_once
             what_a_crash_leaves_of_a_supervisor_is_swept
             nothing_is_put_in_without_an_agent

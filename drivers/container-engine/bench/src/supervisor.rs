@@ -3,17 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use chiton_container_engine::{ClientTls, Injects, Supervisor, SupervisorOptions, Ways};
-use chiton_driver::{AgentLaunch, CallError, CreateCall, DriverEvent, LogOptions, PlanRequest};
+use chiton_driver::{
+    AgentLaunch, CallError, CreateCall, DriverEvent, GatewayListener, ListenAt, LogOptions, PlanRequest,
+};
 use chiton_driver_suite::{Bench as _, Failure, Verdict, text_of_files};
 use chiton_model::{NetworkMode, SandboxId};
 use futures::StreamExt as _;
 use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
 
 use crate::api::query;
 use crate::bench::{EngineBench, Target, finally};
@@ -41,6 +46,13 @@ while read -r _ target kind options _; do echo "mount $target $kind $options"; d
 echo said
 trap 'exit 7' TERM
 while :; do sleep 0.05; done
+"#;
+
+/// Says its token to its gateway, as its endpoint says, again and again.
+const CALLER: &str = r#"#!/bin/sh
+place="${OPENSHELL_ENDPOINT#http://}"
+trap 'exit 7' TERM
+while :; do nc -w 2 "${place%:*}" "${place##*:}" < /etc/openshell/auth/sandbox.jwt; sleep 0.05; done
 "#;
 
 const PROGRAM: &str = "/opt/openshell/bin/openshell-sandbox";
@@ -300,22 +312,132 @@ fn variables(report: &Report, id: &SandboxId, podman: bool) -> Verdict {
     holds(!found.keys().any(|name| name.starts_with("CHITON_")), "the variables", "none of Chiton's", &found)
 }
 
-/// Both names lead to the address of the network's gateway, which is this machine's.
+/// Both names lead to the address at which the gateway was told to listen.
 async fn hosts(scene: &Scene, report: &Report, podman: bool) -> Verdict {
-    let path = format!("/networks/chiton.{}", scene.gateway.id);
-    let network = scene.bench.api().find(&path).await?.unwrap_or_default();
-    let gateway = network["IPAM"]["Config"][0]["Gateway"].as_str().unwrap_or_default().to_owned();
-    holds(!gateway.is_empty(), "the network", "one with a gateway", &network)?;
+    let asked = asked(scene).await?.ip().to_string();
     let own = if podman { "host.containers.internal" } else { "host.docker.internal" };
     for name in [own, "host.openshell.internal"] {
         let lines = report.all("host");
         let there = lines.iter().any(|line| {
             let mut words = line.split_whitespace();
-            words.next() == Some(gateway.as_str()) && words.any(|word| word == name)
+            words.next() == Some(asked.as_str()) && words.any(|word| word == name)
         });
-        holds(there, &format!("the address of {name}"), &gateway, lines)?;
+        holds(there, &format!("the address of {name}"), &asked, lines)?;
     }
     Ok(())
+}
+
+/// The one address that the driver asks its gateway to listen on.
+async fn asked(scene: &Scene) -> Verdict<SocketAddr> {
+    let asked = done("gateway_listeners", scene.gateway.driver.gateway_listeners().await)?;
+    match asked.as_slice() {
+        [GatewayListener { at: ListenAt::Address(address), .. }] => Ok(*address),
+        _ => Err(Failure::bench("find out where to listen", format!("{asked:?} is not one address")).into()),
+    }
+}
+
+/// A gateway that listens before there is any sandbox, and on nothing but what it was told, is reached from inside by the
+/// name in the endpoint.
+pub async fn a_supervisor_reaches_where_its_gateway_was_told_to_listen(target: Target) -> Verdict {
+    let folder = tempfile::Builder::new().prefix("chiton-supervisor-").tempdir();
+    let folder = folder.map_err(|error| Failure::bench("make a folder", error))?;
+    // A port that nobody has at any address.
+    let free = TcpListener::bind("0.0.0.0:0").await.and_then(|free| free.local_addr());
+    let port = free.map_err(|error| Failure::bench("look for a port", error))?.port();
+    let program = folder.path().join("supervisor");
+    write(&program, CALLER, 0o755)?;
+    let endpoint = format!("http://host.openshell.internal:{port}");
+    let scene = Scene::new(target, SupervisorOptions::new(Supervisor::Bin(program), endpoint), folder).await?;
+    let asked_first = asked(&scene).await?;
+    holds(asked_first.port() == port, "the port", &port.to_string(), asked_first)?;
+    let network = scene.bench.api().find(&format!("/networks/chiton.{}", scene.gateway.id)).await?;
+    let internal = network.as_ref().map(|network| network["Internal"].clone());
+    holds(internal != Some(json!(true)), "the network", "one that leads somewhere", network)?;
+    let listener = TcpListener::bind(asked_first)
+        .await
+        .map_err(|error| Failure::bench(format!("listen on {asked_first}, before there is any sandbox"), error))?;
+    // On the gateway's bridge, and on the host's own network.
+    for mode in [NetworkMode::None, NetworkMode::Host] {
+        let id = Gateway::sandbox()?;
+        let request = Gateway::request(&scene.bench.image(), "echo main", mode);
+        let mut call = scene.gateway.call(&request, &id).await?;
+        let token = format!("the-token-of-{id}");
+        call.agent = Some(AgentLaunch { token: token.clone(), attempt: "a-1".to_owned() });
+        done("create", scene.gateway.driver.create(&call).await)?;
+        done("start", scene.gateway.driver.start(&call).await)?;
+        let heard = tokio::time::timeout(std::time::Duration::from_mins(1), async {
+            loop {
+                let (caller, _) = listener.accept().await?;
+                let mut line = String::new();
+                // What the one before said may be waiting still.
+                if BufReader::new(caller).read_line(&mut line).await? > 0 && line.trim_end() == token {
+                    return Ok::<_, std::io::Error>(());
+                }
+            }
+        });
+        let heard = heard.await.map_err(|_| Failure::bench(format!("be called at {asked_first}"), "nobody calls"))?;
+        heard.map_err(|error| Failure::bench("hear a caller", error))?;
+        done("delete", scene.gateway.driver.delete(&id).await)?;
+    }
+    let again = asked(&scene).await?;
+    holds(again == asked_first, "what is asked for later", &asked_first.to_string(), again)?;
+    scene.nothing_left().await
+}
+
+/// A gateway that tells the token at the create alone starts its sandboxes again after a reboot: what is kept is in the
+/// state folder, its owner's alone, and goes with the sandbox or with a sweep.
+pub async fn a_supervisor_is_started_again_after_a_reboot(target: Target) -> Verdict {
+    let folder = tempfile::Builder::new().prefix("chiton-supervisor-").tempdir();
+    let folder = folder.map_err(|error| Failure::bench("make a folder", error))?;
+    let program = folder.path().join("supervisor");
+    write(&program, STAND_IN, 0o755)?;
+    let mut options = SupervisorOptions::new(Supervisor::Bin(program), ENDPOINT.to_owned());
+    options.keep_tokens = true;
+    let scene = Scene::new(target, options, folder).await?;
+    let own = scene.bench.folder(&scene.gateway.id)?;
+    let id = Gateway::sandbox()?;
+    let token = format!("eyJ.{}.sig", uuid::Uuid::new_v4().simple());
+    let call = scene.call(&id, &token).await?;
+    done("create", scene.gateway.driver.create(&call).await)?;
+    done("start", scene.gateway.driver.start(&call).await)?;
+    scene.said(&id, 1).await?;
+    let kept = own.join("state/tokens").join(id.as_str());
+    let mode = |path: &Path| fs::metadata(path).map(|found| found.permissions().mode() & 0o777).unwrap_or_default();
+    let modes = (mode(&kept), mode(&kept.join("sandbox.jwt")));
+    let wanted = (0o700, if scene.ways == Ways::Podman { 0o400 } else { 0o600 });
+    holds(modes == wanted, "the modes of the token's folder and file", &format!("{wanted:?}"), format!("{modes:?}"))?;
+    let mut elsewhere = String::new();
+    text_of_files(&own.join("run"), &mut elsewhere);
+    holds(!elsewhere.contains(&token), "the run folder", "without the token", ())?;
+
+    // The engine ended what ran, and what is in memory is gone: the run folder, and this driver.
+    done("stop", scene.gateway.driver.stop(&id).await)?;
+    match fs::remove_dir_all(own.join("run")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::bench("remove the run folder", error).into());
+        }
+        _ => {}
+    }
+    let next = scene.bench.driver(&scene.gateway.id).await?.driver;
+    // A crash in the middle of a create left this; a sweep knows whose tokens are needed.
+    let lost = own.join("state/tokens").join(Gateway::sandbox()?.as_str());
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&lost);
+    made.map_err(|error| Failure::bench("make a folder", error))?;
+    write(&lost.join(".tmpX"), "half a tok", 0o600)?;
+    let mut watch = next.watch();
+    while let Some(event) = watch.next().await {
+        if event == DriverEvent::SnapshotEnd {
+            break;
+        }
+    }
+    holds(!lost.exists(), "a token without a sandbox", "gone", &lost)?;
+    let call = CreateCall { agent: None, ..call };
+    done("start without a token", next.start(&call).await)?;
+    let mode = if scene.ways == Ways::Podman { "400 0:0" } else { "600 0:0" };
+    scene.said(&id, 2).await?.file(TOKEN, mode, &format!("{token}\n"))?;
+    done("delete", next.delete(&id).await)?;
+    holds(!kept.exists(), "the token of a deleted sandbox", "gone", &kept)?;
+    scene.nothing_left().await
 }
 
 /// The token is in nothing that anybody can look at, its own file aside, which is its owner's alone.
@@ -451,12 +573,16 @@ pub async fn what_a_crash_leaves_of_a_supervisor_is_swept(target: Target) -> Ver
     let name = format!("chiton.supervisor.{}.{}", scene.gateway.id, scene.bench.driver_id());
     let body = json!({ "Image": scene.bench.image(), "Entrypoint": ["sh"], "HostConfig": { "NetworkMode": "none" } });
     scene.bench.api().change(Method::POST, &format!("/containers/create?name={name}"), Some(&body)).await?;
+    // And one in the middle of a copy.
+    let half = kept(&scene)?.remove(0).with_file_name(".tmpX");
+    write(&half, "half a prog", 0o600)?;
     let mut watch = driver.watch();
     while let Some(event) = watch.next().await {
         if event == DriverEvent::SnapshotEnd {
             break;
         }
     }
+    holds(!half.exists(), "half a program", "gone", &half)?;
     holds(!lost.exists(), "a token without a sandbox", "gone", &lost)?;
     holds(scene.token_folder(&id)?.join("sandbox.jwt").exists(), "a token in use", "there", ())?;
     no_extractor(&scene).await?;

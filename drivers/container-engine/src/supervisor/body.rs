@@ -4,14 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{Mount, MountTmpfsOptions, MountType};
-use chiton_driver::{CallError, CallResult};
-use chiton_model::{Error, NetworkMode, SandboxId};
 use serde_json::json;
 
-use super::{HostAddress, SupervisorPlan, names};
-use crate::engine::Engine;
-use crate::names as ours;
-use crate::plan::NetworkPlan;
+use super::{SupervisorPlan, names};
 
 /// What the supervisor's container is shown of this machine.
 pub(crate) struct Injected {
@@ -66,33 +61,5 @@ impl SupervisorPlan {
             ..Mount::default()
         });
         memory.chain(workspace)
-    }
-}
-
-impl Engine {
-    /// What the supervisor's names of this machine lead to in a sandbox on a network that exists.
-    pub(crate) async fn host_address(&self, id: &SandboxId, network: &NetworkPlan) -> CallResult<String> {
-        let chosen = self.options.agent.supervisor().and_then(|options| options.host_address);
-        match chosen {
-            Some(HostAddress::Fixed(address)) => return Ok(address.to_string()),
-            Some(HostAddress::Engine) => return Ok("host-gateway".to_owned()),
-            None => {}
-        }
-        let unknown = |why: &str| {
-            CallError::NotRun(
-                Error::unavailable("supervisor", format!("how sandboxes reach this machine is unknown: {why}"))
-                    .cure("set supervisor.host_address to an address of this machine that sandboxes reach"),
-            )
-        };
-        if self.abilities().await?.rootless {
-            return Err(unknown("a rootless engine's networks do not end on it"));
-        }
-        let name = match &network.mode {
-            NetworkMode::Host => return Ok("127.0.0.1".to_owned()),
-            NetworkMode::None => return Err(unknown("the sandbox has no network")),
-            NetworkMode::Bridge => ours::network(&self.options, id),
-            NetworkMode::Named(name) => name.clone(),
-        };
-        self.gateway_of(&name).await?.ok_or_else(|| unknown("the engine does not say which gateway its network has"))
     }
 }

@@ -4,10 +4,12 @@
 //! - `names`: paths, variables, lists
 //! - `plan`: what will be injected, as data in the plan, and the checks of it
 //! - `body`: from that to what the engine is asked for
+//! - `host`: the address by which sandboxes reach this machine, and where their gateway has to listen
 //! - `program`: the program itself, from a file or out of an image, kept by its digest
 //! - `token`: the sandbox's token, a file of this driver that only the sandbox's first process is shown
 
 mod body;
+mod host;
 mod names;
 mod plan;
 mod program;
@@ -104,8 +106,11 @@ pub struct SupervisorOptions {
     pub log_level: String,
     /// Whether it may report about its use.
     pub telemetry: bool,
-    /// How sandboxes reach this machine; none is the address of the network's gateway.
+    /// How sandboxes reach this machine; none is the address of the network's gateway, or of the default route where an
+    /// engine's networks come and go.
     pub host_address: Option<HostAddress>,
+    /// Whether tokens outlive a reboot: for a gateway that hands them over at a create and never again.
+    pub keep_tokens: bool,
 }
 
 impl SupervisorOptions {
@@ -119,6 +124,7 @@ impl SupervisorOptions {
             log_level: "info".to_owned(),
             telemetry: false,
             host_address: None,
+            keep_tokens: false,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +25,10 @@ use crate::client::{ACT, Failure};
 use crate::engine::{Engine, make_folder, unwritable};
 use crate::plan::ImagePlan;
 
+/// A program in its folder, and what says what it was.
+const KEPT: &str = "program";
+const NOTE: &str = "digest";
+
 /// The largest program.
 const LARGEST: u64 = 512 << 20;
 
@@ -37,7 +41,7 @@ pub(crate) struct Programs {
     /// Digests of files that were read, as they were then.
     read: Mutex<HashMap<PathBuf, (Stamp, String)>>,
     /// Programs are copied and taken out of images one by one.
-    one_by_one: tokio::sync::Mutex<()>,
+    one_by_one: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn stamp(metadata: &fs::Metadata) -> Stamp {
@@ -47,11 +51,8 @@ fn stamp(metadata: &fs::Metadata) -> Stamp {
 impl Programs {
     /// The digest of a file's content, `sha256:…`. Read once for each content. Blocking.
     fn digest(&self, path: &Path) -> io::Result<String> {
-        let mut file = fs::File::open(path)?;
+        let mut file = open(path)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
         let stamp = stamp(&metadata);
         if let Some((of, digest)) = self.read.lock().get(path)
             && *of == stamp
@@ -69,6 +70,14 @@ impl Programs {
     }
 }
 
+#[cfg(test)]
+impl Programs {
+    /// As somebody does who brings one.
+    pub(crate) async fn brings_one(&self) -> impl Drop + use<> {
+        Arc::clone(&self.one_by_one).lock_owned().await
+    }
+}
+
 struct Hashing<'a>(&'a mut Sha256);
 
 impl io::Write for Hashing<'_> {
@@ -82,10 +91,17 @@ impl io::Write for Hashing<'_> {
     }
 }
 
+/// Opens a file and nothing else; a pipe would wait for somebody to write.
+fn open(path: &Path) -> io::Result<fs::File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+}
+
 /// Whether a file begins as what the kernel executes.
 fn executable(path: &Path) -> io::Result<()> {
     let mut begin = [0; 4];
-    fs::File::open(path)?.read_exact(&mut begin)?;
+    open(path)?.read_exact(&mut begin)?;
     if begin == *b"\x7fELF" || begin.starts_with(b"#!") {
         return Ok(());
     }
@@ -131,48 +147,68 @@ impl Engine {
             let error = Error::invalid("agent.program.digest", "the digest of the supervisor's program is none");
             return Err(CallError::NotRun(error.cure("leave /agent as the driver made it")));
         }
-        let folder = self.options.state_dir.join("supervisor").join(&key[..32]);
-        let (program, note) = (folder.join("program"), folder.join("digest"));
-        let _one_by_one = self.programs.one_by_one.lock().await;
-        let kept = {
-            let (engine, program, note) = (Arc::clone(self), program.clone(), note.clone());
-            blocking(move || Ok(fs::read_to_string(note)? == engine.programs.digest(&program)?)).await
-        };
-        if matches!(kept, Ok(true)) {
+        let folder = self.programs_folder().join(&key[..32]);
+        let program = folder.join(KEPT);
+        // What is there is not made to wait for another that is being brought.
+        if self.is_kept(&folder).await {
+            return Ok(program);
+        }
+        let alone = Arc::clone(&self.programs.one_by_one).lock_owned().await;
+        if self.is_kept(&folder).await {
             return Ok(program);
         }
         make_folder(&folder)?;
+        if let ProgramPlan::Image { image, .. } = plan {
+            self.ensure_image(id, image).await?;
+        }
+        // Whoever waits for it may stop waiting; what was begun is finished and cleaned up all the same.
+        let (engine, plan) = (Arc::clone(self), plan.clone());
+        let brought = tokio::spawn(async move {
+            let _alone = alone;
+            engine.bring(&plan, &folder).await
+        });
+        let failed = |error| CallError::Unknown(Error::internal(format!("bringing the supervisor ended: {error}")));
+        brought.await.map_err(failed)?.map(|()| program)
+    }
+
+    fn programs_folder(&self) -> PathBuf {
+        self.options.state_dir.join("supervisor")
+    }
+
+    /// Whether the program in a folder is there and is what was put there.
+    async fn is_kept(self: &Arc<Self>, folder: &Path) -> bool {
+        let (engine, program, note) = (Arc::clone(self), folder.join(KEPT), folder.join(NOTE));
+        let same = blocking(move || Ok(fs::read_to_string(note)? == engine.programs.digest(&program)?)).await;
+        matches!(same, Ok(true))
+    }
+
+    /// Puts the program into its folder. Nobody else does meanwhile.
+    async fn bring(self: &Arc<Self>, plan: &ProgramPlan, folder: &Path) -> CallResult<()> {
+        let (program, note) = (folder.join(KEPT), folder.join(NOTE));
         match plan {
             ProgramPlan::Bin { path, digest } => self.copy(Path::new(path), digest, &program).await?,
-            ProgramPlan::Image { image, path } => {
-                self.ensure_image(id, image).await?;
-                self.take_out(image, path, &program).await?;
-            }
+            ProgramPlan::Image { image, path } => self.take_out(image, path, &program).await?,
         }
-        let engine = Arc::clone(self);
-        let written = {
-            let (program, folder) = (program.clone(), folder.clone());
-            blocking(move || {
-                executable(&program)?;
-                let digest = engine.programs.digest(&program)?;
-                let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-                file.write_all(digest.as_bytes())?;
-                file.as_file().sync_all()?;
-                file.persist(note).map_err(|error| error.error).map(drop)
-            })
-        };
-        written.await.map_err(|error| unwritable(&program, &error))?;
-        Ok(program)
+        let (engine, folder, brought) = (Arc::clone(self), folder.to_owned(), program.clone());
+        let written = blocking(move || {
+            executable(&brought)?;
+            let digest = engine.programs.digest(&brought)?;
+            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            file.write_all(digest.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(note).map_err(|error| error.error).map(drop)
+        });
+        written.await.map_err(|error| unwritable(&program, &error))
     }
 
     /// Copies a file, if it is still the one that was planned.
     async fn copy(self: &Arc<Self>, from: &Path, digest: &str, to: &Path) -> CallResult<()> {
-        let (source, target) = (from.to_owned(), to.to_owned());
+        let (source, target, wanted) = (from.to_owned(), to.to_owned(), digest.to_owned());
         let copied = blocking(move || {
             let folder = target.parent().unwrap_or(&target).to_owned();
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             let mut hash = Sha256::new();
-            let mut bytes = fs::File::open(source)?.take(LARGEST);
+            let mut bytes = open(&source)?.take(LARGEST);
             let mut buffer = vec![0; 1 << 16];
             loop {
                 let read = bytes.read(&mut buffer)?;
@@ -182,15 +218,17 @@ impl Engine {
                 hash.update(&buffer[..read]);
                 file.write_all(&buffer[..read])?;
             }
-            finish(file, &target)?;
-            Ok(format!("sha256:{}", hex::encode(hash.finalize())))
+            let found = format!("sha256:{}", hex::encode(hash.finalize()));
+            // What is kept under a digest has that digest: sandboxes may be shown it already.
+            if found == wanted {
+                finish(file, &target)?;
+            }
+            Ok(found)
         });
         let found = copied.await.map_err(|error| CallError::NotRun(no_program(from, &error)))?;
         if found == digest {
             return Ok(());
         }
-        // What is kept under a digest has that digest.
-        let _ = fs::remove_file(to);
         let text =
             format!("the supervisor's program {} is not what it was when the sandbox was planned", from.display());
         Err(CallError::NotRun(Error::conflict(text).cure("create the sandbox again, which plans it anew")))
@@ -239,12 +277,16 @@ impl Engine {
         }
     }
 
-    /// Removes what a crash left of taking a program out of an image.
-    pub(crate) async fn sweep_extractor(&self) -> CallResult<()> {
-        match self.programs.one_by_one.try_lock() {
-            Ok(_alone) => self.remove_extractor(Instant::now() + ACT).await,
-            Err(_) => Ok(()),
+    /// Removes what a crash left of bringing a program: a container, and files that are not whole.
+    pub(crate) async fn sweep_programs(&self) -> CallResult<()> {
+        let Ok(_alone) = self.programs.one_by_one.try_lock() else { return Ok(()) };
+        let folders = fs::read_dir(self.programs_folder()).into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
+        let whole = [KEPT, NOTE];
+        for file in files.filter(|file| !whole.iter().any(|name| file.file_name() == *name)) {
+            fs::remove_file(file.path()).map_err(|error| unwritable(&file.path(), &error))?;
         }
+        self.remove_extractor(Instant::now() + ACT).await
     }
 
     async fn download(&self, name: &str, path: &str, to: &Path, deadline: Instant) -> CallResult<()> {

@@ -339,3 +339,44 @@ fn sandboxes_of_another_agent_are_told_apart() {
     assert_eq!((host.binds, host.mounts), (None, Some(Vec::new())), "nothing of the gateway's is shown");
     assert_eq!(without.network.mode, NetworkMode::None);
 }
+
+/// An engine that is never asked, with a program of this text.
+fn with_program(folder: &std::path::Path, text: &str) -> (std::sync::Arc<crate::engine::Engine>, ProgramPlan) {
+    let mut all = supervised(false, false);
+    all.state_dir = folder.join("state");
+    let path = folder.join("program");
+    std::fs::write(&path, text).unwrap();
+    let digest = format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(text)));
+    let path = path.to_string_lossy().into_owned();
+    (std::sync::Arc::new(crate::engine::Engine::new(all)), ProgramPlan::Bin { path, digest })
+}
+
+#[tokio::test]
+async fn a_program_that_is_there_waits_for_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, plan) = with_program(folder.path(), "#!/bin/sh\n");
+    let id = chiton_model::SandboxId::new("s-1").unwrap();
+    let kept = engine.ensure_program(&id, &plan).await.unwrap();
+    // Another is being brought, which takes long.
+    let _other = engine.programs.brings_one().await;
+    let again = tokio::time::timeout(std::time::Duration::from_secs(30), engine.ensure_program(&id, &plan));
+    assert_eq!(again.await.expect("it does not wait").unwrap(), kept);
+}
+
+#[tokio::test]
+async fn a_program_that_changed_never_stands_where_sandboxes_are_shown_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, plan) = with_program(folder.path(), "#!/bin/sh\n");
+    std::fs::write(folder.path().join("program"), "#!/bin/sh\nother\n").unwrap();
+    let id = chiton_model::SandboxId::new("s-1").unwrap();
+    let error = engine.ensure_program(&id, &plan).await.unwrap_err();
+    assert!(error.error().message.contains("is not what it was"), "{error:?}");
+    let folders = std::fs::read_dir(engine.options.state_dir.join("supervisor")).unwrap();
+    let files: Vec<_> = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap()).collect();
+    assert!(files.is_empty(), "{files:?}");
+    // Nor is a pipe waited for.
+    std::fs::remove_file(folder.path().join("program")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(folder.path().join("program")).status().unwrap().success());
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(30), engine.ensure_program(&id, &plan));
+    assert!(asked.await.expect("it is not read").is_err());
+}

@@ -8,6 +8,7 @@
 //! - `networks`: one for all of a gateway's sandboxes, and none for none
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `restarts`: an engine that goes away under running sandboxes
+//! - `served`: the driver of an engine behind a socket, for a gateway of another make
 //! - `late`: what an engine does after its answer was lost
 
 mod agentless;
@@ -19,6 +20,7 @@ mod neighbours;
 mod networks;
 mod restarts;
 mod secrets;
+mod served;
 
 use std::io::Write as _;
 use std::ops::{Deref, DerefMut};

@@ -8,5 +8,5 @@
 mod conform;
 mod kills;
 mod ours;
-mod process;
+pub(crate) mod process;
 mod stock;

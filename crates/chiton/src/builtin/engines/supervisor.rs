@@ -33,8 +33,11 @@ pub(super) struct SupervisorConfig {
     /// Whether it may report about its use. Default: no.
     telemetry: bool,
     /// The address by which sandboxes reach this machine, or `host-gateway` for the engine to find it out. Default: that of
-    /// their network's gateway, which a rootless engine does not have.
+    /// their network's gateway; with podman that of this machine's default route; with a rootless engine there is none.
     host_address: Option<String>,
+    /// Whether sandboxes' tokens outlive a reboot, in files of the driver's state folder: for a gateway that hands them over
+    /// when it creates a sandbox, and starts it later without. Default: no, except for `chiton driver serve`.
+    keep_tokens: bool,
 }
 
 /// `supervisor.tls`: absolute paths of files of this machine.
@@ -143,6 +146,7 @@ pub(super) fn injects(agent: WhoseAgent, config: Option<SupervisorConfig>) -> Re
     options.ssh_socket = config.ssh_socket.unwrap_or(options.ssh_socket);
     options.log_level = config.log_level.unwrap_or(options.log_level);
     options.telemetry = config.telemetry;
+    options.keep_tokens = config.keep_tokens;
     options.host_address = config.host_address.as_deref().and_then(host_address);
     Ok(Injects::Supervisor(Box::new(options)))
 }
