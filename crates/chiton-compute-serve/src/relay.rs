@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chiton_gateway::sessions::{AgentSocket, bind_agent_socket};
-use chiton_model::{ErrorKind, SandboxId};
-use chiton_socket::{Dial, own_and_root};
+use chiton_model::SandboxId;
+use chiton_socket::{connect_to, own_and_root};
 use parking_lot::Mutex;
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
@@ -31,12 +31,25 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// Looks at each connect whose it is.
-    fn dial(&self) -> Dial {
+    /// Connects, and looks at each time whose the socket is and who answers. That everybody may connect to it is as it
+    /// should be: a gateway's socket for agents is, in a folder that only their sandbox is shown.
+    async fn connect(&self) -> Result<UnixStream, Closed> {
         let trusted = own_and_root();
         // They can do whatever the driver can.
         let peers = if trusted.contains(&self.uid) { trusted } else { BTreeSet::from([self.uid]) };
-        Dial { what: "the agent's gateway".to_owned(), path: self.socket.clone(), peers, limit: CONNECT }
+        let found = fs::metadata(&self.socket)?;
+        if !found.file_type().is_socket() || !peers.contains(&found.uid()) {
+            return Err(Closed::Foreign(format!(
+                "it is no socket of uid {} but a file of uid {}",
+                self.uid,
+                found.uid()
+            )));
+        }
+        let stream = tokio::time::timeout(CONNECT, connect_to(&self.socket)).await.map_err(io::Error::from)??;
+        match stream.peer_cred()?.uid() {
+            uid if peers.contains(&uid) => Ok(stream),
+            uid => Err(Closed::Foreign(format!("a process of uid {uid} answers there, not of uid {}", self.uid))),
+        }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -47,6 +60,20 @@ impl Way {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let uid = std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()?;
         Some(Self { socket: PathBuf::from(OsString::from_vec(bytes[end + 1..].to_vec())), uid })
+    }
+}
+
+/// Why an agent is not joined.
+enum Closed {
+    /// Nobody is there.
+    Absent(io::Error),
+    /// Somebody else is, or may be.
+    Foreign(String),
+}
+
+impl From<io::Error> for Closed {
+    fn from(error: io::Error) -> Self {
+        Self::Absent(error)
     }
 }
 
@@ -126,12 +153,11 @@ async fn relay(listener: UnixListener, _socket: AgentSocket, way: Way) {
 
 /// A gateway that is away, and a socket that is not its, ends the agent's connection; the agent dials again by itself.
 async fn join(mut inside: UnixStream, way: Way) {
-    match way.dial().connect().await {
-        Ok((mut outside, _)) => drop(copy_bidirectional(&mut inside, &mut outside).await),
-        Err(error) if matches!(error.kind, ErrorKind::Refused { .. }) => {
-            tracing::warn!(socket = %way.socket.display(), caller = way.uid, %error, "an agent is not joined with it");
-        }
-        Err(error) => tracing::debug!(socket = %way.socket.display(), %error, "the agent's gateway is not there"),
+    let socket = way.socket.display();
+    match way.connect().await {
+        Ok(mut outside) => drop(copy_bidirectional(&mut inside, &mut outside).await),
+        Err(Closed::Absent(error)) => tracing::debug!(%socket, %error, "the agent's gateway is not there"),
+        Err(Closed::Foreign(why)) => tracing::warn!(%socket, caller = way.uid, why, "an agent is not joined with it"),
     }
 }
 

@@ -3,7 +3,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener as Blocking;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use chiton_gateway::sessions::bind_agent_socket;
 use chiton_model::SandboxId;
 use chiton_socket::connect_to;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,8 +29,9 @@ async fn hello(folder: &Path) -> Vec<u8> {
     let mut agent = connect_to(&folder.join("agent.sock")).await.unwrap();
     agent.write_all(b"hello").await.unwrap();
     let mut heard = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), agent.read_to_end(&mut heard)).await;
     // A connection that is ended with bytes in it ends with an error.
-    match agent.read_to_end(&mut heard).await {
+    match ended.expect("it ends") {
         Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
         _ => heard,
     }
@@ -47,13 +50,14 @@ async fn an_agent_is_joined_with_its_callers_socket() {
     let place = tempfile::tempdir().unwrap();
     // An address holds 107 bytes.
     let folder = place.path().join("d".repeat(100)).join("e".repeat(100));
-    let (relays, socket) = (Relays::new(place.path().join("relays")), place.path().join("gateway.sock"));
+    let relays = Relays::new(place.path().join("relays"));
     for _ in 0..2 {
-        let gateway = tokio::spawn(echo(UnixListener::bind(&socket).unwrap()));
-        relays.open(&id(), &folder, Way { socket: socket.clone(), uid: own() }).unwrap();
+        // As a gateway makes it.
+        let (listener, _socket) = bind_agent_socket(place.path()).unwrap();
+        let gateway = tokio::spawn(echo(listener));
+        relays.open(&id(), &folder, Way { socket: place.path().join("agent.sock"), uid: own() }).unwrap();
         assert_eq!(hello(&folder).await, b"hello");
         gateway.await.unwrap();
-        fs::remove_file(&socket).unwrap();
     }
     relays.close(&id());
     assert_eq!(fs::read_dir(place.path().join("relays")).unwrap().count(), 0);

@@ -129,7 +129,6 @@ impl Served {
             delegate: false,
             network: NetworkSpec { mode: NetworkMode::None, ..NetworkSpec::default() },
             supervisor: false,
-            listeners: Vec::new(),
         };
         let (begun, beginning) = tokio::sync::oneshot::channel();
         let mut serving = tokio::spawn(async move {
