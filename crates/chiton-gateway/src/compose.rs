@@ -206,7 +206,8 @@ async fn drivers(
         let kind = plugins.driver_kind(&wanted.kind).copied();
         let missing = format!("no driver of kind {:?} is compiled in", wanted.kind);
         let (data_dir, run_dir) = (&config.gateway.data_dir, &config.gateway.run_dir);
-        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, wanted.options.clone());
+        let (guests, options) = (config.supervisor.listen.clone(), wanted.options.clone());
+        let context = context(wanted.id.clone(), gateway.clone(), data_dir, run_dir, guests, options);
         let work = move || {
             let kind = kind.ok_or_else(|| Error::not_found(missing))?;
             folder(&context.state_dir)?;

@@ -28,6 +28,8 @@ pub struct DriverContext {
     pub state_dir: PathBuf,
     /// A folder of its own for sockets and other things that a reboot ends.
     pub run_dir: PathBuf,
+    /// Where agents of another make dial the gateway, as the operator configured it; none for a mere look.
+    pub guests: Option<Listen>,
     /// Its own config block.
     pub config: Value,
 }
@@ -179,6 +181,7 @@ pub(crate) fn context(
     gateway: GatewayId,
     data_dir: &Path,
     run_dir: &Path,
+    guests: Listen,
     config: Value,
 ) -> DriverContext {
     DriverContext {
@@ -186,6 +189,7 @@ pub(crate) fn context(
         run_dir: run_dir.join("drivers").join(id.as_str()),
         id,
         gateway,
+        guests: Some(guests),
         config,
     }
 }

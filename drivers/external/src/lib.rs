@@ -7,6 +7,7 @@
 //! - [`ExternalDriver`]: the driver, made from [`ExternalOptions`]
 //! - `link`: the connection: looked at, greeted, given up when it breaks
 //! - `handshake`: what the process says of itself, remembered for when it is away
+//! - `listeners`: where its sandboxes call, held against where they are listened for
 //! - `plan`: the request document as a plan that extensions can write to
 //! - `message`: a plan as the contract's message
 //! - `act`, `watch`: the calls and the news
@@ -17,6 +18,7 @@ mod act;
 mod driver;
 mod handshake;
 mod link;
+mod listeners;
 mod message;
 mod options;
 mod plan;

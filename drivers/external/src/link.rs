@@ -8,7 +8,7 @@ use chiton_compute_wire::text::{MESSAGE, NAME, told};
 use chiton_compute_wire::v1::GetCapabilitiesRequest;
 use chiton_compute_wire::v1::compute_driver_client::ComputeDriverClient;
 use chiton_compute_wire::{status, v1};
-use chiton_driver::{CallError, CallResult, Capabilities};
+use chiton_driver::{CallError, CallResult, Capabilities, WhoseAgent};
 use chiton_model::{Error, SandboxId};
 use chiton_socket::Dial;
 use futures::FutureExt as _;
@@ -22,10 +22,13 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::handshake::Handshake;
+use crate::listeners;
 use crate::options::ExternalOptions;
 
 /// How long a connection and its greeting may take together; less where a look has to be shorter.
 const GREET: Duration = Duration::from_secs(5);
+/// How long a question may take without whose answer the greeting goes on.
+const ASIDE: Duration = Duration::from_secs(1);
 /// How long the failure of a dial is kept at most.
 const CLOSED: Duration = Duration::from_secs(1);
 /// How much earlier than the engine a call is ended here at most.
@@ -294,6 +297,7 @@ async fn greet(options: &ExternalOptions) -> Result<Greeted, Error> {
         Ok(Err(status)) if status::was_answered(&status) => false,
         Ok(Err(_)) | Err(_) => return Err(silent(options, "ask for its health", limit)),
     };
+    listeners(options, &mut client, end).await;
     tracing::info!(
         driver = name,
         name = said.name,
@@ -321,6 +325,27 @@ impl Answer {
             Self::Said(said) => status::outcome(driver, doing, &said),
             Self::Ended(error) => error,
         }
+    }
+}
+
+/// Tells the operator where supervisors will not find the gateway. A driver is used all the same: the question is optional,
+/// and who forwards what to where is not known here.
+async fn listeners(options: &ExternalOptions, client: &mut Client, end: Instant) {
+    let (WhoseAgent::Openshell, Some(listen)) = (options.agent, options.supervisors) else { return };
+    let driver = options.id.as_str();
+    let asked = client.get_gateway_listener_requirements(v1::GetGatewayListenerRequirementsRequest {});
+    match timeout_at(end.min(Instant::now() + ASIDE), asked).await {
+        Ok(Ok(answer)) => {
+            for Error { message, cure, .. } in listeners::unmet(driver, &answer.into_inner().requirements, listen) {
+                tracing::warn!(driver, cure = cure.unwrap_or_default(), "{message}");
+            }
+        }
+        Ok(Err(status)) if status::is_unimplemented(&status) => {}
+        Ok(Err(status)) => {
+            let error = told(status.message(), MESSAGE);
+            tracing::warn!(driver, error, "the driver does not say where its supervisors call");
+        }
+        Err(_) => tracing::warn!(driver, "the driver does not say in time where its supervisors call"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an operator says of a driver behind a socket.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct ExternalOptions {
     pub peers: BTreeSet<u32>,
     /// Whose program in its sandboxes talks to the gateway; the driver brings it.
     pub agent: WhoseAgent,
+    /// Where the gateway listens for the supervisors that a driver with `agent = openshell` brings, to compare with what the
+    /// driver asks for; none when that is not known.
+    pub supervisors: Option<SocketAddr>,
     /// How long each kind of call may take.
     pub deadlines: Deadlines,
 }
@@ -35,6 +39,6 @@ impl ExternalOptions {
         let deadlines = Deadlines { ready: Duration::from_mins(15), ..Deadlines::default() };
         let peers = chiton_socket::own_and_root();
         let state_dir = Some(state_dir);
-        Self { id, gateway, state_dir, run_dir, socket, peers, agent: WhoseAgent::None, deadlines }
+        Self { id, gateway, state_dir, run_dir, socket, peers, agent: WhoseAgent::None, supervisors: None, deadlines }
     }
 }

@@ -25,6 +25,7 @@ fn kind() -> DriverKind {
     DriverKind { kind: "external", early: |_| None, check: |_| Vec::new(), build, doctor: |_| Vec::new(), probe }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the form of every driver's constructor")]
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     let text = |key: &str| context.config[key].as_str().unwrap_or_default().to_owned();
     let agent = if text("agent") == "openshell" { WhoseAgent::Openshell } else { WhoseAgent::None };

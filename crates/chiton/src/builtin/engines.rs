@@ -235,7 +235,7 @@ fn build(dialect: &'static dyn Dialect, context: DriverContext) -> Result<BuiltD
 fn for_a_look(dialect: &'static dyn Dialect, config: &Value) -> Result<EngineOptions, Error> {
     let (state_dir, run_dir) = folders();
     let (id, gateway) = (DriverId::new(dialect.kind())?, GatewayId::new("doctor")?);
-    options(dialect, DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
+    options(dialect, DriverContext { id, gateway, state_dir, run_dir, guests: None, config: config.clone() })
 }
 
 fn doctor(dialect: &'static dyn Dialect, config: &Value) -> Vec<Finding> {

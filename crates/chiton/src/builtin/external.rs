@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chiton_driver::{Capabilities, WhoseAgent};
 use chiton_driver_external::{ExternalDriver, ExternalOptions};
-use chiton_gateway::{AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding};
+use chiton_gateway::{AgentFolder, BuiltDriver, DriverContext, DriverKind, Finding, Listen};
 use chiton_lifecycle::extension::{ConfigIssue, decode_config};
 use chiton_model::{DriverId, Error, GatewayId};
 use schemars::JsonSchema;
@@ -77,7 +77,13 @@ fn options(context: DriverContext) -> Result<ExternalOptions, Error> {
         *to = seconds.map_or(*to, Duration::from_secs);
     }
     let peers = config.peer_uids.unwrap_or(default.peers);
-    Ok(ExternalOptions { peers, agent: config.agent.unwrap_or(WhoseAgent::None), deadlines, ..default })
+    // Behind a socket is a proxy of the operator's, and where that listens is not known here.
+    let supervisors = match context.guests {
+        Some(Listen::Tcp(address)) => Some(address),
+        Some(Listen::Unix(_)) | None => None,
+    };
+    let agent = config.agent.unwrap_or(WhoseAgent::None);
+    Ok(ExternalOptions { peers, agent, supervisors, deadlines, ..default })
 }
 
 /// Asks a driver what it is, on a thread of its own that may block: the connection is not kept.
@@ -96,8 +102,10 @@ fn greet(options: ExternalOptions) -> Result<Arc<Capabilities>, Error> {
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     let options = options(context)?;
     let (id, agent) = (options.id.clone(), options.agent);
+    // What it wants of us is told when it is dialled to be used.
+    let looked = ExternalOptions { supervisors: None, ..options.clone() };
     // Whether a start waits for it is the gateway's: any kind of driver may be required.
-    if let Err(error) = greet(options.clone()) {
+    if let Err(error) = greet(looked) {
         tracing::warn!(driver = %id, %error, "the driver is not there yet");
     }
     // It begins with what was just remembered, and dials on the runtime that uses it.
@@ -114,7 +122,7 @@ fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
 fn for_a_look(config: &Value) -> Result<ExternalOptions, Error> {
     let (state_dir, run_dir) = folders();
     let (id, gateway) = (DriverId::new("external")?, GatewayId::new("doctor")?);
-    options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
+    options(DriverContext { id, gateway, state_dir, run_dir, guests: None, config: config.clone() })
 }
 
 fn doctor(config: &Value) -> Vec<Finding> {

@@ -138,7 +138,7 @@ fn doctor(config: &Value) -> Vec<Finding> {
     let ids = DriverId::new("oci").and_then(|id| Ok((id, GatewayId::new("doctor")?)));
     let options = ids.and_then(|(id, gateway)| {
         let (state_dir, run_dir) = folders();
-        options(DriverContext { id, gateway, state_dir, run_dir, config: config.clone() })
+        options(DriverContext { id, gateway, state_dir, run_dir, guests: None, config: config.clone() })
     });
     match options {
         Ok(options) => chiton_driver_oci::doctor(&options)

@@ -65,10 +65,13 @@ impl Rig {
 }
 
 pub(crate) fn driver(socket: &std::path::Path, agent: WhoseAgent, deadlines: Deadlines) -> ExternalDriver {
+    ExternalDriver::new(ExternalOptions { agent, deadlines, ..options(socket) })
+}
+
+pub(crate) fn options(socket: &std::path::Path) -> ExternalOptions {
     let folder = socket.parent().expect("a folder");
     let (id, gateway) = (DriverId::new("kyma").expect("an id"), GatewayId::new("g-1").expect("an id"));
-    let options = ExternalOptions::new(id, gateway, folder.join("state"), folder.join("run"), socket.to_owned());
-    ExternalDriver::new(ExternalOptions { agent, deadlines, ..options })
+    ExternalOptions::new(id, gateway, folder.join("state"), folder.join("run"), socket.to_owned())
 }
 
 /// A create of a sandbox with this command.
