@@ -29,13 +29,14 @@ pub(crate) enum From {
 
 impl From {
     pub(crate) fn address(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            address if address.is_loopback() => Self::Here,
+        let address = address.to_canonical();
+        match address {
+            _ if address.is_loopback() => Self::Here,
             IpAddr::V6(six) => {
                 let [a, b, c, d, ..] = six.segments();
                 Self::Network([a, b, c, d])
             }
-            address @ IpAddr::V4(_) => Self::Address(address),
+            IpAddr::V4(_) => Self::Address(address),
         }
     }
 }

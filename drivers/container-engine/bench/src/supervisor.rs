@@ -421,8 +421,8 @@ pub async fn a_supervisor_is_started_again_after_a_reboot(target: Target) -> Ver
     let next = scene.bench.driver(&scene.gateway.id).await?.driver;
     // A crash in the middle of a create left this; a sweep knows whose tokens are needed.
     let lost = own.join("state/tokens").join(Gateway::sandbox()?.as_str());
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&lost);
-    made.map_err(|error| Failure::bench("make a folder", error))?;
+    let begun = fs::DirBuilder::new().recursive(true).mode(0o700).create(&lost);
+    begun.map_err(|error| Failure::bench("make a folder", error))?;
     write(&lost.join(".tmpX"), "half a tok", 0o600)?;
     let mut watch = next.watch();
     while let Some(event) = watch.next().await {
