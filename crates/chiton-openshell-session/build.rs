@@ -5,7 +5,8 @@ use std::path::Path;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked for now and not when this script was compiled: checkouts that share a target folder share the script.
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     for file in ["openshell/v1/supervisor.proto", "openshell/sandbox/v1/config.proto"] {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }

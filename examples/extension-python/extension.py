@@ -1,9 +1,21 @@
 """An extension in Python: it labels every sandbox and leases it a number, which the sandbox finds in TICKET.
 
+    mkdir -p stubs /run/python-tickets
     python -m venv venv && venv/bin/pip install -r requirements.txt
     venv/bin/python -m grpc_tools.protoc -I ../../proto --python_out=stubs --grpc_python_out=stubs \
         chiton/v1/extension.proto
     PYTHONPATH=stubs venv/bin/python extension.py /run/python-tickets/socket
+
+The gateway's file names its socket and its config:
+
+    [compute]
+    extensions = ["python-tickets"]
+    [compute.process."python-tickets"]
+    socket = "/run/python-tickets/socket"
+    [compute.extension."python-tickets"]
+    folder = "/var/lib/python-tickets"
+    count = 100
+    label = "example.com/ticket"
 
 The contract is `proto/chiton/v1/extension.proto`; the rules that every extension keeps are in `docs/extensions.md`.
 """

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chiton_lifecycle::extension::{
@@ -34,6 +35,8 @@ pub enum Kind {
     Once,
     /// Never returns; can be dropped.
     Hang,
+    /// Returns, as if nothing were, once `FOLDER/cured` exists.
+    Hold,
     /// Panics.
     Panic,
     /// `approve_stop` only: says no.
@@ -148,6 +151,12 @@ impl Fault {
             Some(Kind::Fail) => Err(StepError::fatal(format!("{phase} was told to fail"))),
             Some(Kind::Once) if attempt == 1 => Err(StepError::retryable(format!("{phase} was told to fail once"))),
             Some(Kind::Hang) => futures::future::pending().await,
+            Some(Kind::Hold) => {
+                while !self.config.folder.join("cured").exists() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Ok(())
+            }
             Some(Kind::Panic) => panic!("{phase} was told to panic"),
             Some(Kind::Once | Kind::Veto) | None => Ok(()),
         }

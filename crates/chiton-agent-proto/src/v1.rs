@@ -44,7 +44,7 @@ pub struct ExecStart {
     /// Milliseconds until the program's process group is killed; 0 means no limit.
     #[prost(uint64, tag = "5")]
     pub timeout_ms: u64,
-    /// Not empty: the agent runs a given id once in the sandbox's life; a repeat answers ABORTED (already_ran).
+    /// Not empty: run once; a repeat of one of the last 16,384 ids answers ABORTED (already_ran). At most 128 bytes.
     #[prost(string, tag = "6")]
     pub request_id: ::prost::alloc::string::String,
 }

@@ -4,14 +4,15 @@
 //! read its standard input), output (bounded, so a slow caller slows the program) and the watch over the end (exit, time
 //! limit, a caller that went away).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chiton_agent_proto::requests::RequestIds;
 use chiton_agent_proto::v1::exec_input::Input;
 use chiton_agent_proto::v1::exec_output::Output;
 use chiton_agent_proto::v1::{ExecExit, ExecInput, ExecOutput, ExecStart};
@@ -35,8 +36,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const OUTPUTS: usize = 8;
 /// Bytes of standard input that wait for the program; beyond that the caller waits (its signals too: they are behind).
 const INPUT_BYTES: usize = 1024 * 1024;
-/// Longest request id, in bytes.
-const REQUEST_ID: usize = 128;
 /// Longest time limit: what is more means no limit that anybody lives to see, and must not overflow the clock.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 /// What a terminal takes as the end of input at the start of a line.
@@ -48,7 +47,7 @@ pub struct Execs {
     processes: Processes,
     env: BTreeMap<OsString, OsString>,
     workdir: Option<PathBuf>,
-    seen: Mutex<HashSet<String>>,
+    requests: Mutex<RequestIds>,
 }
 
 /// Which stream the bytes are of.
@@ -67,7 +66,7 @@ struct Started {
 impl Execs {
     /// An environment and a working folder for all programs.
     pub fn new(processes: Processes, env: BTreeMap<OsString, OsString>, workdir: Option<PathBuf>) -> Self {
-        Self { processes, env, workdir, seen: Mutex::default() }
+        Self { processes, env, workdir, requests: Mutex::default() }
     }
 
     /// Serves one call.
@@ -85,7 +84,7 @@ impl Execs {
             return Err(Status::invalid_argument("the first message of an exec must be its start"));
         };
         Self::check(&start)?;
-        self.remember(&start.request_id)?;
+        self.requests().take(&start.request_id)?;
         let (sink, outputs) = mpsc::channel(OUTPUTS);
         // The channel is new and has room, so nothing is lost by not waiting.
         let say =
@@ -97,12 +96,12 @@ impl Execs {
             }
             Err(SpawnError::Process(error)) => {
                 // It did not run, so the id may be used again.
-                self.forget(&start.request_id);
+                self.requests().give_back(&start.request_id);
                 let text = format!("the sandbox allows no new process, pipe or terminal ({error}); raise its limits");
                 return Err(Status::resource_exhausted(text));
             }
             Err(error @ (SpawnError::Empty | SpawnError::Nul(_) | SpawnError::Variable(_))) => {
-                self.forget(&start.request_id);
+                self.requests().give_back(&start.request_id);
                 return Err(Status::invalid_argument(error.to_string()));
             }
             Err(error) => {
@@ -114,10 +113,6 @@ impl Execs {
     }
 
     pub(crate) fn check(start: &ExecStart) -> Result<(), Status> {
-        if start.request_id.len() > REQUEST_ID {
-            let text = format!("the request id has {} bytes; use at most {REQUEST_ID}", start.request_id.len());
-            return Err(Status::invalid_argument(text));
-        }
         if !start.workdir.is_empty() && !Path::new(&start.workdir).is_absolute() {
             let text = format!("the working folder {:?} is not an absolute path", start.workdir);
             return Err(Status::invalid_argument(text));
@@ -125,18 +120,8 @@ impl Execs {
         Ok(())
     }
 
-    fn remember(&self, id: &str) -> Result<(), Status> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if id.is_empty() || seen.insert(id.to_owned()) {
-            return Ok(());
-        }
-        Err(Status::aborted(format!(
-            "already_ran: the request {id:?} was run in this sandbox before and is not repeated"
-        )))
-    }
-
-    fn forget(&self, id: &str) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    fn requests(&self) -> MutexGuard<'_, RequestIds> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(&self, start: &ExecStart) -> Result<Started, SpawnError> {

@@ -4,7 +4,6 @@
 //! anew, and a caller that can do that carries it with the start.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use chiton_driver::AgentLaunch;
@@ -13,13 +12,15 @@ use chiton_model::{Error, Principal, SandboxId, WorkspaceName};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
+use crate::relay::Way;
+
 /// Of one sandbox.
 #[derive(Clone, Default)]
 pub(crate) struct Handed {
     /// How its agent proves itself to the caller.
     pub(crate) agent: Option<AgentLaunch>,
     /// The caller's socket for its agent.
-    pub(crate) socket: Option<PathBuf>,
+    pub(crate) way: Option<Way>,
     /// Secret variables.
     pub(crate) secrets: BTreeMap<String, String>,
 }

@@ -16,6 +16,7 @@ use chiton_model::{
 use serde_json::{Value, json};
 
 use crate::credentials::{Credentials, Handed};
+use crate::relay::Way;
 
 /// How requests are read.
 pub(crate) struct Reading {
@@ -44,10 +45,11 @@ fn lacks(field: &str, what: &str) -> Error {
     Error::invalid(field, format!("this driver cannot do what {field} asks for: {what}")).cure("leave it out")
 }
 
-/// Splits what was asked into what is stored and what is not.
+/// Splits what the user `caller` asked for into what is stored and what is not.
 pub(crate) fn read(
     sandbox: Option<v1::DriverSandbox>,
     reading: &Reading,
+    caller: u32,
 ) -> Result<(CreateRequest, SandboxId, Handed), Error> {
     let sandbox = sandbox.ok_or_else(|| missing("sandbox"))?;
     let spec = sandbox.spec.ok_or_else(|| missing("sandbox.spec"))?;
@@ -73,7 +75,9 @@ pub(crate) fn read(
     let handed = Handed {
         agent: (!spec.sandbox_token.is_empty())
             .then_some(AgentLaunch { token: spec.sandbox_token, attempt: spec.agent_attempt }),
-        socket: Some(PathBuf::from(spec.agent_socket)).filter(|path| path.is_absolute()),
+        way: Some(PathBuf::from(spec.agent_socket))
+            .filter(|path| path.is_absolute())
+            .map(|socket| Way { socket, uid: caller }),
         secrets: secrets.clone(),
     };
     let block = template.driver_config.as_ref().map(from_struct);
@@ -167,7 +171,15 @@ fn own_block(block: Option<Value>, reading: &Reading) -> Result<BTreeMap<String,
             )
             .cure("leave them out, or ask the operator to serve it with --delegate"));
         }
+        if !value.is_object() {
+            let field = format!("driver_config.{}.{base}", reading.name);
+            return Err(Error::invalid(&field, format!("{field} is no table of options"))
+                .cure("send a table of the base driver's options, or leave it out"));
+        }
         delegated.insert(key, value);
     }
     Ok(delegated)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,14 +16,16 @@ use chiton_gateway::config::{Config, Drivers};
 use chiton_lifecycle::policy::Activation;
 use chiton_model::{DriverId, Error, NetworkSpec};
 use chiton_socket::{Access, PeerListener};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::credentials::Credentials;
-use crate::gone::Gone;
+use crate::gone::{self, Gone};
 use crate::request::Reading;
 use crate::served::Served;
 use crate::service::{Driver, Service, Turns};
@@ -99,6 +101,8 @@ pub async fn serve(
     // Bound before anything else, so that two drivers on one socket do not both recover. Who connects waits.
     let listener = bind(&options).map_err(one)?;
     let (driver, draining) = put_together(&config, plugins, &options, base).await?;
+    // Beyond the drain: what is deleted by then is written down, too.
+    let _absences = AbortOnDropHandle::new(tokio::spawn(gone::follow(Arc::clone(&driver), driver.gateway.events())));
     let service = Service(Arc::clone(&driver));
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -174,15 +178,14 @@ async fn put_together(
     };
     let gateway = compose_around(config, plugins, None, &around).await?;
     let calling = found.get().cloned().ok_or_else(|| vec![Error::internal("the base driver was not made")])?;
-    let gone = Gone::open(&config.gateway.data_dir).map_err(|error| vec![error])?;
+    let gone = Gone::open(&config.gateway.data_dir, Timestamp::now()).map_err(|error| vec![error])?;
     let chain = &config.compute.extensions;
     let on_request = chain.iter().filter(|one| matches!(one.policy.activation, Activation::OnRequest(_)));
     let on_request: BTreeSet<_> = on_request.map(|one| one.name.clone()).collect();
-    let phases: BTreeSet<_> = chain
-        .iter()
-        .filter_map(|one| plugins.extensions.get(&one.name))
-        .flat_map(|kind| kind.descriptor().phases.iter().copied())
-        .collect();
+    // As the engine has it: also of extensions in processes of their own.
+    let known = gateway.engine().extensions().await.map_err(|error| vec![error])?;
+    let listed = known.iter().filter(|extension| extension.position.is_some());
+    let phases: BTreeSet<_> = listed.flat_map(|extension| extension.descriptor.phases.iter().copied()).collect();
     let draining = CancellationToken::new();
     let driver = Driver {
         gateway,

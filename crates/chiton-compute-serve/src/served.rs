@@ -15,7 +15,7 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use crate::credentials::Credentials;
-use crate::relay::Relays;
+use crate::relay::{Relays, Way};
 
 pub(crate) struct Served {
     base: Arc<dyn ComputeDriver>,
@@ -53,15 +53,15 @@ impl Served {
                 Error::refused("driver", text).cure("let the gateway create or start it with its credentials"),
             ));
         };
-        if let (Some(folder), Some(socket)) = (&self.folder, handed.socket) {
-            self.relay(id, &folder(id), socket).map_err(CallError::NotRun)?;
+        if let (Some(folder), Some(way)) = (&self.folder, handed.way) {
+            self.relay(id, &folder(id), way).map_err(CallError::NotRun)?;
         }
         call.agent = Some(agent);
         Ok(call)
     }
 
-    fn relay(&self, id: &SandboxId, folder: &Path, gateway: PathBuf) -> Result<(), Error> {
-        self.relays.open(id, folder, gateway).map_err(|error| {
+    fn relay(&self, id: &SandboxId, folder: &Path, way: Way) -> Result<(), Error> {
+        self.relays.open(id, folder, way).map_err(|error| {
             Error::unavailable("driver", format!("the agent socket in {folder:?} could not be made: {error}"))
                 .cure("look at the run folder's file system")
         })

@@ -13,11 +13,12 @@ use chiton_compute_wire::v1::compute_driver_server::ComputeDriver;
 use chiton_compute_wire::{v1, v1::DriverSandbox};
 use chiton_driver::{Feature, Point};
 use chiton_gateway::compose::Gateway;
-use chiton_lifecycle::journal::SandboxQuery;
+use chiton_lifecycle::journal::{OperationOutcome, SandboxQuery};
 use chiton_lifecycle::{Accepted, CreateRequest, Engine, Request as Asked, SandboxView, Selector};
 use chiton_model::{Error, ErrorKind, Principal, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 use chiton_socket::Peer;
 use futures::Stream;
+use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -80,11 +81,15 @@ impl Turns {
 #[derive(Clone)]
 pub(crate) struct Service(pub(crate) Arc<Driver>);
 
-/// Who asks: the user at the other end of the socket.
-fn asked<T>(request: &Request<T>) -> Result<Asked, Status> {
-    let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::unauthenticated("the peer is not known"))?;
-    let principal = Principal { subject: format!("uid:{}", peer.uid), claims: std::collections::BTreeMap::new() };
-    Ok(Asked { principal, request_id: None })
+/// Who is at the other end of the socket.
+fn caller<T>(request: &Request<T>) -> Result<Peer, Status> {
+    request.extensions().get::<Peer>().copied().ok_or_else(|| Status::unauthenticated("the peer is not known"))
+}
+
+/// The same as the engine has it: a user.
+fn asks(caller: Peer) -> Asked {
+    let principal = Principal { subject: format!("uid:{}", caller.uid), claims: std::collections::BTreeMap::new() };
+    Asked { principal, request_id: None }
 }
 
 fn status(error: impl std::borrow::Borrow<Error>) -> Status {
@@ -93,6 +98,31 @@ fn status(error: impl std::borrow::Borrow<Error>) -> Status {
 
 fn absent(id: &str) -> Error {
     Error::not_found(format!("there is no sandbox {id:?}"))
+}
+
+/// A stop that was begun and failed. It was no refusal, whatever its last step says: what it has done is not known.
+fn unconfirmed(id: &SandboxId, error: Error) -> Error {
+    let text = format!("sandbox {id} may still run: {}", error.message);
+    let told = match error.kind {
+        ErrorKind::Deadline => Error::deadline(text),
+        _ => Error::unavailable("driver", text),
+    };
+    told.cure(error.cure.unwrap_or_else(|| "stop it again, or delete it".to_owned()))
+}
+
+/// An error of what was not done.
+fn refusal(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::Invalid { .. } | ErrorKind::AlreadyExists | ErrorKind::Refused { .. } => error,
+        _ => Error { kind: ErrorKind::Refused { by: "driver".to_owned() }, ..error },
+    }
+}
+
+/// Does it to its end, whatever becomes of the call that asked for it: what holds a turn or hands over credentials is not
+/// left in the middle.
+async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Status> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(Error::internal("the task that owned the call ended early"))).map_err(status)
 }
 
 /// The same request under a name that nobody else has.
@@ -126,6 +156,11 @@ impl Driver {
         }
     }
 
+    /// Whether it is known that there is nothing of this id on the platform.
+    pub(crate) async fn is_absent(&self, id: &SandboxId) -> bool {
+        matches!(self.find(id.as_str(), "").await, Err(error) if error.kind == ErrorKind::NotFound)
+    }
+
     /// Whether a create of this id is none, because it is there already.
     async fn repeated(&self, id: &SandboxId) -> Result<bool, Error> {
         let refuse = |why: String, cure: &str| Err(Error::refused("driver", why).cure(cure));
@@ -150,48 +185,54 @@ impl Driver {
         show::sandbox(&view.record, self.credentials.attempt(&view.record.id).as_deref())
     }
 
-    async fn create(&self, asked: Asked, sandbox: Option<DriverSandbox>) -> Result<(), Error> {
-        let (create, id, handed) = read(sandbox, &self.reading)?;
+    /// What goes wrong before the intent is stored is a refusal, whatever kind it is: nothing was done, and a caller that
+    /// took it for an unknown outcome would wait for what never comes.
+    async fn create(&self, caller: Peer, sandbox: Option<DriverSandbox>) -> Result<(), Error> {
+        let (create, id, handed) = read(sandbox, &self.reading, caller.uid)?;
         let _turn = self.turns.take(&id).await;
         if self.repeated(&id).await? {
             return Ok(());
         }
         self.credentials.hand(&id, handed);
         let other = of_its_own(&create, &id);
-        let mut created = self.engine().create(asked.clone(), create).await;
+        let mut created = self.engine().create(asks(caller), create).await;
         // To the contract a name is no identity; here it is one, so another sandbox that has it gives way to nobody.
         if matches!(&created, Err(error) if error.kind == ErrorKind::AlreadyExists)
             && self.find(id.as_str(), "").await.is_err()
         {
-            created = self.engine().create(asked, other?).await;
+            created = self.engine().create(asks(caller), other?).await;
         }
         match created {
             Ok(_) => Ok(()),
             Err(error) => {
+                let found = self.find(id.as_str(), "").await;
                 // Another call may have made it in the same moment.
-                if matches!(self.find(id.as_str(), "").await, Ok(view) if view.record.phase != SandboxPhase::Error) {
+                if matches!(&found, Ok(view) if view.record.phase != SandboxPhase::Error) {
                     return Ok(());
                 }
                 self.credentials.forget(&id);
-                Err(error)
+                match found {
+                    Err(absent) if absent.kind == ErrorKind::NotFound => Err(refusal(error)),
+                    _ => Err(error),
+                }
             }
         }
     }
 
     /// A look at what would be made. Its secrets are only looked for, under an id that nobody has.
-    async fn validate(&self, asked: Asked, sandbox: Option<DriverSandbox>) -> Result<(), Error> {
-        let (mut create, _, handed) = read(sandbox, &self.reading)?;
+    async fn validate(&self, caller: Peer, sandbox: Option<DriverSandbox>) -> Result<(), Error> {
+        let (mut create, _, handed) = read(sandbox, &self.reading, caller.uid)?;
         let id = SandboxId::new(format!("look-{}", LOOKS.fetch_add(1, Ordering::Relaxed)))?;
         for (variable, reference) in &mut create.spec.secrets {
             *reference = Credentials::reference(&id, variable);
         }
         self.credentials.hand(&id, Handed { secrets: handed.secrets, ..Handed::default() });
-        let planned = self.engine().plan(&asked.principal, &create).await;
+        let planned = self.engine().plan(&asks(caller).principal, &create).await;
         self.credentials.forget(&id);
         planned.map(drop)
     }
 
-    async fn start(&self, asked: Asked, request: v1::StartSandboxRequest) -> Result<(), Error> {
+    async fn start(&self, caller: Peer, request: v1::StartSandboxRequest) -> Result<(), Error> {
         let view = self.find(&request.sandbox_id, &request.sandbox_name).await?;
         let id = view.record.id;
         let running =
@@ -200,30 +241,36 @@ impl Driver {
             return Ok(());
         }
         if let Some(sandbox) = request.sandbox {
-            let (_, carried, handed) = read(Some(sandbox), &self.reading)?;
+            let (_, carried, handed) = read(Some(sandbox), &self.reading, caller.uid)?;
             if carried != id {
                 return Err(Error::invalid("sandbox.id", format!("{carried} is carried to the start of {id}"))
                     .cure("send the sandbox that is to be started"));
             }
             self.credentials.hand(&id, handed);
         }
-        self.engine().start(asked, id).await.map(drop)
+        self.engine().start(asks(caller), id).await.map(drop)
     }
 
-    async fn stop(&self, asked: Asked, request: v1::StopSandboxRequest) -> Result<(), Error> {
+    async fn stop(&self, caller: Peer, request: v1::StopSandboxRequest) -> Result<(), Error> {
         let view = self.find(&request.sandbox_id, &request.sandbox_name).await?;
-        if matches!(view.record.phase, SandboxPhase::Stopped | SandboxPhase::Completed | SandboxPhase::Error) {
+        let over = matches!(view.record.phase, SandboxPhase::Stopped | SandboxPhase::Completed);
+        if view.record.phase == SandboxPhase::Error || over && !show::may_run(&view.record) {
             return Ok(());
         }
-        let Accepted { operation, .. } = self.engine().stop(asked, view.record.id).await?;
-        if let Some(operation) = operation {
-            // One that takes longer is told by the watch.
-            drop(timeout(STOPPED, self.engine().wait(&operation)).await);
+        let id = view.record.id;
+        let Accepted { operation, .. } = self.engine().stop(asks(caller), id.clone()).await?;
+        let Some(operation) = operation else { return Ok(()) };
+        let Ok(ended) = timeout(STOPPED, self.engine().wait(&operation)).await else {
+            return Err(Error::deadline(format!("sandbox {id} is not stopped yet; its stop goes on"))
+                .cure("watch it, or stop it again"));
+        };
+        match ended?.outcome {
+            Some(OperationOutcome::Failed(error)) => Err(unconfirmed(&id, error)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    async fn delete(&self, asked: Asked, request: v1::DeleteSandboxRequest) -> Result<bool, Error> {
+    async fn delete(&self, caller: Peer, request: v1::DeleteSandboxRequest) -> Result<bool, Error> {
         let _turn = match request.sandbox_id.as_str() {
             "" => None,
             id => Some(self.turns.take(&SandboxId::new(id)?).await),
@@ -233,14 +280,16 @@ impl Driver {
             Err(error) if error.kind == ErrorKind::NotFound => {
                 if !request.sandbox_id.is_empty() {
                     // Its create may still be on its way.
-                    self.gone.add(&SandboxId::new(request.sandbox_id)?)?;
+                    let (id, now) = (SandboxId::new(request.sandbox_id)?, Timestamp::now());
+                    self.gone.add(&id, now)?;
+                    self.gone.absent(&id, now);
                 }
                 return Ok(false);
             }
             Err(error) => return Err(error),
         };
-        self.gone.add(&id)?;
-        match self.engine().delete(asked, id.clone(), false).await {
+        self.gone.add(&id, Timestamp::now())?;
+        match self.engine().delete(asks(caller), id.clone(), false).await {
             Ok(_) => {}
             // It went in between.
             Err(error) if error.kind == ErrorKind::NotFound => {}
@@ -300,8 +349,8 @@ impl ComputeDriver for Service {
         &self,
         request: Request<v1::ValidateSandboxCreateRequest>,
     ) -> Answer<v1::ValidateSandboxCreateResponse> {
-        let asked = asked(&request)?;
-        self.0.validate(asked, request.into_inner().sandbox).await.map_err(status)?;
+        let (caller, driver) = (caller(&request)?, Arc::clone(&self.0));
+        owned(async move { driver.validate(caller, request.into_inner().sandbox).await }).await?;
         Ok(Response::new(v1::ValidateSandboxCreateResponse {}))
     }
 
@@ -320,26 +369,26 @@ impl ComputeDriver for Service {
     }
 
     async fn create_sandbox(&self, request: Request<v1::CreateSandboxRequest>) -> Answer<v1::CreateSandboxResponse> {
-        let asked = asked(&request)?;
-        Box::pin(self.0.create(asked, request.into_inner().sandbox)).await.map_err(status)?;
+        let (caller, driver) = (caller(&request)?, Arc::clone(&self.0));
+        owned(async move { Box::pin(driver.create(caller, request.into_inner().sandbox)).await }).await?;
         Ok(Response::new(v1::CreateSandboxResponse {}))
     }
 
     async fn stop_sandbox(&self, request: Request<v1::StopSandboxRequest>) -> Answer<v1::StopSandboxResponse> {
-        let asked = asked(&request)?;
-        self.0.stop(asked, request.into_inner()).await.map_err(status)?;
+        let caller = caller(&request)?;
+        self.0.stop(caller, request.into_inner()).await.map_err(status)?;
         Ok(Response::new(v1::StopSandboxResponse {}))
     }
 
     async fn start_sandbox(&self, request: Request<v1::StartSandboxRequest>) -> Answer<v1::StartSandboxResponse> {
-        let asked = asked(&request)?;
-        self.0.start(asked, request.into_inner()).await.map_err(status)?;
+        let (caller, driver) = (caller(&request)?, Arc::clone(&self.0));
+        owned(async move { driver.start(caller, request.into_inner()).await }).await?;
         Ok(Response::new(v1::StartSandboxResponse {}))
     }
 
     async fn delete_sandbox(&self, request: Request<v1::DeleteSandboxRequest>) -> Answer<v1::DeleteSandboxResponse> {
-        let asked = asked(&request)?;
-        let deleted = self.0.delete(asked, request.into_inner()).await.map_err(status)?;
+        let (caller, driver) = (caller(&request)?, Arc::clone(&self.0));
+        let deleted = owned(async move { driver.delete(caller, request.into_inner()).await }).await?;
         Ok(Response::new(v1::DeleteSandboxResponse { deleted }))
     }
 
@@ -364,9 +413,9 @@ impl ComputeDriver for Service {
         &self,
         request: Request<v1::DeleteWorkspaceRequest>,
     ) -> Answer<v1::DeleteWorkspaceResponse> {
-        let asked = asked(&request)?;
+        let caller = caller(&request)?;
         let workspace = WorkspaceName::new(request.into_inner().workspace).map_err(status)?;
-        match self.0.engine().delete_workspace(asked.principal, workspace).await {
+        match self.0.engine().delete_workspace(asks(caller).principal, workspace).await {
             Ok(()) => {}
             Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(status(error)),

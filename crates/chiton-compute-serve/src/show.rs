@@ -5,7 +5,10 @@ use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_compute_wire::{sandbox, v1};
 use chiton_driver::{GatewayListener, ListenAt, ObservedStatus};
 use chiton_lifecycle::journal::SandboxRecord;
-use chiton_model::{ExitStatus, SandboxPhase};
+use chiton_model::{ConditionStatus, ExitStatus, SandboxPhase};
+
+/// The engine's word for a stop that the base driver did not confirm.
+const UNCONFIRMED: &str = "StopUnconfirmed";
 
 /// What is told of a sandbox; nothing once it is gone from its platform. No spec: nothing that was asked is told again.
 pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v1::DriverSandbox> {
@@ -14,9 +17,14 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
     let (observed, message) = match record.phase {
         SandboxPhase::Deleted => return None,
         SandboxPhase::Provisioning | SandboxPhase::Starting => (ObservedStatus::Created, String::new()),
+        SandboxPhase::Stopped | SandboxPhase::Completed if may_run(record) => {
+            (ObservedStatus::Running, condition(record, UNCONFIRMED))
+        }
         // It may still run; what it was is all that is known.
         SandboxPhase::Ready | SandboxPhase::Stopping => (ObservedStatus::Running, String::new()),
-        SandboxPhase::Stopped => (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), started(record)),
+        SandboxPhase::Stopped => {
+            (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), condition(record, "StartFailed"))
+        }
         SandboxPhase::Completed => (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), String::new()),
         SandboxPhase::Error => (ObservedStatus::Broken(cause.clone()), cause),
         SandboxPhase::Deleting => (ObservedStatus::Broken("it is being deleted".to_owned()), String::new()),
@@ -30,8 +38,12 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
         if record.phase == SandboxPhase::Error {
             "CreateFailed".clone_into(&mut condition.reason);
         }
+        if may_run(record) {
+            "Unknown".clone_into(&mut condition.status);
+            UNCONFIRMED.clone_into(&mut condition.reason);
+        }
     }
-    if record.phase == SandboxPhase::Stopped {
+    if record.phase == SandboxPhase::Stopped && !may_run(record) {
         status.conditions.push(v1::DriverCondition {
             r#type: conditions::SUSPENDED.to_owned(),
             status: "True".to_owned(),
@@ -49,10 +61,20 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
     })
 }
 
-/// Why the last start failed, if it did.
-fn started(record: &SandboxRecord) -> String {
-    let failed = record.conditions.iter().find(|condition| condition.kind == "StartFailed");
-    failed.map(|condition| condition.message.clone()).unwrap_or_default()
+/// Whether nothing of it is on its platform any more.
+pub(crate) fn is_absent(record: &SandboxRecord) -> bool {
+    record.phase == SandboxPhase::Deleted
+}
+
+/// Whether its stop was not confirmed: its row says that it is stopped, and its main process may run.
+pub(crate) fn may_run(record: &SandboxRecord) -> bool {
+    let over = matches!(record.phase, SandboxPhase::Stopped | SandboxPhase::Completed);
+    over && record.conditions.iter().any(|one| one.kind == UNCONFIRMED && one.status == ConditionStatus::True)
+}
+
+/// What a condition says, if the record has it: why the last start failed, or its stop.
+fn condition(record: &SandboxRecord, kind: &str) -> String {
+    record.conditions.iter().find(|one| one.kind == kind).map(|one| one.message.clone()).unwrap_or_default()
 }
 
 /// What a gateway is told of a place where it has to listen.

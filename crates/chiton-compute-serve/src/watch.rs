@@ -90,7 +90,7 @@ impl Watcher<'_> {
             query.after = Some(next);
         }
         // What went while nobody listened, and what went a short time ago for whoever has missed it.
-        let lately = self.driver.gone.lately().into_iter().chain(before);
+        let lately = self.driver.gone.lately(Timestamp::now()).into_iter().chain(before);
         let lately: BTreeSet<SandboxId> = lately.filter(|id| !self.present.contains(id)).collect();
         for id in lately {
             // Not what is still going.

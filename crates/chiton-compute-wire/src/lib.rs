@@ -4,6 +4,7 @@
 //! - [`names`]: the words of the contract that are no field names
 //! - [`sandbox`]: a sandbox on the wire and what is known of it here
 //! - [`status`]: what an answer says of a call's outcome
+//! - [`text`]: a driver's words as they may be stored and shown
 //! - [`json`]: the contract's free-form structures as JSON
 //!
 //! What drivers of other trees check requests with comes along: ids, quantities, "did you mean".
@@ -14,6 +15,7 @@ pub mod json;
 pub mod names;
 pub mod sandbox;
 pub mod status;
+pub mod text;
 
 pub use chiton_driver::ObservedStatus;
 pub use chiton_model::{CpuQuantity, Error, ExitStatus, MemoryQuantity, SandboxId, nearest, printable};

@@ -22,6 +22,9 @@ pub mod features {
     pub const CHITON_AGENT: &str = "chiton_agent";
     /// It takes variables that must not be stored or shown.
     pub const SECRET_ENVIRONMENT: &str = "secret_environment";
+
+    /// Each of them.
+    pub const ALL: [&str; 4] = [WORKSPACES, START_CARRIES_SANDBOX, CHITON_AGENT, SECRET_ENVIRONMENT];
 }
 
 /// Types of conditions.

@@ -4,6 +4,7 @@ use chiton_driver::ObservedStatus;
 use chiton_model::ExitStatus;
 
 use crate::names::{PASSING, conditions};
+use crate::text;
 use crate::v1::{DriverCondition, DriverSandboxStatus};
 
 /// The words of `DriverSandboxStatus.state`.
@@ -26,15 +27,15 @@ pub fn observed(status: Option<&DriverSandboxStatus>) -> ObservedStatus {
         return ObservedStatus::Broken("it is being deleted".to_owned());
     }
     let ready = condition(status, conditions::READY);
+    let reason = ready.map(|ready| text::told(&ready.reason, text::NAME)).unwrap_or_default();
     let exited = |reason: &str| {
         let reason = if reason.is_empty() { "Unknown" } else { reason };
         ObservedStatus::Exited(ExitStatus { code: status.exit_code, reason: reason.to_owned(), at: None })
     };
-    let reason = ready.map(|ready| ready.reason.as_str()).unwrap_or_default();
     match status.state.as_str() {
         states::CREATED => return ObservedStatus::Created,
         states::RUNNING => return ObservedStatus::Running,
-        states::EXITED => return exited(reason),
+        states::EXITED => return exited(&reason),
         states::BROKEN => return ObservedStatus::Broken(words(ready)),
         _ => {}
     }
@@ -43,9 +44,7 @@ pub fn observed(status: Option<&DriverSandboxStatus>) -> ObservedStatus {
     }
     match ready {
         Some(found) if found.status == "True" => ObservedStatus::Running,
-        Some(found) if found.status == "False" && !PASSING.contains(&found.reason.to_lowercase().as_str()) => {
-            exited(&found.reason)
-        }
+        Some(found) if found.status == "False" && !PASSING.contains(&reason.to_lowercase().as_str()) => exited(&reason),
         _ => ObservedStatus::Created,
     }
 }
@@ -58,8 +57,10 @@ pub fn why(status: Option<&DriverSandboxStatus>) -> String {
 fn words(ready: Option<&DriverCondition>) -> String {
     match ready {
         None => "the driver says nothing of it".to_owned(),
-        Some(ready) if ready.message.is_empty() => ready.reason.clone(),
-        Some(ready) => format!("{}: {}", ready.reason, ready.message),
+        Some(ready) if ready.message.is_empty() => text::told(&ready.reason, text::NAME),
+        Some(ready) => {
+            format!("{}: {}", text::told(&ready.reason, text::NAME), text::told(&ready.message, text::MESSAGE))
+        }
     }
 }
 

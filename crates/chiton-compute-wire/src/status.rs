@@ -3,8 +3,10 @@
 use std::error::Error as _;
 
 use chiton_driver::CallError;
-use chiton_model::{Error, ErrorKind, printable};
+use chiton_model::{Error, ErrorKind};
 use tonic::{Code, Status};
+
+use crate::text;
 
 /// HTTP/2 peers refuse header blocks over 16 KiB; a status travels in one, percent-encoded.
 const LONGEST: usize = 4 << 10;
@@ -41,7 +43,7 @@ pub fn is_unimplemented(status: &Status) -> bool {
 
 /// An answer as an error. `driver` is the operator's name for it.
 pub fn error(driver: &str, doing: &str, status: &Status) -> Error {
-    let said = printable(status.message().trim());
+    let said = text::told(status.message(), text::MESSAGE);
     let text = if said.is_empty() { "it gives no reason" } else { &said };
     let text = format!("{doing}: driver {driver:?}: {text}");
     match status.code() {

@@ -1,7 +1,7 @@
 //! What messages mean: statuses, conditions, free-form structures, and fields that nobody knows.
 #![forbid(unsafe_code)]
 
-use chiton_compute_wire::{json, sandbox, status, v1};
+use chiton_compute_wire::{json, sandbox, status, text, v1};
 use chiton_driver::{CallError, ObservedStatus};
 use chiton_model::{Error, ErrorKind, ExitStatus};
 use proptest::prelude::*;
@@ -84,6 +84,36 @@ fn an_answer_tells_how_the_call_ended() {
     // What drives a terminal is escaped.
     let hostile = status::error("kyma", "get", &Status::internal("a\u{1b}[2Jb"));
     assert!(!hostile.message.contains('\u{1b}'), "{hostile:?}");
+}
+
+#[test]
+fn a_drivers_words_have_an_end_and_do_nothing_to_a_terminal() {
+    let long = |hostile: &str| format!("  {hostile}\u{1b}[2J\n{}", "ü".repeat(5 << 20));
+    let mut ended = stock("Ready", "False", &long("Why"));
+    ended.conditions[0].message = long("Because");
+    let mut exited = ended.clone();
+    "exited".clone_into(&mut exited.state);
+    let mut broken = ended.clone();
+    "broken".clone_into(&mut broken.state);
+    let mut all = vec![
+        sandbox::why(Some(&ended)),
+        status::error("kyma", "get", &Status::internal(long("Oops"))).message,
+        text::told(&"\u{7}".repeat(10_000), 10),
+    ];
+    for one in [&ended, &exited] {
+        let ObservedStatus::Exited(exit) = sandbox::observed(Some(one)) else { panic!("it ended") };
+        assert!(exit.reason.starts_with("Why\\u{1b}[2J\\nüü"), "{:.40}", exit.reason);
+        assert!(exit.reason.ends_with('…') && exit.reason.chars().count() == text::NAME);
+        all.push(exit.reason);
+    }
+    let ObservedStatus::Broken(why) = sandbox::observed(Some(&broken)) else { panic!("it broke") };
+    all.push(why);
+    for words in all {
+        assert!(words.chars().count() <= text::NAME + text::MESSAGE + 64, "{}", words.len());
+        assert!(!words.contains(char::is_control), "{words:.80}");
+    }
+    assert_eq!(text::told(" whole ", 5), "whole");
+    assert_eq!(text::told("too long", 4), "too…");
 }
 
 #[test]

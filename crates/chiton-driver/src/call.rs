@@ -46,7 +46,7 @@ impl Identity {
 /// How the agent of one start proves who it is. The token is a secret: never logged, never stored.
 #[derive(Clone)]
 pub struct AgentLaunch {
-    /// The sandbox's own token.
+    /// The sandbox's own token; empty at a start of a driver that cannot bring a new one: the sandbox has its own already.
     pub token: String,
     /// Names this start; the gateway waits for the agent that carries it.
     pub attempt: String,

@@ -89,6 +89,13 @@ pub trait ComputeDriver: Send + Sync + 'static {
     /// Starts it; returns when the platform runs it. Succeeds without effect when it runs already.
     async fn start(&self, call: &StartCall) -> CallResult<()>;
 
+    /// Whether a start brings the agent new credentials. Where it does not, those of the create hold as long as the sandbox:
+    /// a start then carries an [`AgentLaunch`](crate::AgentLaunch) with an empty token. Asked before each start; answered
+    /// within [`Deadlines::look`], from memory when the driver is out of reach.
+    async fn renews_credentials(&self) -> bool {
+        true
+    }
+
     /// Stops it; returns when it is confirmed stopped. Succeeds when it is stopped or absent.
     async fn stop(&self, id: &SandboxId) -> CallResult<()>;
 

@@ -49,7 +49,7 @@ pub trait Mint: Send + Sync + 'static {
     async fn refresh(&self, sandbox: &SandboxId, token: &str) -> Result<Issued, Error>;
 }
 
-/// The mint of a gateway whose tokens hold as long as the start they were made for: the token is its own successor.
+/// The mint of a gateway whose tokens hold until a start brings a new one: the token is its own successor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SameToken;
 
@@ -129,7 +129,7 @@ pub(crate) fn bearer(metadata: &MetadataMap) -> Result<&str, Status> {
 /// One answer for all that is wrong, so that nothing can be found out by asking.
 fn refused() -> Status {
     Status::unauthenticated(
-        "the token is not that of the current start of this sandbox; a sandbox that was started again has a new one",
+        "the token is not that of the current start of this sandbox; one that was started again may have a new one",
     )
 }
 

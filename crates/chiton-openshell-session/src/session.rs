@@ -3,12 +3,13 @@
 //! A session begins with the supervisor's hello and lasts as long as both sides hear of each other. Each is presented to
 //! the gateway's hub as a connection on which our agent's protocol is served; the two end together, whichever ends first.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_gateway::sessions::Sessions;
 use chiton_model::SandboxId;
+use chiton_proto::agent::requests::RequestIds;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -74,7 +75,7 @@ pub(crate) struct Session {
 }
 
 /// Ids of requests, handed from a session to its successor.
-pub(crate) type Ran = Arc<Mutex<HashSet<String>>>;
+pub(crate) type Ran = Arc<Mutex<RequestIds>>;
 
 impl Session {
     /// Puts a message into the session. Never waits: a supervisor that leaves so many unread is as good as gone.

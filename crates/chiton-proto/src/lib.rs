@@ -4,7 +4,7 @@
 
 /// What a gateway asks of the agent inside a sandbox.
 pub mod agent {
-    pub use chiton_agent_proto::{frame, headers, v1};
+    pub use chiton_agent_proto::{frame, headers, requests, v1};
 }
 
 /// The gateway's own API.

@@ -84,7 +84,7 @@ impl Dial {
         }
     }
 
-    /// Whether a stranger could have put the socket there.
+    /// Whether a stranger could have put the socket there, or may come in where only we should.
     fn look(&self) -> Result<(), Error> {
         let found = fs::metadata(&self.path).map_err(|error| self.absent(&error))?;
         if !found.file_type().is_socket() {
@@ -93,16 +93,39 @@ impl Dial {
         if !self.peers.contains(&found.uid()) {
             return Err(self.refused(&format!("it belongs to uid {}", found.uid())));
         }
-        let Some(parent) = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-        let folder = fs::metadata(parent).map_err(|error| self.absent(&error))?;
-        let sticky = folder.mode() & 0o1000 != 0;
-        if folder.mode() & 0o002 != 0 && !sticky {
-            return Err(self.refused(&format!("everybody may write to its folder {parent:?}")));
+        // That others may connect, too, is no danger to who connects, and there is no other way to a socket of another user.
+        // One of our own that is open to everybody, where nobody else was named, is a mistake: whoever else comes in there
+        // has our sandboxes.
+        let own = rustix::process::geteuid().as_raw();
+        let alone = self.peers.iter().all(|uid| *uid == own || *uid == 0);
+        if found.mode() & 0o002 != 0 && found.uid() == own && alone {
+            let why = format!("it is our own, and everybody may write to it (mode {:04o})", found.mode() & 0o7777);
+            return Err(self.refused(&why).cure("chmod 0600 it, or name who else is meant in peer_uids"));
         }
+        self.look_around(&self.path)?;
+        // Where the path is a link, what it leads to counts as well.
+        let real = fs::canonicalize(&self.path).map_err(|error| self.absent(&error))?;
+        if real == self.path { Ok(()) } else { self.look_around(&real) }
+    }
+
+    /// Whether somebody else could put another socket in its place.
+    fn look_around(&self, path: &Path) -> Result<(), Error> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = fs::metadata(parent).map_err(|error| self.absent(&error))?;
         if folder.uid() != 0 && !self.peers.contains(&folder.uid()) {
             return Err(self.refused(&format!("its folder {parent:?} belongs to uid {}", folder.uid())));
         }
-        Ok(())
+        // With the sticky bit only its owner replaces a file (inode(7)), and that one is trusted.
+        let sticky = folder.mode() & 0o1000 != 0;
+        let who = match folder.mode() & 0o022 {
+            0 => return Ok(()),
+            _ if sticky => return Ok(()),
+            0o020 => "its group",
+            _ => "everybody",
+        };
+        let mode = folder.mode() & 0o7777;
+        let why = format!("{who} may write to its folder {parent:?} (mode {mode:04o})");
+        Err(self.refused(&why).cure("chmod go-w the folder, or use one that only trusted users may write to"))
     }
 
     fn absent(&self, error: &io::Error) -> Error {

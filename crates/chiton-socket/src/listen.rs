@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use chiton_model::Error;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::Connected;
@@ -27,7 +28,8 @@ pub struct Access {
     pub cure: &'static str,
     /// The users who may connect.
     pub allowed: Arc<BTreeSet<u32>>,
-    /// Whether the folder has to be ours alone: owned by this user and writable by nobody else. One that is made is 0700.
+    /// Whether the folder has to be ours alone: owned by this user and writable by nobody else. One that is made is 0700;
+    /// 0711 when other users are allowed, who have to pass it, as they have to pass every folder above.
     pub private: bool,
 }
 
@@ -49,10 +51,12 @@ impl PeerListener {
     pub fn bind(path: &Path, access: &Access) -> Result<Self, Error> {
         let refuse =
             |why: String| Error::unavailable(access.who, format!("cannot listen on {path:?}: {why}")).cure(access.cure);
+        let own = rustix::process::geteuid().as_raw();
+        let others: BTreeSet<u32> = access.allowed.iter().copied().filter(|uid| *uid != own && *uid != 0).collect();
         if let Some(parent) = path.parent() {
-            folder(parent, access.private).map_err(refuse)?;
+            folder(parent, access.private, &others).map_err(refuse)?;
         }
-        if StdUnixStream::connect(path).is_ok() {
+        if answers(path) {
             return Err(refuse(format!("another {} answers there", access.who)));
         }
         match fs::symlink_metadata(path) {
@@ -65,9 +69,7 @@ impl PeerListener {
         }
         let listener = UnixListener::bind(path).map_err(|error| refuse(error.to_string()))?;
         // Who may call is decided by uid at accept; the file's mode only has to let the allowed ones connect.
-        let own = rustix::process::geteuid().as_raw();
-        let others = access.allowed.iter().any(|uid| *uid != own && *uid != 0);
-        let mode = if others { 0o666 } else { 0o600 };
+        let mode = if others.is_empty() { 0o600 } else { 0o666 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| refuse(error.to_string()))?;
         let found = fs::symlink_metadata(path).map_err(|error| refuse(error.to_string()))?;
         let file = Some((path.to_owned(), (found.dev(), found.ino())));
@@ -145,11 +147,22 @@ impl Drop for PeerListener {
     }
 }
 
-/// Makes the folder, or looks at the one that is there.
-fn folder(path: &Path, private: bool) -> Result<(), String> {
+/// Whether somebody listens there; also one who is stopped, whose queue may be full: the probe does not wait for it.
+fn answers(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    // A path that is no address is told by whoever binds it.
+    let Ok(address) = SocketAddrUnix::new(path) else { return false };
+    let connected = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|probe| rustix::net::connect(&probe, &address));
+    matches!(connected, Ok(()) | Err(Errno::AGAIN))
+}
+
+/// Makes the folder, or looks at the one that is there. `others` are the users who have to pass it.
+fn folder(path: &Path, private: bool, others: &BTreeSet<u32>) -> Result<(), String> {
     if path.as_os_str().is_empty() {
         return Ok(());
     }
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     let mut make = fs::DirBuilder::new();
     make.recursive(true);
     if private {
@@ -159,6 +172,12 @@ fn folder(path: &Path, private: bool) -> Result<(), String> {
     if !private {
         return Ok(());
     }
+    if !others.is_empty() {
+        // Whatever the umask: to be passed, and not to be listed.
+        for made in missing {
+            fs::set_permissions(made, fs::Permissions::from_mode(0o711)).map_err(|error| error.to_string())?;
+        }
+    }
     let found = fs::metadata(path).map_err(|error| error.to_string())?;
     let own = rustix::process::geteuid().as_raw();
     if found.uid() != own {
@@ -167,7 +186,23 @@ fn folder(path: &Path, private: bool) -> Result<(), String> {
     if found.mode() & 0o022 != 0 {
         return Err(format!("others may write to its folder (mode {:04o}); chmod 0700 it", found.mode() & 0o7777));
     }
+    let whole = fs::canonicalize(path).map_err(|error| error.to_string())?;
+    for folder in whole.ancestors() {
+        let found = fs::metadata(folder).map_err(|error| error.to_string())?;
+        if let Some(uid) = others.iter().find(|uid| !may_pass(&found, **uid)) {
+            return Err(format!(
+                "uid {uid} is to be let in and cannot pass the folder {folder:?} (mode {:04o}); chmod o+x it, or choose \
+                 another",
+                found.mode() & 0o7777
+            ));
+        }
+    }
     Ok(())
+}
+
+/// Whether a user may go through a folder. Who is in its group is not known here, so a group that may counts.
+fn may_pass(folder: &fs::Metadata, uid: u32) -> bool {
+    if folder.uid() == uid { folder.mode() & 0o100 != 0 } else { folder.mode() & 0o011 != 0 }
 }
 
 /// A connection whose peer is known and allowed.

@@ -54,9 +54,9 @@ pub(crate) enum Command {
     /// Show what a create would do. Stores nothing.
     Plan(CreateArgs),
     /// Show every value of a sandbox's plan and who set it.
-    Explain(OneArgs),
+    Explain(FindArgs),
     /// Show a sandbox's operations and where their time went.
-    Timeline(OneArgs),
+    Timeline(FindArgs),
     /// Cleanups that are owed and could not be paid.
     #[command(subcommand)]
     Obligations(ObligationsCommand),
@@ -100,8 +100,9 @@ pub(crate) enum Command {
     },
 }
 
+/// Where a gateway's configuration comes from.
 #[derive(Debug, Args)]
-pub(crate) struct GatewayArgs {
+pub(crate) struct SourceArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -118,6 +119,12 @@ pub(crate) struct GatewayArgs {
     /// The socket of an external driver, an absolute path; the one --driver is its name. The file's list is not used.
     #[arg(long, value_name = "PATH")]
     pub(crate) compute_driver_socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
     /// Take over the sandboxes of an earlier life of the store. Only when that store is gone for good.
     #[arg(long, value_name = "EPOCH")]
     pub(crate) adopt_epoch: Option<String>,
@@ -131,7 +138,7 @@ pub(crate) enum SandboxCommand {
     /// List sandboxes.
     List(ListArgs),
     /// Show one sandbox.
-    Get(OneArgs),
+    Get(FindArgs),
     /// Run a command in a sandbox.
     Exec(ExecArgs),
     /// Copy files and folders into or out of a sandbox.
@@ -230,6 +237,12 @@ pub(crate) struct OneArgs {
     /// The argument is an id.
     #[arg(long)]
     pub(crate) id: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    #[command(flatten)]
+    pub(crate) one: OneArgs,
     /// Also find the newest sandbox that held the name.
     #[arg(long)]
     pub(crate) all: bool,
@@ -353,6 +366,9 @@ pub(crate) struct WatchArgs {
     /// The workspace.
     #[arg(long, short = 'w', default_value = "default")]
     pub(crate) workspace: String,
+    /// The argument is an id.
+    #[arg(long, requires = "name")]
+    pub(crate) id: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -468,11 +484,11 @@ pub(crate) enum WorkspacesCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check a configuration offline; every error at once.
-    Check(GatewayArgs),
+    Check(SourceArgs),
     /// Show the configuration of the running gateway, or of a file.
     Show {
         #[command(flatten)]
-        sources: GatewayArgs,
+        sources: SourceArgs,
         /// Show where each value was set.
         #[arg(long)]
         origin: bool,

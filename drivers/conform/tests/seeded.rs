@@ -28,7 +28,7 @@ fn finders(fault: Fault) -> &'static [&'static str] {
         F::BadRequirements => &["listener::requirements_are_sound"],
         F::ValidateHasEffects => &["validate::changes_nothing"],
         F::ValidatesNothing => &["validate::refuses_malformed"],
-        F::HangsOnCreate | F::LateCreate => &["create::is_answered"],
+        F::HangsOnCreate | F::LateCreate | F::RefusesCreates => &["create::is_answered"],
         F::HangsOnGet => &["get::finds_it"],
         F::HangsOnDelete => &["delete::removes_it"],
         F::HangsOnWatch => &["watch::begins_with_everything"],

@@ -106,6 +106,9 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// The least memory that engines give a container.
+    pub const LEAST_MEMORY: u64 = 6 << 20;
+
     /// Options with defaults for all that may have one.
     pub fn new(
         dialect: &'static dyn Dialect,

@@ -9,7 +9,7 @@ use chiton_model::{Error, SandboxId, StoreEpoch, WorkspaceName};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::link::{Answer, Link};
+use crate::link::{Answer, Link, own};
 use crate::message;
 
 /// How long a driver is left alone between two looks, when its news do not come before.
@@ -29,18 +29,29 @@ impl Link {
         })
     }
 
+    /// What is left of the time of an act that began then.
+    fn left(&self, began: Instant) -> Duration {
+        self.options.deadlines.act.saturating_sub(began.elapsed())
+    }
+
+    /// A look within an act.
+    async fn seen(&self, id: &SandboxId, began: Instant) -> CallResult<Option<v1::DriverSandbox>> {
+        self.look(id, self.options.deadlines.look.min(self.left(began))).await
+    }
+
     pub(crate) async fn create(&self, call: &CreateCall) -> CallResult<()> {
+        let began = Instant::now();
         let greeted = self.greeted().await.map_err(CallError::NotRun)?;
         let sandbox = message::to_act(call, &greeted.said, &self.options).map_err(CallError::NotRun)?;
         let asked = v1::CreateSandboxRequest { sandbox: Some(sandbox) };
-        let made = self.call("create the sandbox", self.options.deadlines.act, |mut client| async move {
+        let made = self.call("create the sandbox", self.left(began), |mut client| async move {
             client.create_sandbox(asked).await
         });
         match made.await {
             Ok(_) => Ok(()),
             // Idempotent: what is there under this id is it.
             Err(Answer::Said(status)) if status.code() == tonic::Code::AlreadyExists => {
-                match self.look(&call.identity.sandbox).await? {
+                match self.seen(&call.identity.sandbox, began).await? {
                     Some(_) => Ok(()),
                     None => Err(Answer::Said(status).outcome(self.name(), "create the sandbox")),
                 }
@@ -52,8 +63,8 @@ impl Link {
     /// A create has started it already; only what is stopped is started. `fresh`: no start was called since its create, so
     /// what has ended by now has run, and is not to run a second time.
     pub(crate) async fn start(&self, call: &StartCall, fresh: bool) -> CallResult<()> {
-        let id = &call.identity.sandbox;
-        let found = self.look(id).await?;
+        let (id, began) = (&call.identity.sandbox, Instant::now());
+        let found = self.seen(id, began).await?;
         let Some(found) = found else {
             return Err(CallError::NotRun(Error::not_found(format!("driver {:?} has no sandbox {id}", self.name()))));
         };
@@ -71,28 +82,44 @@ impl Link {
             return Err(CallError::Failed(Error::internal(text)));
         }
         let greeted = self.greeted().await.map_err(CallError::NotRun)?;
-        let carried = greeted.said.can(features::START_CARRIES_SANDBOX);
+        let can = greeted.said.can(features::START_CARRIES_SANDBOX);
+        let token = call.agent.as_ref().map(|agent| !agent.token.is_empty());
+        if !can && token == Some(true) {
+            // It is another process than the one that was asked before the token was made.
+            let text = format!("driver {:?} takes no credentials at a start, unlike a moment ago", self.name());
+            return Err(CallError::NotRun(Error::unavailable(self.name(), text).cure("start it again")));
+        }
+        // Without a token there is nothing new to tell: what the sandbox has goes on counting.
+        let carried = can && token != Some(false);
         let sandbox = carried.then(|| message::to_act(call, &greeted.said, &self.options)).transpose();
         let asked = v1::StartSandboxRequest {
             sandbox_id: id.to_string(),
             sandbox_name: call.identity.name.to_string(),
             sandbox: sandbox.map_err(CallError::NotRun)?,
         };
-        self.change("start the sandbox", |mut client| async move { client.start_sandbox(asked).await }).await?;
+        self.change(
+            "start the sandbox",
+            self.left(began),
+            |mut client| async move { client.start_sandbox(asked).await },
+        )
+        .await?;
         Ok(())
     }
 
     pub(crate) async fn stop(&self, id: &SandboxId, news: watch::Receiver<u64>) -> CallResult<()> {
         let began = Instant::now();
-        let Some(found) = self.look(id).await? else { return Ok(()) };
+        let Some(found) = self.seen(id, began).await? else { return Ok(()) };
         if is_over(&found) {
             return Ok(());
         }
         let asked = v1::StopSandboxRequest { sandbox_id: id.to_string(), sandbox_name: found.name };
-        let stopped = self.change("stop the sandbox", |mut client| async move { client.stop_sandbox(asked).await });
+        let stopped = self
+            .change("stop the sandbox", self.left(began), |mut client| async move { client.stop_sandbox(asked).await });
         match stopped.await {
             Ok(_) => {}
-            Err(CallError::NotRun(_)) if self.look(id).await?.is_none_or(|found| is_over(&found)) => return Ok(()),
+            Err(CallError::NotRun(_)) if self.seen(id, began).await?.is_none_or(|found| is_over(&found)) => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
         self.until("stop the sandbox", id, began, news, |found| found.is_none_or(is_over)).await
@@ -100,11 +127,11 @@ impl Link {
 
     pub(crate) async fn delete(&self, id: &SandboxId, news: watch::Receiver<u64>) -> CallResult<()> {
         let began = Instant::now();
-        let found = self.look(id).await?;
+        let found = self.seen(id, began).await?;
         let name = found.map(|found| found.name).unwrap_or_default();
         // Also when it is absent: a create that is still on its way is refused by whoever remembers this.
         let asked = v1::DeleteSandboxRequest { sandbox_id: id.to_string(), sandbox_name: name };
-        let deleted = self.call("delete the sandbox", self.options.deadlines.act, |mut client| async move {
+        let deleted = self.call("delete the sandbox", self.left(began), |mut client| async move {
             client.delete_sandbox(asked).await
         });
         match deleted.await {
@@ -120,23 +147,30 @@ impl Link {
 
     pub(crate) async fn ensure_workspace(&self, workspace: &WorkspaceName) -> CallResult<()> {
         let asked = v1::EnsureWorkspaceRequest { workspace: workspace.to_string() };
-        let ensured =
-            self.change("prepare the workspace", |mut client| async move { client.ensure_workspace(asked).await });
+        let ensured = self.change("prepare the workspace", self.options.deadlines.act, |mut client| async move {
+            client.ensure_workspace(asked).await
+        });
         optional(ensured.await.map(drop))
     }
 
     pub(crate) async fn release_workspace(&self, workspace: &WorkspaceName) -> CallResult<()> {
         let asked = v1::DeleteWorkspaceRequest { workspace: workspace.to_string() };
-        let released =
-            self.change("release the workspace", |mut client| async move { client.delete_workspace(asked).await });
+        let released = self.change("release the workspace", self.options.deadlines.act, |mut client| async move {
+            client.delete_workspace(asked).await
+        });
         optional(released.await.map(drop))
     }
 
-    async fn change<T, F>(&self, doing: &str, ask: impl FnOnce(crate::link::Client) -> F) -> CallResult<T>
+    async fn change<T, F>(
+        &self,
+        doing: &str,
+        limit: Duration,
+        ask: impl FnOnce(crate::link::Client) -> F,
+    ) -> CallResult<T>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let done = self.call(doing, self.options.deadlines.act, ask).await;
+        let done = self.call(doing, limit, ask).await;
         done.map_err(|answer| answer.outcome(self.name(), doing))
     }
 
@@ -152,16 +186,19 @@ impl Link {
         let mut pause = PAUSES.0;
         loop {
             news.mark_unchanged();
-            if met(self.look(id).await?.as_ref()) {
+            if met(self.seen(id, began).await?.as_ref()) {
                 return Ok(());
             }
-            if began.elapsed() >= self.options.deadlines.act {
-                let text = format!("{doing}: driver {:?} said that it does, and it is not done yet", self.name());
+            let left = own(self.options.deadlines.act).saturating_sub(began.elapsed());
+            if left.is_zero() {
+                let (name, socket) = (self.name(), &self.options.socket);
+                let text = format!("{doing}: driver {name:?} at {socket:?} said that it does, and it is not done yet");
                 return Err(CallError::Unknown(Error::deadline(text).cure("look at the driver's own log")));
             }
             // Who tells nothing has ended its news; the pause is all there is then.
-            if timeout(pause, news.changed()).await.is_ok_and(|changed| changed.is_err()) {
-                tokio::time::sleep(pause).await;
+            let rest = pause.min(left);
+            if timeout(rest, news.changed()).await.is_ok_and(|changed| changed.is_err()) {
+                tokio::time::sleep(rest).await;
             }
             pause = (pause * 2).min(PAUSES.1);
         }

@@ -17,8 +17,10 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::handshake::Handshake;
 use crate::link::Link;
 use crate::options::ExternalOptions;
 use crate::{message, plan};
@@ -56,12 +58,19 @@ impl ExternalDriver {
     }
 
     /// Refuses what the process at the other end cannot do.
-    fn check_agent(&self, carried: bool) -> Result<(), Error> {
-        if self.link.options.agent != WhoseAgent::Chiton || carried {
+    fn check_agent(&self, said: &Handshake) -> Result<(), Error> {
+        if self.link.options.agent != WhoseAgent::Chiton {
             return Ok(());
         }
         let name = self.link.name();
-        let text = format!("driver {name:?} does not bring Chiton's agent into its sandboxes");
+        // Our agent names the start that it belongs to, so it has to be told of each.
+        let text = if !said.can(features::CHITON_AGENT) {
+            format!("driver {name:?} does not bring Chiton's agent into its sandboxes")
+        } else if !said.can(features::START_CARRIES_SANDBOX) {
+            format!("driver {name:?} brings Chiton's agent and takes no credentials for it at a start")
+        } else {
+            return Ok(());
+        };
         Err(Error::unsupported(name, "agent", text)
             .cure(format!("set agent = \"none\" in [compute.driver.{name}], or serve it with --agent chiton")))
     }
@@ -103,11 +112,13 @@ impl ComputeDriver for ExternalDriver {
     }
 
     async fn validate(&self, plan: &Value) -> Result<(), Error> {
+        let began = Instant::now();
+        let left = || self.deadlines().look.saturating_sub(began.elapsed());
         let greeted = self.link.greeted().await?;
-        self.check_agent(greeted.said.can(features::CHITON_AGENT))?;
-        self.link.check_health().await?;
+        self.check_agent(&greeted.said)?;
+        self.link.check_health(left()).await?;
         let asked = v1::ValidateSandboxCreateRequest { sandbox: Some(message::to_validate(plan)?) };
-        let looked = self.link.call("validate the sandbox", self.deadlines().look, |mut client| async move {
+        let looked = self.link.call("validate the sandbox", left(), |mut client| async move {
             client.validate_sandbox_create(asked).await
         });
         let outcome = looked.await.map_err(|answer| answer.outcome(self.link.name(), "validate the sandbox"));
@@ -125,6 +136,10 @@ impl ComputeDriver for ExternalDriver {
         self.link.start(call, fresh).await
     }
 
+    async fn renews_credentials(&self) -> bool {
+        self.link.renews().await
+    }
+
     async fn stop(&self, id: &SandboxId) -> CallResult<()> {
         self.fresh.lock().remove(id);
         self.link.stop(id, self.news.subscribe()).await
@@ -136,7 +151,7 @@ impl ComputeDriver for ExternalDriver {
     }
 
     async fn get(&self, id: &SandboxId) -> CallResult<Option<Observed>> {
-        let found = self.link.look(id).await?;
+        let found = self.link.look(id, self.link.options.deadlines.look).await?;
         found.map(|found| self.link.observed(&found)).transpose().map_err(CallError::Unknown)
     }
 

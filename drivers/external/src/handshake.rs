@@ -7,16 +7,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use chiton_compute_wire::names::features;
+use chiton_compute_wire::text::{NAME, told};
 use chiton_compute_wire::v1::GetCapabilitiesResponse;
 use chiton_driver::{Capabilities, Feature, Limit, Locality, Point, WhoseAgent};
-use chiton_model::printable;
 use serde::{Deserialize, Serialize};
 
 use crate::options::ExternalOptions;
 use crate::plan::PLAN_SCHEMA;
-
-/// The longest text that is taken from a process about itself.
-const LONGEST: usize = 256;
 
 /// The answer to the greeting, as far as it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +30,7 @@ pub(crate) struct Handshake {
 }
 
 fn text(said: &str) -> String {
-    printable(said.trim()).chars().take(LONGEST).collect()
+    told(said, NAME)
 }
 
 impl Handshake {
@@ -45,7 +42,8 @@ impl Handshake {
             let known = [Point::Env, Point::Label, Point::Annotation, Point::Resource];
             known.into_iter().filter(|point| said.plan_fields.iter().any(|field| field == point.as_str())).collect()
         };
-        let features = said.features.iter().filter(|(_, can)| **can).map(|(feature, _)| text(feature));
+        // What nobody here asks for is not kept, however much of it there is.
+        let features = features::ALL.iter().filter(|feature| said.features.get(**feature).is_some_and(|can| *can));
         Self {
             name: text(&said.driver_name),
             version: text(&said.driver_version),
@@ -53,7 +51,7 @@ impl Handshake {
             manages: said.gateway_manages_lifecycle,
             contract: said.contract_version,
             points,
-            features: features.collect(),
+            features: features.map(|feature| (*feature).to_owned()).collect(),
             backend: text(&said.backend_id),
         }
     }

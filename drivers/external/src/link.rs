@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_compute_wire::names::SERVICE;
+use chiton_compute_wire::names::{SERVICE, features};
+use chiton_compute_wire::text::{MESSAGE, NAME, told};
 use chiton_compute_wire::v1::GetCapabilitiesRequest;
 use chiton_compute_wire::v1::compute_driver_client::ComputeDriverClient;
 use chiton_compute_wire::{status, v1};
 use chiton_driver::{CallError, CallResult, Capabilities};
 use chiton_model::{Error, SandboxId};
 use chiton_socket::Dial;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -21,8 +24,12 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::handshake::Handshake;
 use crate::options::ExternalOptions;
 
-/// How long a connection and its greeting may take.
+/// How long a connection and its greeting may take together; less where a look has to be shorter.
 const GREET: Duration = Duration::from_secs(5);
+/// How long the failure of a dial is kept at most.
+const CLOSED: Duration = Duration::from_secs(1);
+/// How much earlier than the engine a call is ended here at most.
+const MARGIN: Duration = Duration::from_millis(500);
 /// A process that does not answer a ping for this long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// The largest answer: a list of some thousand sandboxes.
@@ -47,99 +54,121 @@ impl Greeted {
     }
 }
 
+/// What is known of the way to the process.
+#[derive(Clone)]
+enum Way {
+    /// Nobody has dialled, or the connection broke.
+    Open,
+    /// Somebody dials; all who come meanwhile share the outcome.
+    Dialling(Dialling),
+    Here(Arc<Greeted>),
+    /// Who comes before this moment is answered as the last one was.
+    Closed(Error, Instant),
+}
+
+type Dialling = Shared<BoxFuture<'static, Result<Arc<Greeted>, Error>>>;
+
+/// What the process said of itself last.
+struct Known {
+    said: Handshake,
+    capabilities: Arc<Capabilities>,
+}
+
+impl Known {
+    fn new(said: Handshake, options: &ExternalOptions) -> Self {
+        let capabilities = Arc::new(said.capabilities(options));
+        Self { said, capabilities }
+    }
+}
+
 /// The way to the process.
 pub(crate) struct Link {
-    pub(crate) options: ExternalOptions,
-    now: Mutex<Option<Arc<Greeted>>>,
-    /// One dials, the others wait for it.
-    dialling: tokio::sync::Mutex<()>,
-    capabilities: Mutex<Arc<Capabilities>>,
+    pub(crate) options: Arc<ExternalOptions>,
+    way: Arc<Mutex<Way>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Link {
     pub(crate) fn new(options: ExternalOptions) -> Self {
         let remembered = options.state_dir.as_deref().and_then(Handshake::load).unwrap_or_default();
-        let capabilities = Mutex::new(Arc::new(remembered.capabilities(&options)));
-        Self { options, now: Mutex::default(), dialling: tokio::sync::Mutex::default(), capabilities }
+        let known = Arc::new(Mutex::new(Known::new(remembered, &options)));
+        Self { options: Arc::new(options), way: Arc::new(Mutex::new(Way::Open)), known }
     }
 
     pub(crate) fn capabilities(&self) -> Arc<Capabilities> {
-        Arc::clone(&self.capabilities.lock())
+        Arc::clone(&self.known.lock().capabilities)
     }
 
     pub(crate) fn name(&self) -> &str {
         self.options.id.as_str()
     }
 
-    /// The process, greeted.
+    /// The process, greeted. One dials for all who ask, and that it failed is kept for a moment: a process that hangs costs
+    /// nobody more than one dial's time.
     ///
     /// # Errors
     /// What keeps it from being reached; nothing was asked of it then.
     pub(crate) async fn greeted(&self) -> Result<Arc<Greeted>, Error> {
-        if let Some(now) = self.now.lock().clone() {
-            return Ok(now);
-        }
-        let _dialling = self.dialling.lock().await;
-        if let Some(now) = self.now.lock().clone() {
-            return Ok(now);
-        }
-        let fresh = Arc::new(self.greet().await?);
-        if let Some(folder) = &self.options.state_dir {
-            fresh.said.store(folder);
-        }
-        *self.capabilities.lock() = Arc::new(fresh.said.capabilities(&self.options));
-        *self.now.lock() = Some(Arc::clone(&fresh));
-        Ok(fresh)
+        let dialling = {
+            let mut way = self.way.lock();
+            match &*way {
+                Way::Here(greeted) => return Ok(Arc::clone(greeted)),
+                Way::Closed(error, until) if Instant::now() < *until => return Err(error.clone()),
+                Way::Dialling(dialling) => dialling.clone(),
+                Way::Open | Way::Closed(..) => {
+                    let dialling = self.dial();
+                    *way = Way::Dialling(dialling.clone());
+                    dialling
+                }
+            }
+        };
+        dialling.await
     }
 
-    async fn greet(&self) -> Result<Greeted, Error> {
-        let dial = Dial {
-            what: format!("driver {:?}", self.name()),
-            path: self.options.socket.clone(),
-            peers: self.options.peers.clone(),
-            limit: GREET,
-        };
-        // The host is required by HTTP/2 and means nothing on a Unix socket.
-        let endpoint = Endpoint::from_static("http://localhost")
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        let (channel, peer) = dial.channel(endpoint).await?;
-        let mut client = ComputeDriverClient::new(channel.clone());
-        let asked = timeout(GREET, client.get_capabilities(GetCapabilitiesRequest {})).await;
-        let said = match asked {
-            Ok(Ok(said)) => Handshake::new(&said.into_inner()),
-            Ok(Err(status)) => {
-                let error = status::error(self.name(), "ask for its capabilities", &status);
-                return Err(Error::unavailable(self.name(), error.message)
-                    .cure("see whether the process at that socket is a compute driver, and its log"));
+    /// Dials on a task of its own: that one caller gives up is no reason for the others to begin anew.
+    fn dial(&self) -> Dialling {
+        let (options, known) = (Arc::clone(&self.options), Arc::clone(&self.known));
+        let (way, left) = (Arc::clone(&self.way), Arc::clone(&self.way));
+        let task = tokio::spawn(async move {
+            let began = Instant::now();
+            let greeted = greet(&options).await.map(Arc::new);
+            *way.lock() = match &greeted {
+                Ok(fresh) => {
+                    *known.lock() = Known::new(fresh.said.clone(), &options);
+                    Way::Here(Arc::clone(fresh))
+                }
+                // As long as it took to find out: who is refused at once may ask again at once.
+                Err(error) => Way::Closed(error.clone(), Instant::now() + began.elapsed().min(CLOSED)),
+            };
+            if let (Ok(fresh), Some(folder)) = (&greeted, &options.state_dir) {
+                fresh.said.store(folder);
             }
-            Err(_) => return Err(self.silent("ask for its capabilities", GREET)),
+            greeted
+        });
+        let ended = async move {
+            task.await.unwrap_or_else(|error| {
+                *left.lock() = Way::Open;
+                Err(Error::internal(format!("the dial ended early: {error}")))
+            })
         };
-        let health = match timeout(GREET, health(&channel)).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(status)) if status::was_answered(&status) => false,
-            Ok(Err(_)) | Err(_) => return Err(self.silent("ask for its health", GREET)),
-        };
-        tracing::info!(
-            driver = self.name(),
-            name = said.name,
-            version = said.version,
-            contract = said.contract,
-            uid = peer.uid,
-            pid = peer.pid,
-            health,
-            "driver greeted"
-        );
-        Ok(Greeted { channel, said, uid: peer.uid, health })
+        ended.boxed().shared()
+    }
+
+    /// Whether its starts take credentials; what it said last when it is away.
+    pub(crate) async fn renews(&self) -> bool {
+        let greeted = self.greeted().await;
+        let said = greeted.map_or_else(|_| self.known.lock().said.clone(), |greeted| greeted.said.clone());
+        said.can(features::START_CARRIES_SANDBOX)
     }
 
     /// Says why new sandboxes cannot be made on it now, if so.
-    pub(crate) async fn check_health(&self) -> Result<(), Error> {
+    pub(crate) async fn check_health(&self, limit: Duration) -> Result<(), Error> {
         let greeted = self.greeted().await?;
         if !greeted.health {
             return Ok(());
         }
-        match timeout(GREET, health(&greeted.channel)).await {
+        let limit = own(limit).min(GREET);
+        match timeout(limit, health(&greeted.channel)).await {
             Ok(Ok(ServingStatus::NotServing)) => Err(Error::unavailable(
                 self.name(),
                 format!("driver {:?} says that it does not serve now", self.name()),
@@ -149,11 +178,12 @@ impl Link {
                 Err(self.broken(&greeted, "ask for its health", &status).into_error())
             }
             Ok(_) => Ok(()),
-            Err(_) => Err(self.silent("ask for its health", GREET)),
+            Err(_) => Err(silent(&self.options, "ask for its health", limit)),
         }
     }
 
-    /// Asks for something within a time.
+    /// Asks for something within a time, which the way to the process is a part of. What ends here ends a little earlier
+    /// than whoever gave it that time would end it, and says more.
     pub(crate) async fn call<T, F>(
         &self,
         doing: &str,
@@ -163,29 +193,31 @@ impl Link {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        let (limit, end) = (own(limit), Instant::now() + own(limit));
+        let late = || silent(&self.options, doing, limit);
         // Nothing was sent to a process that cannot be reached.
-        let greeted = self.greeted().await.map_err(|error| Answer::Ended(CallError::NotRun(error)))?;
-        match timeout(limit, ask(greeted.client())).await {
+        let greeted = timeout_at(end, self.greeted()).await.unwrap_or_else(|_| Err(late()));
+        let greeted = greeted.map_err(|error| Answer::Ended(CallError::NotRun(error)))?;
+        match timeout_at(end, ask(greeted.client())).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) if status::was_answered(&status) => Err(Answer::Said(status)),
             Ok(Err(status)) => Err(Answer::Ended(self.broken(&greeted, doing, &status))),
-            Err(_) => Err(Answer::Ended(CallError::Unknown(self.silent(doing, limit)))),
+            Err(_) => Err(Answer::Ended(CallError::Unknown(late()))),
         }
     }
 
     /// A look by id; none when there is no such sandbox.
-    pub(crate) async fn look(&self, id: &SandboxId) -> CallResult<Option<v1::DriverSandbox>> {
+    pub(crate) async fn look(&self, id: &SandboxId, limit: Duration) -> CallResult<Option<v1::DriverSandbox>> {
         let asked = v1::GetSandboxRequest { sandbox_id: id.to_string(), sandbox_name: String::new() };
         let doing = "look at the sandbox";
-        let found =
-            self.call(doing, self.options.deadlines.look, |mut client| async move { client.get_sandbox(asked).await });
+        let found = self.call(doing, limit, |mut client| async move { client.get_sandbox(asked).await });
         match found.await {
             Ok(found) => match found.sandbox {
                 Some(sandbox) if sandbox.id == id.as_str() => Ok(Some(sandbox)),
                 Some(sandbox) => Err(CallError::Unknown(Error::internal(format!(
                     "driver {:?} was asked for {id} and answered with {:?}",
                     self.name(),
-                    sandbox.id
+                    told(&sandbox.id, NAME)
                 )))),
                 None => Err(CallError::Unknown(Error::internal(format!(
                     "driver {:?} was asked for {id} and answered with nothing",
@@ -199,11 +231,12 @@ impl Link {
 
     /// The connection is of no use any more. The next call dials again.
     pub(crate) fn broken(&self, greeted: &Arc<Greeted>, doing: &str, status: &Status) -> CallError {
-        let mut now = self.now.lock();
-        if now.as_ref().is_some_and(|now| Arc::ptr_eq(now, greeted)) {
-            *now = None;
+        let mut way = self.way.lock();
+        if matches!(&*way, Way::Here(now) if Arc::ptr_eq(now, greeted)) {
+            *way = Way::Open;
         }
-        let why = status.message().trim();
+        drop(way);
+        let why = told(status.message(), MESSAGE);
         CallError::Unknown(
             Error::unavailable(
                 self.name(),
@@ -216,16 +249,62 @@ impl Link {
             .cure("see whether it still runs; it is dialled again by itself"),
         )
     }
+}
 
-    fn silent(&self, doing: &str, limit: Duration) -> Error {
-        Error::deadline(format!(
-            "{doing}: driver {:?} at {:?} did not answer within {} s",
-            self.name(),
-            self.options.socket,
-            limit.as_secs_f32()
-        ))
-        .cure("look at the driver's own log")
-    }
+/// The time that is used of a limit which somebody else holds, too.
+pub(crate) fn own(limit: Duration) -> Duration {
+    limit.saturating_sub((limit / 20).min(MARGIN))
+}
+
+fn silent(options: &ExternalOptions, doing: &str, limit: Duration) -> Error {
+    Error::deadline(format!(
+        "{doing}: driver {:?} at {:?} did not answer within {} s",
+        options.id.as_str(),
+        options.socket,
+        limit.as_secs_f32()
+    ))
+    .cure("look at the driver's own log")
+}
+
+/// Dials and asks what it is, all of it within one time.
+async fn greet(options: &ExternalOptions) -> Result<Greeted, Error> {
+    let name = options.id.as_str();
+    let limit = own(options.deadlines.look).min(GREET);
+    let end = Instant::now() + limit;
+    let dial =
+        Dial { what: format!("driver {name:?}"), path: options.socket.clone(), peers: options.peers.clone(), limit };
+    // The host is required by HTTP/2 and means nothing on a Unix socket.
+    let endpoint =
+        Endpoint::from_static("http://localhost").http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+    let dialled = timeout_at(end, dial.channel(endpoint)).await;
+    let (channel, peer) = dialled.unwrap_or_else(|_| Err(silent(options, "dial", limit)))?;
+    let mut client = ComputeDriverClient::new(channel.clone());
+    let asked = timeout_at(end, client.get_capabilities(GetCapabilitiesRequest {})).await;
+    let said = match asked {
+        Ok(Ok(said)) => Handshake::new(&said.into_inner()),
+        Ok(Err(status)) => {
+            let error = status::error(name, "ask for its capabilities", &status);
+            return Err(Error::unavailable(name, format!("{} (at {:?})", error.message, options.socket))
+                .cure("see whether the process at that socket is a compute driver, and its log"));
+        }
+        Err(_) => return Err(silent(options, "ask for its capabilities", limit)),
+    };
+    let health = match timeout_at(end, health(&channel)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(status)) if status::was_answered(&status) => false,
+        Ok(Err(_)) | Err(_) => return Err(silent(options, "ask for its health", limit)),
+    };
+    tracing::info!(
+        driver = name,
+        name = said.name,
+        version = said.version,
+        contract = said.contract,
+        uid = peer.uid,
+        pid = peer.pid,
+        health,
+        "driver greeted"
+    );
+    Ok(Greeted { channel, said, uid: peer.uid, health })
 }
 
 /// How a call ended that gave no result.

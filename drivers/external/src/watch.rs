@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_compute_wire::names::progress;
+use chiton_compute_wire::text::{self, MESSAGE};
 use chiton_compute_wire::v1;
 use chiton_compute_wire::v1::watch_sandboxes_event::Payload;
 use chiton_driver::DriverEvent;
-use chiton_model::{SandboxId, printable};
+use chiton_model::SandboxId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -36,7 +37,8 @@ async fn told(link: &Link, news: &watch::Sender<u64>, sender: &mpsc::Sender<Driv
             if !chiton_compute_wire::status::was_answered(&status) {
                 drop(link.broken(&greeted, "watch", &status));
             }
-            return tracing::warn!(driver = link.name(), error = status.message(), "the driver cannot be watched");
+            let error = text::told(status.message(), MESSAGE);
+            return tracing::warn!(driver = link.name(), error, "the driver cannot be watched");
         }
         Err(_) => return tracing::warn!(driver = link.name(), "the driver does not answer a watch"),
     };
@@ -58,7 +60,8 @@ async fn told(link: &Link, news: &watch::Sender<u64>, sender: &mpsc::Sender<Driv
                 if !chiton_compute_wire::status::was_answered(&status) {
                     drop(link.broken(&greeted, "watch", &status));
                 }
-                return tracing::warn!(driver = link.name(), error = status.message(), "the driver's news broke off");
+                let error = text::told(status.message(), MESSAGE);
+                return tracing::warn!(driver = link.name(), error, "the driver's news broke off");
             }
             Err(_) => {
                 return tracing::warn!(driver = link.name(), "the driver did not tell all it has in time");
@@ -105,7 +108,8 @@ fn changed(link: &Link, found: &v1::DriverSandbox, known: &mut BTreeSet<SandboxI
             Some(DriverEvent::Changed(observed))
         }
         Err(error) => {
-            tracing::warn!(driver = link.name(), %error, "the driver tells of something that is no sandbox; ignored");
+            let error = text::told(&error.message, MESSAGE);
+            tracing::warn!(driver = link.name(), error, "the driver tells of something that is no sandbox; ignored");
             None
         }
     }
@@ -126,7 +130,7 @@ fn understood(link: &Link, payload: Payload, known: &mut BTreeSet<SandboxId>) ->
                 event.metadata.get(progress::ACTIVE_DETAIL).or_else(|| event.metadata.get(progress::COMPLETE_LABEL));
             let said = detail.map_or(event.message.as_str(), String::as_str);
             let said = if said.is_empty() { event.reason.as_str() } else { said };
-            (!said.is_empty()).then(|| DriverEvent::Progress { id, message: printable(said) })
+            (!said.is_empty()).then(|| DriverEvent::Progress { id, message: text::told(said, MESSAGE) })
         }
         Payload::SnapshotEnd(_) => Some(DriverEvent::SnapshotEnd),
     }

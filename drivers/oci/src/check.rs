@@ -12,8 +12,6 @@ use crate::means::{Limit, Means};
 use crate::options::OciOptions;
 use crate::plan::{OciPlan, ResourcesPlan};
 
-/// The least memory with which a launch can succeed: the launch child itself is charged to the sandbox.
-const LEAST_MEMORY: u64 = 16 << 20;
 /// The least processor time that the kernel accepts: 1 ms in each 100 ms.
 const LEAST_MILLICORES: u64 = 10;
 
@@ -156,7 +154,7 @@ pub(crate) fn limits(plan: &OciPlan, means: &Means, disk: &disk::DiskAbility) ->
             means.require(limit)?;
         }
     }
-    if let Some(memory) = limits.memory.as_ref().filter(|memory| memory.bytes() < LEAST_MEMORY) {
+    if let Some(memory) = limits.memory.as_ref().filter(|memory| memory.bytes() < OciOptions::LEAST_MEMORY) {
         return Err(Error::invalid("resources.memory", format!("a memory limit of {memory} is too small to start in"))
             .cure("allow at least 16Mi"));
     }
@@ -164,7 +162,7 @@ pub(crate) fn limits(plan: &OciPlan, means: &Means, disk: &disk::DiskAbility) ->
         return Err(Error::invalid("resources.cpu", format!("a cpu limit of {cpu} is less than the kernel can apply"))
             .cure("allow at least 10m"));
     }
-    if let Some(pids) = limits.pids.filter(|pids| *pids < 4) {
+    if let Some(pids) = limits.pids.filter(|pids| *pids < OciOptions::LEAST_PIDS) {
         return Err(Error::invalid("resources.pids", format!("a pids limit of {pids} leaves no room for the launch"))
             .cure("allow at least 4"));
     }

@@ -95,6 +95,11 @@ pub struct Launcher {
 }
 
 impl OciOptions {
+    /// The least memory in which the launch fits.
+    pub const LEAST_MEMORY: u64 = 16 << 20;
+    /// The fewest processes and threads in which it does.
+    pub const LEAST_PIDS: u32 = 4;
+
     /// Options with defaults for all that may have one.
     pub fn new(
         id: DriverId,

@@ -53,12 +53,23 @@ async fn since_and_tail_choose_the_last_lines() {
     let world = World::new();
     let driver = world.driver();
     let id = sandbox_id();
-    let call =
-        call(&driver, &request("host", &["sh", "-c", "echo a; sleep 0.05; echo b; sleep 0.05; echo c"]), &id).await;
+    // Lines that are read in one go share a time: each waits until the one before was read.
+    let script = "for line in a b c; do echo $line; while [ ! -e /run/chiton/go-$line ]; do sleep 0.01; done; done";
+    let call = with_agent(call(&driver, &request("host", &["sh", "-c", script]), &id).await, "one");
     driver.create(&call).await.unwrap();
     driver.start(&call).await.unwrap();
-    output(&driver, &id).await;
-    let all: Vec<_> = driver.logs(&id, LogOptions::default()).await.unwrap().map(Result::unwrap).collect().await;
+    let mut stream = driver.logs(&id, LogOptions { follow: true, ..LogOptions::default() }).await.unwrap();
+    let mut all = Vec::new();
+    within("the log", async {
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.unwrap();
+            if let [line @ (b'a' | b'b' | b'c'), b'\n'] = chunk.data[..] {
+                std::fs::write(driver.agent_folder(&id).join(format!("go-{}", char::from(line))), "").unwrap();
+                all.push(chunk);
+            }
+        }
+    })
+    .await;
     assert_eq!(all.len(), 3);
     let read = |options: LogOptions| {
         let stream = driver.logs(&id, options);

@@ -402,11 +402,13 @@ async fn what_a_bridge_adds_to_a_create_is_little() {
             driver.delete(&id).await.unwrap();
         }
     }
+    let shortest = times.each_ref().map(|times| times.iter().min().copied().unwrap());
     let [none, bridge] = times.map(|mut times| {
         times.sort();
         times[times.len() / 2]
     });
     println!("create and start, median: none {none:?}, bridge {bridge:?}");
-    // A loose bound, for busy machines: what is measured stands in the documentation.
+    // What is measured stands in the documentation. The shortest are compared: those whom no neighbour held up.
+    let [none, bridge] = shortest;
     assert!(bridge < none * 3 + Duration::from_millis(60), "none {none:?}, bridge {bridge:?}");
 }

@@ -50,6 +50,7 @@ faults! {
     HangsOnStop "hangs-on-stop": "Never answers a stop.",
     HangsOnWatch "hangs-on-watch": "Opens watches and never says anything on them.",
     CreatesTwice "creates-twice": "Makes another object when a create is repeated.",
+    RefusesCreates "refuses-creates": "Says of every create that something is in its way, and makes nothing.",
     RefusesRepeats "refuses-repeats": "Refuses a create that is repeated.",
     RecreatesDeleted "recreates-deleted": "Makes a sandbox of a deleted id again.",
     HalfMadeAfterRace "half-made-after-race": "Lists a sandbox that get does not know when a delete came before its create.",

@@ -18,6 +18,7 @@ mod run;
 mod saved;
 mod serve;
 mod service;
+mod stock;
 mod view;
 mod watch;
 

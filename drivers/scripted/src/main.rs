@@ -18,6 +18,12 @@ struct Options {
     /// A rule to break; may be repeated.
     #[arg(long = "fault", value_name = "NAME")]
     faults: Vec<Fault>,
+    /// Knows only the public contract, without any additions.
+    #[arg(long)]
+    stock: bool,
+    /// An address at which its sandboxes want to call the gateway; may be repeated.
+    #[arg(long = "listener", value_name = "ADDRESS:PORT")]
+    listeners: Vec<String>,
     /// Names the faults and says what each does.
     #[arg(long)]
     list_faults: bool,
@@ -54,7 +60,8 @@ fn serve(options: Options) -> Result<(), String> {
     let faults: Faults = options.faults.into_iter().collect();
     let platform = Platform::new(faults.clone(), Duration::from_millis(options.start_delay), options.state)
         .map_err(|error| error.to_string())?;
-    let script = Script { faults, late: Duration::from_secs(options.late), revive: false };
+    let late = Duration::from_secs(options.late);
+    let script = Script { faults, late, stock: options.stock, listeners: options.listeners, revive: false };
     let mut server = Server::start(&socket, &platform, script).map_err(|error| match error.cure {
         Some(cure) => format!("{}; {cure}", error.message),
         None => error.message,

@@ -150,6 +150,17 @@ impl Platform {
         self.changed.subscribe()
     }
 
+    /// What a sandbox was given last to prove itself to the gateway with: a test's program that plays the one inside it is
+    /// handed this by it, as the driver would by the sandbox's environment.
+    pub fn token(&self, id: &str) -> Option<String> {
+        self.look(|inner| inner.objects.get(id).map(|object| object.secret.sandbox_token.clone()))
+    }
+
+    /// Whether a sandbox's main process runs.
+    pub fn runs(&self, id: &str) -> bool {
+        self.look(|inner| inner.objects.get(id).is_some_and(|object| object.phase == Phase::Running))
+    }
+
     /// Looks, and changes nothing.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
         look(&self.inner.lock())

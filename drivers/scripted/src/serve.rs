@@ -26,13 +26,24 @@ pub struct Script {
     pub faults: Faults,
     /// How late late answers are.
     pub late: Duration,
+    /// Whether it is one of those that know only the public contract: nothing of the additions is said or heard, the calls
+    /// for workspaces are UNIMPLEMENTED, and it serves no health.
+    pub stock: bool,
+    /// Addresses at which its sandboxes want to call the gateway. A stock driver without any does not know the question.
+    pub listeners: Vec<String>,
     /// Whether it comes back by itself after a crash that a fault has made. Else its thread ends.
     pub revive: bool,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { faults: Faults::default(), late: Duration::from_secs(61), revive: true }
+        Self {
+            faults: Faults::default(),
+            late: Duration::from_secs(61),
+            stock: false,
+            listeners: Vec::new(),
+            revive: true,
+        }
     }
 }
 
@@ -158,6 +169,8 @@ async fn serve(
         platform: Arc::clone(platform),
         faults: Arc::clone(&faults),
         late: script.late,
+        stock: script.stock,
+        listeners: script.listeners.clone(),
         crash: crash.clone(),
         memory: Arc::default(),
     };
@@ -165,7 +178,7 @@ async fn serve(
     drop(bound.send(Ok(())));
     Grpc::builder()
         .layer(Inspect { faults, crash: crash.clone() })
-        .add_service(health)
+        .add_optional_service((!script.stock).then_some(health))
         .add_service(ComputeDriverServer::new(service))
         .serve_with_incoming(listener.incoming())
         .await

@@ -17,11 +17,14 @@ use crate::check;
 use crate::fault::{Fault, Faults};
 use crate::platform::{Phase, Platform};
 use crate::serve::Crash;
+use crate::stock;
 use crate::view::{View, observed};
 use crate::watch::feed;
 
-/// How long a deletion that was told early takes.
-const EARLY: Duration = Duration::from_millis(200);
+/// How long a deletion takes while others of the same sandbox come.
+const BUSY: Duration = Duration::from_millis(200);
+/// How long a deletion that was told early waits for somebody to look.
+const EARLY: Duration = Duration::from_secs(2);
 
 /// One life of the server.
 #[derive(Clone)]
@@ -29,6 +32,9 @@ pub(crate) struct Service {
     pub(crate) platform: Arc<Platform>,
     pub(crate) faults: Arc<Faults>,
     pub(crate) late: Duration,
+    /// As [`crate::Script::stock`] and [`crate::Script::listeners`].
+    pub(crate) stock: bool,
+    pub(crate) listeners: Vec<String>,
     pub(crate) crash: Crash,
     pub(crate) memory: Arc<Memory>,
 }
@@ -47,6 +53,8 @@ pub(crate) struct Memory {
     pub(crate) rumours: broadcast::Sender<DriverSandbox>,
     /// Whoever has it is told news.
     pub(crate) ear: Arc<tokio::sync::Mutex<()>>,
+    /// Told of every list.
+    listed: tokio::sync::Notify,
 }
 
 impl Default for Memory {
@@ -59,6 +67,7 @@ impl Default for Memory {
             told: Mutex::default(),
             rumours: broadcast::Sender::new(16),
             ear: Arc::default(),
+            listed: tokio::sync::Notify::new(),
         }
     }
 }
@@ -72,6 +81,14 @@ impl Service {
         if self.has(fault) {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// As it goes over the wire.
+    pub(crate) fn told(&self, mut sandbox: DriverSandbox) -> DriverSandbox {
+        if self.stock {
+            stock::sandbox(&mut sandbox);
+        }
+        sandbox
     }
 
     fn missing(&self, id: &str) -> Status {
@@ -90,7 +107,7 @@ impl Service {
             {
                 found.name.clone_from(&inner.objects[other].sandbox.name);
             }
-            Some(found)
+            Some(self.told(found))
         })
     }
 
@@ -102,7 +119,8 @@ impl Service {
         self.platform.look(|inner| inner.deleted.contains(id))
     }
 
-    fn make(&self, mut sandbox: DriverSandbox) -> Result<(), Status> {
+    fn make(&self, sandbox: DriverSandbox) -> Result<(), Status> {
+        let mut sandbox = self.told(sandbox);
         let id = sandbox.id.clone();
         if self.has(Fault::HalfMadeAfterRace) && self.memory.early.lock().contains(&id) {
             self.memory.extra.lock().push(sandbox);
@@ -110,6 +128,9 @@ impl Service {
         }
         if self.is_deleted(&id) && !self.has(Fault::RecreatesDeleted) {
             return Err(Status::failed_precondition(format!("sandbox {id:?} was deleted; use another id")));
+        }
+        if self.has(Fault::RefusesCreates) {
+            return Err(Status::already_exists(format!("something is in the way of sandbox {id:?}")));
         }
         let secret = sandbox.spec.as_mut().map(hide).unwrap_or_default();
         if self.platform.create(sandbox.clone(), secret) {
@@ -124,6 +145,11 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// The answer to a call that a driver does not have.
+fn unknown(call: &str) -> Status {
+    Status::unimplemented(format!("{call} is not implemented"))
 }
 
 /// Takes what is secret out of a specification.
@@ -151,7 +177,7 @@ impl ComputeDriver for Service {
             backend_id.clear();
         }
         let known = [features::WORKSPACES, features::START_CARRIES_SANDBOX, features::SECRET_ENVIRONMENT];
-        Ok(Response::new(wire::GetCapabilitiesResponse {
+        let mut said = wire::GetCapabilitiesResponse {
             driver_name: if self.has(Fault::BadName) { "scripted\ndriver" } else { "scripted" }.to_owned(),
             driver_version: if self.has(Fault::BadVersion) { "the newest" } else { env!("CARGO_PKG_VERSION") }
                 .to_owned(),
@@ -162,7 +188,11 @@ impl ComputeDriver for Service {
             features: known.map(|feature| (feature.to_owned(), true)).into(),
             backend_id,
             ..wire::GetCapabilitiesResponse::default()
-        }))
+        };
+        if self.stock {
+            stock::capabilities(&mut said);
+        }
+        Ok(Response::new(said))
     }
 
     async fn get_gateway_listener_requirements(
@@ -170,7 +200,14 @@ impl ComputeDriver for Service {
         _: Request<wire::GetGatewayListenerRequirementsRequest>,
     ) -> Result<Response<wire::GetGatewayListenerRequirementsResponse>, Status> {
         use wire::gateway_listener_requirement::Selector;
-        let mut requirements = Vec::new();
+        if self.stock && self.listeners.is_empty() {
+            return Err(unknown("GetGatewayListenerRequirements"));
+        }
+        let exact = |address: &String| wire::GatewayListenerRequirement {
+            reason: "sandboxes call".to_owned(),
+            selector: Some(Selector::ExactBindAddress(address.clone())),
+        };
+        let mut requirements: Vec<_> = self.listeners.iter().map(exact).collect();
         if self.has(Fault::BadRequirements) {
             let selector = Some(Selector::ExactBindAddress("somewhere".to_owned()));
             requirements.push(wire::GatewayListenerRequirement { reason: "sandboxes call".to_owned(), selector });
@@ -216,7 +253,7 @@ impl ComputeDriver for Service {
     ) -> Result<Response<wire::ListSandboxesResponse>, Status> {
         self.hang(Fault::HangsOnList).await;
         let list = |inner: &crate::platform::Inner| -> Vec<_> {
-            inner.objects.values().map(|object| observed(object, View::List, &self.faults)).collect()
+            inner.objects.values().map(|object| self.told(observed(object, View::List, &self.faults))).collect()
         };
         let mut sandboxes = self.platform.look(list);
         if self.platform.doubles() {
@@ -225,6 +262,7 @@ impl ComputeDriver for Service {
         sandboxes.extend(self.memory.extra.lock().iter().cloned());
         let left = self.platform.look(|inner| inner.left.clone());
         sandboxes.extend(left.into_iter().map(|id| DriverSandbox { id, ..DriverSandbox::default() }));
+        self.memory.listed.notify_waiters();
         Ok(Response::new(wire::ListSandboxesResponse { sandboxes }))
     }
 
@@ -285,7 +323,7 @@ impl ComputeDriver for Service {
         let id = request.sandbox_id;
         check::id(&id)?;
         let phase = self.phase(&id).ok_or_else(|| self.missing(&id))?;
-        if let Some(mut spec) = request.sandbox.and_then(|sandbox| sandbox.spec) {
+        if let Some(mut spec) = request.sandbox.filter(|_| !self.stock).and_then(|sandbox| sandbox.spec) {
             self.platform.renew(&id, hide(&mut spec));
         }
         match phase {
@@ -320,12 +358,16 @@ impl ComputeDriver for Service {
             }
             if self.phase(&id).is_some() {
                 self.platform.announce_delete(&id);
-                tokio::time::sleep(EARLY).await;
+                tokio::time::sleep(BUSY).await;
             }
         }
         if self.has(Fault::TellsDeletedEarly) {
+            let looked = self.memory.listed.notified();
             self.platform.announce_delete(&id);
-            tokio::time::sleep(EARLY).await;
+            // Over once somebody saw it, or nobody looks. Where nobody watches, nobody is told.
+            if self.memory.rumours.receiver_count() > 0 {
+                drop(tokio::time::timeout(EARLY, looked).await);
+            }
         }
         let never = !self.is_deleted(&id);
         let there = self.platform.delete(&id).await;
@@ -357,6 +399,9 @@ impl ComputeDriver for Service {
         &self,
         request: Request<wire::EnsureWorkspaceRequest>,
     ) -> Result<Response<wire::EnsureWorkspaceResponse>, Status> {
+        if self.stock {
+            return Err(unknown("EnsureWorkspace"));
+        }
         let workspace = request.into_inner().workspace;
         if workspace.is_empty() {
             return Err(Status::invalid_argument("workspace is empty; name it"));
@@ -372,6 +417,9 @@ impl ComputeDriver for Service {
         &self,
         request: Request<wire::DeleteWorkspaceRequest>,
     ) -> Result<Response<wire::DeleteWorkspaceResponse>, Status> {
+        if self.stock {
+            return Err(unknown("DeleteWorkspace"));
+        }
         self.memory.workspaces.lock().remove(&request.into_inner().workspace);
         Ok(Response::new(wire::DeleteWorkspaceResponse {}))
     }

@@ -78,7 +78,7 @@ impl Watcher {
     }
 
     async fn end(&mut self) -> Result<(), Gone> {
-        if std::mem::replace(&mut self.ended, true) || self.has(Fault::NoSnapshotEnd) {
+        if std::mem::replace(&mut self.ended, true) || self.service.stock || self.has(Fault::NoSnapshotEnd) {
             return Ok(());
         }
         self.send(Payload::SnapshotEnd(WatchSandboxesSnapshotEnd {})).await
@@ -90,7 +90,12 @@ impl Watcher {
             let objects = inner.objects.iter();
             let news = objects.filter(|(id, object)| self.known.get(*id) != Some(&object.revision));
             news.map(|(id, object)| {
-                (id.clone(), object.revision, object.phase, observed(object, View::Watch, &self.service.faults))
+                (
+                    id.clone(),
+                    object.revision,
+                    object.phase,
+                    self.service.told(observed(object, View::Watch, &self.service.faults)),
+                )
             })
             .collect()
         });

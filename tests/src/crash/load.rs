@@ -171,6 +171,12 @@ impl<'a> Caller<'a> {
         choices.extend(of(&["Ready"]).choose(random).map(|id| Request::Stop((*id).clone())));
         // Of every phase: a delete may meet whatever runs.
         let any = of(&["Pending", "Creating", "Starting", "Ready", "Stopping", "Stopped", "Completed", "Error"]);
+        // A run in which nothing was deleted has shown little.
+        if !self.load.tally().requests.sent.contains_key("delete")
+            && let Some(id) = any.choose(random)
+        {
+            return Some(Request::Delete((*id).clone()));
+        }
         // Where a create takes long, much would be deleted before it ever runs.
         if !self.platform.remote() || random.random_ratio(1, 3) {
             choices.extend(any.choose(random).map(|id| Request::Delete((*id).clone())));

@@ -9,7 +9,7 @@ use chiton_tests::crash::leftovers;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, PROGRAM, root};
+use crate::harness::{Gateway, PROGRAM, parent, root};
 
 /// The command of a sandbox's init.
 const AGENT: &str = "/run/chiton-agent agent";
@@ -18,10 +18,13 @@ fn id(sandbox: &Value) -> &str {
     sandbox["id"].as_str().expect("an id")
 }
 
-/// The gateway's processes whose command has these words, on the host.
+/// The gateway's processes whose command has these words, on the host. A child of such a one has its words until it
+/// executes its own program, and is none.
 fn processes(gateway: &Gateway, words: &str) -> Vec<Pid> {
     let all = leftovers::pids(gateway.id(), gateway.folder());
-    all.iter().filter(|(_, what)| what.contains(words)).filter_map(|(pid, _)| Pid::from_raw(*pid)).collect()
+    let found: Vec<i32> = all.iter().filter(|(_, what)| what.contains(words)).map(|(pid, _)| *pid).collect();
+    let child = |pid: &i32| parent(*pid).is_some_and(|parent| found.contains(&parent));
+    found.iter().filter(|pid| !child(pid)).filter_map(|pid| Pid::from_raw(*pid)).collect()
 }
 
 #[track_caller]

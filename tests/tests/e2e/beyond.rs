@@ -182,13 +182,13 @@ fn a_process_that_hangs_fails_its_own_sandboxes_in_time_and_is_taken_up_when_it_
         return;
     }
     let beside = Beside::start();
-    let gateway = Gateway::start(&beside.config(&["distant"], "2s"));
+    let gateway = Gateway::start(&beside.config(&["distant"], "5s"));
     gateway.chiton(&["sandbox", "create", "before", "--extension", "distant"]).ok();
 
     // One hook that hangs by itself.
     let failed =
         gateway.chiton(&["sandbox", "create", "hook", "--extension", "distant", "--label", "fault/after_create=hang"]);
-    assert!(failed.refused().contains("its deadline of 2s passed"));
+    assert!(failed.refused().contains("its deadline of 5s passed"));
     assert_eq!(beside.calls("on_create_failed", "hook"), 1, "cleaned up once the process said that the hook is over");
 
     // The whole process.
@@ -203,8 +203,9 @@ fn a_process_that_hangs_fails_its_own_sandboxes_in_time_and_is_taken_up_when_it_
     assert!(said.contains("did not answer"), "{said}");
     others_are_as_ever(&gateway, "another");
 
+    let before = gateway.times_said("its process answers");
     beside.signal(Signal::CONT);
-    gateway.until_said(2, "its process answers");
+    gateway.until_said(before + 1, "its process answers");
     gateway.chiton(&["sandbox", "create", "after", "--extension", "distant"]).ok();
     for name in ["before", "after"] {
         gateway.chiton(&["sandbox", "delete", name]).ok();
@@ -305,8 +306,9 @@ fn a_gateway_starts_without_a_process_that_it_knows_and_says_what_is_wrong_with_
     let refused = gateway.chiton(&["sandbox", "create", "now", "--extension", "distant"]).refused();
     assert!(refused.contains("extension \"distant\" unavailable since"), "{refused}");
     others_are_as_ever(&gateway, "other");
+    let before = gateway.times_said("its process answers");
     beside.begin();
-    gateway.until_said(2, "its process answers");
+    gateway.until_said(before + 1, "its process answers");
     gateway.chiton(&["sandbox", "create", "again", "--extension", "distant"]).ok();
     gateway.terminate();
 
@@ -334,42 +336,29 @@ fn a_gateway_starts_without_a_process_that_it_knows_and_says_what_is_wrong_with_
     assert_eq!(beside.effects(), Vec::<String>::new());
 }
 
-/// The example in Python, with a virtual environment and generated code of its own.
+/// The example in Python, with the libraries of the example driver and generated code of its own.
 #[test]
 fn the_example_in_python_labels_leases_and_releases() {
     if !root() {
         return;
     }
+    let Some(python) = crate::example_drivers::venv::python() else { return };
     let work = tempfile::Builder::new().prefix("chiton-python-").tempdir().expect("a folder");
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
     let example = base.join("examples/extension-python");
-    let run = |program: &Path, arguments: &[&std::ffi::OsStr]| {
-        let done = Command::new(program).args(arguments).output().expect("a program");
-        assert!(done.status.success(), "{program:?}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    let (venv, stubs) = (work.path().join("venv"), work.path().join("stubs"));
+    let needs = |example: &str| fs::read_to_string(base.join(example).join("requirements.txt")).expect("a file");
+    let there = needs("examples/driver-python");
+    for needed in needs("examples/extension-python").lines() {
+        assert!(there.lines().any(|line| line == needed), "{needed} is not among the example driver's libraries");
+    }
+    let stubs = work.path().join("stubs");
     fs::create_dir(&stubs).expect("a folder");
-    run(Path::new("python3"), &["-m".as_ref(), "venv".as_ref(), venv.as_ref()]);
-    let python = venv.join("bin/python");
-    let requirements = example.join("requirements.txt");
-    run(
-        &python,
-        &["-m".as_ref(), "pip".as_ref(), "-q".as_ref(), "install".as_ref(), "-r".as_ref(), requirements.as_ref()],
-    );
-    let (out, grpc) = (format!("--python_out={}", stubs.display()), format!("--grpc_python_out={}", stubs.display()));
     let proto = base.join("proto");
-    run(
-        &python,
-        &[
-            "-m".as_ref(),
-            "grpc_tools.protoc".as_ref(),
-            "-I".as_ref(),
-            proto.as_ref(),
-            out.as_ref(),
-            grpc.as_ref(),
-            "chiton/v1/extension.proto".as_ref(),
-        ],
-    );
+    let mut generate = Command::new(&python);
+    generate.args(["-m", "grpc_tools.protoc", "-I"]).arg(&proto);
+    generate.arg(format!("--python_out={}", stubs.display())).arg(format!("--grpc_python_out={}", stubs.display()));
+    let done = generate.arg("chiton/v1/extension.proto").output().expect("a program");
+    assert!(done.status.success(), "{generate:?}: {}", String::from_utf8_lossy(&done.stderr));
     let beside = Beside::of(vec![python, example.join("extension.py")], Some(stubs));
     let config = beside.config(&["python-tickets"], "20s");
     let gateway = Gateway::start(&config.replace(

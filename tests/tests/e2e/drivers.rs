@@ -11,7 +11,7 @@ use chiton_tests::engines::Kind;
 use serde_json::{Value, json};
 
 use crate::engines::find;
-use crate::harness::{Gateway, PROGRAM, root};
+use crate::harness::{Gateway, PROGRAM, Share, root};
 
 /// Two drivers of one kind. Each has host ids of its own.
 const TWO: &str = r#"
@@ -111,7 +111,7 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
         Some(engine) => ("\"east\", \"west\", \"docker\"", format!("{FAR}{}", engine.block(&engine.socket))),
         None => ("\"east\", \"west\"", FAR.to_owned()),
     };
-    let mut gateway = Gateway::start(&config(&format!("[{listed}]"), "east", &more));
+    let mut gateway = Gateway::sharing(&config(&format!("[{listed}]"), "east", &more), Share::Whole);
     let alone = creates(&gateway, 7);
     gateway.terminate();
 
@@ -217,7 +217,7 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
     if !root() {
         return;
     }
-    let gateway = Gateway::start(&config("[\"east\", \"far\"]", "east", FAR));
+    let gateway = Gateway::sharing(&config("[\"east\", \"far\"]", "east", FAR), Share::Whole);
     let mut served = Served::begin(&gateway);
     gateway.until_said(1, "the driver can be reached again");
     let far = driver(&gateway, "far");

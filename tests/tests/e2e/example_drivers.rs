@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::harness::Gateway;
 
 #[path = "../../../examples/driver-python/tests/venv.rs"]
-mod venv;
+pub(crate) mod venv;
 
 /// An example driver beside the gateway.
 struct Driver {

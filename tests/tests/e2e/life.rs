@@ -245,7 +245,7 @@ fn an_exit_that_no_gateway_saw_is_known_afterwards() {
     let mut gateway = Gateway::start(CHAIN);
     let script = "echo begun; touch /workspace/begun; sleep 424242; echo ended; exit 7";
     let sandbox = gateway.json(&["sandbox", "create", "job", "--", "sh", "-c", script]);
-    gateway.shell("job", &format!("{BEGUN}; until grep -qs 424242 /proc/[0-9]*/cmdline; do :; done")).ok();
+    gateway.shell("job", &format!("{BEGUN}; until pgrep -fx 'sleep 424242' > /dev/null; do :; done")).ok();
     gateway.kill();
     let sleeping = leftovers::pids(gateway.id(), gateway.folder());
     let (pid, _) = sleeping.iter().find(|(_, what)| what.ends_with(": sleep 424242")).expect("its child");
@@ -264,15 +264,17 @@ fn a_watch_tells_every_change_and_json_and_table_agree() {
     if !root() {
         return;
     }
-    let gateway = Gateway::start("");
+    let gateway = Gateway::start(CHAIN);
+    let cured = gateway.path("cured");
     let mut command = gateway.plain_command(&["--json", "sandbox", "watch"]);
     let mut watch = command.stdout(std::process::Stdio::piped()).spawn().expect("the program");
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().expect("its output")));
     let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
     assert_eq!((next()["event"].clone(), next()["event"].clone()), (json!("reset"), json!("snapshot_end")));
 
-    let created = gateway.json(&["sandbox", "create", "box"]);
-    gateway.chiton(&["sandbox", "delete", "box"]).ok();
+    // A watch tells how things are when it gets to it: each phase lasts until it was told.
+    let held = ["--label", "fault/after_create=hold", "--label", "fault/before_delete=hold"];
+    let created = gateway.json(&[&["sandbox", "create", "box", "--no-wait"], &held[..]].concat());
     let mut phases = Vec::new();
     loop {
         let event = next();
@@ -281,9 +283,18 @@ fn a_watch_tells_every_change_and_json_and_table_agree() {
             break;
         }
         let phase = event["sandbox"]["phase"].as_str().expect("a phase").to_owned();
-        if phases.last() != Some(&phase) {
-            phases.push(phase);
+        if phases.last() == Some(&phase) {
+            continue;
         }
+        match phase.as_str() {
+            "Provisioning" | "Deleting" => fs::write(&cured, "").expect("a file"),
+            "Ready" => {
+                fs::remove_file(&cured).expect("it was told before");
+                gateway.chiton(&["sandbox", "delete", "box", "--no-wait"]).ok();
+            }
+            _ => {}
+        }
+        phases.push(phase);
     }
     watch.kill().expect("a signal");
     watch.wait().expect("a status");

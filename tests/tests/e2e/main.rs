@@ -4,6 +4,7 @@
 //! - `agentless`: sandboxes into which no agent is put
 //! - `beyond`: extensions in processes of their own, which hang, lie, die and come back
 //! - `chains`: who writes what, who is asked, and what a change of the config changes
+//! - `clients`: the example of a program that uses sandboxes
 //! - `damage`: full disks, damaged, copied and restored stores, missing descriptors
 //! - `detection`: which driver runs when none is named
 //! - `engines`: all of it on docker and podman
@@ -30,6 +31,7 @@ mod accidents;
 mod agentless;
 mod beyond;
 mod chains;
+mod clients;
 mod damage;
 mod detection;
 mod drivers;

@@ -58,10 +58,12 @@ fn a_gateway_that_drains_is_alive_and_not_ready() {
     let config = r#"
 [compute]
 extensions = ["fault"]
-drain = "5s"
+drain = "1m"
 [compute.extension."fault"]
 folder = "{folder}"
-faults = { before_create = "hang" }
+faults = { before_create = "hold" }
+[compute.policy."fault"]
+deadline = "1m"
 "#;
     let mut gateway = Gateway::start(config);
     gateway.chiton(&["sandbox", "create", "box", "--no-wait"]).ok();
@@ -74,6 +76,6 @@ faults = { before_create = "hang" }
     assert_eq!(gateway.http(API, "/healthz").1, "ok\n");
     let refused = gateway.chiton(&["sandbox", "create", "other"]).refused();
     assert!(refused.contains("the gateway is shutting down"), "{refused}");
-    gateway.terminate();
     std::fs::write(gateway.path("cured"), "").expect("a file");
+    gateway.terminate();
 }

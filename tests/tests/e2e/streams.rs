@@ -299,7 +299,8 @@ fn an_exec_whose_reader_does_not_read_stalls_nothing_but_itself() {
         stalled.push(command.stdin(zeros).stdout(Stdio::null()).spawn().expect("the program"));
     }
     // Each has written all that fits anywhere when it is not given processor time any more.
-    let script = "for pid in $(pgrep -x yes); do before=-1; now=0; while [ $before != $now ]; do before=$now; sleep 0.3; \
+    let script = "until [ \"$(pgrep -cx yes)\" = 8 ]; do sleep 0.02; done; \
+                  for pid in $(pgrep -x yes); do before=-1; now=0; while [ $before != $now ]; do before=$now; sleep 0.3; \
                   now=$(cut -d' ' -f14,15 /proc/$pid/stat | tr -d ' '); done; done; pgrep -cx yes";
     assert_eq!(gateway.shell("box", script).ok(), "8\n", "they wait, and none was ended");
     for number in 0..50 {

@@ -35,7 +35,7 @@ pub(super) struct Instance {
     pub(super) document: String,
     /// Names this life of the gateway to the process. Every life builds its instances anew.
     pub(super) run: String,
-    ill: Mutex<Option<(Timestamp, String)>>,
+    pub(super) ill: Mutex<Option<(Timestamp, String)>>,
     /// Steps that were sent and of which no definite answer came.
     pub(super) begun: Mutex<HashMap<u64, Begun>>,
 }
@@ -99,11 +99,8 @@ impl RemoteExtension {
         })?;
         match link.instance(&self.instance).await {
             Ok(id) => Ok((link, id)),
-            Err(Unconfigured::Unasked(why)) => Err(StepError::retryable(why)),
-            Err(Unconfigured::Refused(issues)) => {
-                let list: Vec<String> = issues.iter().map(|one| format!("{} {}", one.pointer, one.message)).collect();
-                Err(StepError::fatal(format!("its process does not take its config: {}", list.join("; "))))
-            }
+            Err(why @ Unconfigured::Unasked(_)) => Err(StepError::retryable(why.to_string())),
+            Err(why @ Unconfigured::Refused(_)) => Err(StepError::fatal(why.to_string())),
         }
     }
 

@@ -1,12 +1,14 @@
 //! One connection to the process, from its Describe to its end.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_lifecycle::extension::{ConfigIssue, Descriptor};
 use chiton_model::{Error, ExtensionName};
 use chiton_socket::Dial;
+use futures::future::BoxFuture;
 use http::Uri;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -35,6 +37,18 @@ pub(super) enum Unconfigured {
     Refused(Vec<ConfigIssue>),
     /// It could not be asked.
     Unasked(String),
+}
+
+impl fmt::Display for Unconfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unasked(why) => f.write_str(why),
+            Self::Refused(issues) => {
+                let list: Vec<String> = issues.iter().map(|one| format!("{} {}", one.pointer, one.message)).collect();
+                write!(f, "its process does not take its config: {}", list.join("; "))
+            }
+        }
+    }
 }
 
 pub(super) type Configured = Result<String, Unconfigured>;
@@ -148,6 +162,23 @@ impl Link {
         self.instances.lock().remove(&instance.digest);
     }
 
+    /// Sees to it that the process has another instance instead of one that it forgot; false when it takes none.
+    fn made_anew(self: Arc<Self>, forgotten: &str, instance: Arc<Instance>) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let current = self.instances.lock().get(&instance.digest).and_then(|made| made.get().cloned());
+            if matches!(&current, Some(Ok(id)) if id != forgotten) {
+                return true;
+            }
+            instance.ail("its process forgot the config and is told it again".to_owned());
+            self.forget(&instance);
+            let made = self.instance(&instance).await;
+            if let Err(why) = &made {
+                instance.ail(why.to_string());
+            }
+            made.is_ok()
+        })
+    }
+
     /// Takes in what the process says of an instance's health, as long as the connection lives.
     async fn watch_health(self: Arc<Self>, id: String, instance: Arc<Instance>) {
         let ended = self.ended.clone();
@@ -162,6 +193,12 @@ impl Link {
                         }
                     }
                     Err(status) if status.code() == Code::Unimplemented => return,
+                    Err(status) if status.code() == Code::NotFound => {
+                        // What is made in its place has a watch of its own.
+                        if Arc::clone(&self).made_anew(&id, Arc::clone(&instance)).await {
+                            return;
+                        }
+                    }
                     Err(status) => instance.ail(format!("its health cannot be asked: {}", told(&status))),
                 }
                 tokio::time::sleep(AGAIN).await;

@@ -6,6 +6,8 @@ mod link;
 mod peer;
 mod process;
 mod run;
+#[cfg(test)]
+mod tests;
 mod wire_service;
 
 pub use process::{Options, Process};

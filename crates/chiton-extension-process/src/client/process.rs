@@ -156,7 +156,7 @@ impl Process {
         )
     }
 
-    fn instance(&self, document: &Value) -> Result<RemoteExtension, Vec<ConfigIssue>> {
+    pub(super) fn instance(&self, document: &Value) -> Result<RemoteExtension, Vec<ConfigIssue>> {
         let digest = digest_json(document).map_err(|error| vec![issue(&error.message)])?;
         let instance = Arc::new(Instance::new(digest, document.to_string()));
         self.shared.instances.lock().push(Arc::downgrade(&instance));
@@ -264,13 +264,8 @@ impl Shared {
 
     /// Has the process make the instance before anybody needs it, and notes when it does not.
     async fn introduce(link: Arc<Link>, instance: Arc<Instance>) {
-        match link.instance(&instance).await {
-            Ok(_) => {}
-            Err(Unconfigured::Unasked(why)) => instance.ail(why),
-            Err(Unconfigured::Refused(issues)) => {
-                let list: Vec<String> = issues.iter().map(|one| format!("{} {}", one.pointer, one.message)).collect();
-                instance.ail(format!("its process does not take a config that it took before: {}", list.join("; ")));
-            }
+        if let Err(why) = link.instance(&instance).await {
+            instance.ail(why.to_string());
         }
     }
 

@@ -113,8 +113,8 @@ pub(super) const KEYS: &[Key] = &[
     with_env("metrics.listen", Shape::Text, "CHITON_METRICS_LISTEN"),
 ];
 
-/// Variables that clients and the command line read: known, and no part of the configuration.
-pub(super) const CLIENT_VARIABLES: &[&str] = &["CHITON_CONFIG", "CHITON_GATEWAY"];
+/// Variables that clients read: known, and no part of the configuration.
+pub(super) const CLIENT_VARIABLES: &[&str] = &["CHITON_GATEWAY"];
 
 /// The variable that names the socket of an external driver, beside the one driver that is named. No key: what it sets is
 /// that driver's own table.

@@ -29,6 +29,7 @@ use chiton_model::{Error, SandboxId};
 
 pub use health::{CallError, Trouble};
 pub use hub::{SessionError, Sessions};
+pub use socket::{Socket as AgentSocket, bind_in as bind_agent_socket};
 
 /// A client for the agent of one sandbox.
 pub type AgentClient = chiton_proto::agent::v1::agent_client::AgentClient<tonic::transport::Channel>;
@@ -40,7 +41,7 @@ pub trait Tokens: Send + Sync + 'static {
     /// [`same_digest`].
     async fn verify(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> bool;
 
-    /// The start that the token with this digest was made for; none when it is not the sandbox's. For agents that do not
+    /// The start that the token with this digest counts for; none when it is not the sandbox's. For agents that do not
     /// know which start they belong to.
     async fn start_of(&self, sandbox: &SandboxId, sha256: &[u8; 32]) -> Option<String>;
 }

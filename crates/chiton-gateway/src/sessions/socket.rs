@@ -17,17 +17,18 @@ const NEW: &str = ".agent.sock.new";
 const BACKLOG: i32 = 16;
 
 /// A bound socket; removed when dropped.
-pub(super) struct Socket {
+pub struct Socket {
     folder: OwnedFd,
     /// The device and inode of our socket: another gateway may have put its own in its place.
     identity: (u64, u64),
 }
 
-/// Binds the socket of a folder.
+/// Binds `agent.sock` in a folder, in the place of whatever socket has that name, for every user who sees the folder. To be
+/// called on a tokio runtime.
 ///
 /// # Errors
 /// What the system reports.
-pub(super) fn bind_in(folder: &Path) -> io::Result<(UnixListener, Socket)> {
+pub fn bind_in(folder: &Path) -> io::Result<(UnixListener, Socket)> {
     let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -192,7 +192,7 @@ async fn a_descendant_that_keeps_the_pipe_neither_holds_the_call_nor_dies_of_its
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let (call, exit) = run(&mut client, start(&["sh", "-c", script])).await;
     assert_eq!((call.text().as_str(), exit.code), ("early\n", 0));
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(20));
     tokio::task::spawn_blocking(move || std::fs::write(gate, "go\n")).await.expect("no panic").expect("written");
     let script = "until [ -s done ]; do sleep 0.01; done; cat done";
     let (call, _) = run(&mut client, start(&["sh", "-c", script])).await;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chiton_gateway::sessions::SessionError;
 use chiton_proto::agent::frame;
@@ -106,7 +106,7 @@ async fn while_one_start_is_awaited_agents_of_another_are_refused() {
 }
 
 #[tokio::test]
-async fn agents_come_back_to_a_restarted_gateway_soon() {
+async fn agents_come_back_to_a_restarted_gateway() {
     let (mut sandbox, _agent) = ready().await;
     let mut client = sandbox.client();
     run(&mut client, start(&["sh", "-c", "echo kept > file"])).await;
@@ -117,10 +117,8 @@ async fn agents_come_back_to_a_restarted_gateway_soon() {
     assert!(matches!(error.code(), Code::Unavailable | Code::Cancelled | Code::Unknown), "{error}");
     assert_eq!(soon(client.health(HealthRequest {})).await.expect_err("ended").code(), Code::Unavailable);
     // Long enough for the agent to have found nobody: it is in its waits when the socket comes back.
-    let began = Instant::now();
     sandbox.sessions.listen(&sandbox.id, sandbox.run.path()).expect("bound");
     sandbox.connected().await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let (call, _) = run(&mut sandbox.client(), start(&["cat", "file"])).await;
     assert_eq!(call.text(), "kept\n");
 }

@@ -23,6 +23,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer with a token.
 const TOKEN_BYTES: u64 = 256 << 10;
+/// Tokens that are kept; whoever may name a repository makes one.
+const MOST_TOKENS: usize = 256;
+/// The longest that is kept. Another is asked for anew each time.
+const LONGEST_TOKEN: usize = 16 << 10;
 
 /// Talks to registries.
 pub(crate) struct Registries {
@@ -170,7 +174,7 @@ impl Registries {
             let token = self.token(at, response.headers()).await?;
             response = send(Some(token.clone())).await?;
             if response.status().is_success() {
-                self.tokens.lock().insert(key, token);
+                self.keep(key, token);
             }
         }
         match response.status() {
@@ -185,6 +189,18 @@ impl Registries {
                 Err(at.error(format!("it answered with status {status}"), transient))
             }
         }
+    }
+
+    fn keep(&self, key: (String, String), token: HeaderValue) {
+        if token.len() > LONGEST_TOKEN {
+            return;
+        }
+        let mut tokens = self.tokens.lock();
+        // Whose it is does not matter: it is asked for again.
+        if tokens.len() >= MOST_TOKENS && !tokens.contains_key(&key) {
+            tokens.pop_first();
+        }
+        tokens.insert(key, token);
     }
 
     /// What to send in `Authorization`, by the challenge of a registry.

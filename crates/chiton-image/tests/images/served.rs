@@ -68,7 +68,7 @@ impl Registry {
         fs::write(folder.path().join("passwords"), "me:$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy\n")
             .unwrap();
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {path}/data\nhttp:\n  addr: {address}\n{}",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {path}/data\nhttp:\n  addr: {address}\n  headers:\n    X-Served-From: [\"{path}\"]\n{}",
             more.replace("FOLDER", &path)
         );
         fs::write(folder.path().join("config.yml"), config).unwrap();
@@ -80,7 +80,7 @@ impl Registry {
             .unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
-            if TcpStream::connect(&address).is_ok() {
+            if answers(&address, &path) {
                 return Some(Self { child, address, root, _folder: folder });
             }
             if child.try_wait().unwrap().is_some() {
@@ -143,6 +143,19 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether the server whose data is in this folder answers there, and nobody who took the port before it.
+fn answers(address: &str, folder: &str) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(64 * 1024).read_to_end(&mut answer)?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).contains(folder))
+    };
+    ask().unwrap_or(false)
 }
 
 /// What the front does with the answers to requests for blobs.

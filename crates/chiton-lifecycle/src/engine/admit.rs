@@ -9,6 +9,7 @@ use chiton_model::{DriverId, Error, OperationId, OperationKind};
 use futures::channel::mpsc;
 use parking_lot::Mutex;
 
+use super::mailbox::Mailbox;
 use crate::journal::Subject;
 use crate::runtime::CancelToken;
 
@@ -77,7 +78,7 @@ struct Busy {
     cancel: Arc<OpCancel>,
     /// Set once the operation is durable: from then on it can be named to others.
     intended: CancelToken,
-    news: mpsc::UnboundedSender<(DriverId, Observed)>,
+    news: Mailbox,
 }
 
 /// News that an operation was handed and did not use.
@@ -201,7 +202,7 @@ pub(super) struct Ticket {
     pub(super) operation: OperationId,
     pub(super) cancel: Arc<OpCancel>,
     /// What the driver reports about the subject meanwhile.
-    pub(super) news: mpsc::UnboundedReceiver<(DriverId, Observed)>,
+    pub(super) news: Mailbox,
     leftover: Leftover,
     table: Arc<Mutex<Tables>>,
     intended: CancelToken,
@@ -234,7 +235,7 @@ impl Drop for Ticket {
         self.release();
         // An operation that ends without an outcome of its own (nothing to do, refused, a look) has not used what it was
         // told meanwhile.
-        while let Ok(news) = self.news.try_recv() {
+        while let Some(news) = self.news.take() {
             drop(self.leftover.unbounded_send(news));
         }
     }
@@ -349,7 +350,7 @@ impl Table {
     fn take(&self, tables: &mut Tables, subject: &Subject, kind: OperationKind, operation: OperationId) -> Ticket {
         let cancel = Arc::new(OpCancel::default());
         let (intended, done) = (CancelToken::new(), CancelToken::new());
-        let (sender, news) = mpsc::unbounded();
+        let news = Mailbox::default();
         tables.operations.insert(operation.clone(), done.clone());
         tables.subjects.insert(
             subject.clone(),
@@ -358,7 +359,7 @@ impl Table {
                 operation: operation.clone(),
                 cancel: Arc::clone(&cancel),
                 intended: intended.clone(),
-                news: sender,
+                news: news.clone(),
             },
         );
         let (leftover, table) = (self.leftover.clone(), Arc::clone(&self.busy));
@@ -379,8 +380,8 @@ impl Table {
     pub(super) fn deliver(&self, subject: &Subject, driver: &DriverId, observed: Observed) -> Option<Observed> {
         match self.busy.lock().subjects.get(subject) {
             Some(busy) => {
-                let sent = busy.news.unbounded_send((driver.clone(), observed));
-                sent.err().map(|unsent| unsent.into_inner().1)
+                busy.news.put(driver, observed);
+                None
             }
             None => Some(observed),
         }

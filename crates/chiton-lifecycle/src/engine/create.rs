@@ -9,7 +9,7 @@ use chiton_model::{
     SandboxName, SandboxPhase, StartReason,
 };
 use futures::future::{BoxFuture, Either, select};
-use futures::{StreamExt as _, pin_mut};
+use futures::pin_mut;
 use serde_json::json;
 
 use super::admit::{Admission, Ticket};
@@ -281,11 +281,11 @@ impl Run {
             }
         };
         let cancel = self.steps.cancel.token.clone();
-        let (news, sandbox) = (&mut self.ticket.news, &self.sandbox);
+        let (news, sandbox) = (&self.ticket.news, &self.sandbox);
         // An exit of this start, the only news that matters here, ends the wait.
         let exited = async {
             loop {
-                let Some((driver, observed)) = news.next().await else { return futures::future::pending().await };
+                let (driver, observed) = news.next().await;
                 if driver != sandbox.driver {
                     inner.stranger(&driver, &sandbox.id);
                     continue;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chiton_model::{Error, ExtensionName, OperationId, OperationKind, Phase};
@@ -287,6 +287,7 @@ impl HookCall<'_> {
             clock: Arc::clone(&self.inner.world.clock),
             executor: Arc::clone(&self.inner.world.executor),
             alive: alive.clone(),
+            saved: AtomicUsize::new(0),
         };
         let this = core.step();
         let extension = &self.link.extension;

@@ -18,6 +18,7 @@ mod exit;
 mod forget;
 mod hooks;
 mod inner;
+mod mailbox;
 mod obligations;
 mod observe;
 mod orphans;

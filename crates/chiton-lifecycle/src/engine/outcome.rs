@@ -15,7 +15,7 @@ use crate::journal::{Commit, OperationOutcome, OperationRecord, SandboxRecord, W
 impl Run {
     /// Takes in what the driver reported meanwhile about this start's main process.
     fn read_news(&mut self) {
-        while let Ok((driver, observed)) = self.ticket.news.try_recv() {
+        while let Some((driver, observed)) = self.ticket.news.take() {
             if driver != self.sandbox.driver {
                 self.inner.stranger(&driver, &self.sandbox.id);
                 continue;

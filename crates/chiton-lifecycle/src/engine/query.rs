@@ -177,7 +177,8 @@ impl Engine {
         self.agent_start(id).await.map(|(token, _)| token)
     }
 
-    /// The hash of a sandbox's agent token and the start it was made for, if its row exists. They change together.
+    /// The hash of a sandbox's agent token and the start it counts for, if its row exists. They change together; where a driver
+    /// brings no new token with a start, the start alone.
     pub async fn agent_start(&self, id: &SandboxId) -> Option<(String, String)> {
         self.inner.journal.sandbox(id).await.ok().flatten().map(|record| (record.token, record.attempt))
     }

@@ -11,7 +11,7 @@ use super::requests::Claimed;
 use super::run::{Call, Run, mint_token, operation};
 use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
-use crate::journal::{Debt, ObligationReason, OperationOutcome, Subject, Write};
+use crate::journal::{Debt, ObligationReason, OperationOutcome, SandboxRecord, Subject, Write};
 
 impl Engine {
     /// Starts a stopped or completed sandbox. Does nothing to one that runs.
@@ -64,7 +64,7 @@ impl Inner {
         }
         let mut op = operation(self, &ticket, OperationKind::Start, &request.principal);
         op.start_reason = Some(reason);
-        let (token, hash) = mint_token(self);
+        let (token, hash) = self.start_token(&sandbox).await?;
         let mut run = self.run(ticket, op, sandbox.clone(), token).await?;
         run.settle_stops().await?;
         sandbox = run.sandbox.clone();
@@ -85,6 +85,20 @@ impl Inner {
         let accepted = Accepted { sandbox, operation: Some(run.op.id.clone()) };
         self.world.executor.spawn(Box::pin(run.start(reason)));
         Ok(accepted)
+    }
+
+    /// The token of a start and the hash that the store keeps. Where a start cannot bring a new one, none is made: what the
+    /// sandbox has from its create goes on counting, now for this start.
+    async fn start_token(&self, sandbox: &SandboxRecord) -> Result<(String, String), Error> {
+        let driver = self.driver(&sandbox.driver)?;
+        if !driver.capabilities().agent || sandbox.token.is_empty() {
+            return Ok(mint_token(self));
+        }
+        let renewed = self.look(&driver, async { Ok(driver.renews_credentials().await) }).await?;
+        if !renewed {
+            return Ok((String::new(), sandbox.token.clone()));
+        }
+        Ok(mint_token(self))
     }
 
     /// A restart after the gateway stopped it at its own shutdown.

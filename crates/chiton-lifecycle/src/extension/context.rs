@@ -112,6 +112,26 @@ pub struct HookCore {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) alive: Alive,
+    pub(crate) saved: AtomicUsize,
+}
+
+/// How much one attempt of a hook may save. It stays on disk until its operation has ended.
+const MOST_SAVED: usize = 16 << 20;
+/// What a save counts at least: its place in the log, and the time of a flush.
+const LEAST_SAVE: usize = 4 << 10;
+
+/// Counts what is written.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl HookCore {
@@ -192,6 +212,14 @@ impl HookCore {
             .map_err(|error| StepError::fatal(format!("state cannot be written: {error}")))?;
         if !is_shallow(&payload) {
             return Err(StepError::fatal(format!("state is nested more than {DEEPEST} levels deep; write it flatter")));
+        }
+        let mut size = Size(0);
+        drop(serde_json::to_writer(&mut size, &payload));
+        let size = size.0.max(LEAST_SAVE);
+        if self.saved.fetch_add(size, Ordering::Relaxed).saturating_add(size) > MOST_SAVED {
+            return Err(StepError::fatal(
+                "a hook may save 16 MiB in all, each save counted as 4 KiB at least; save less often",
+            ));
         }
         Ok(ExtensionState { schema_version: self.state_schema, payload })
     }

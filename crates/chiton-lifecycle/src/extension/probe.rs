@@ -1,6 +1,7 @@
 //! What a kit that proves extensions needs from a hook's context: to see what the hook does with it, and to withhold state.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use chiton_model::ExtensionName;
@@ -82,6 +83,7 @@ impl HookCore {
             sink: Arc::new(Probed { sink: Arc::clone(&self.sink), probe }),
             clock: Arc::clone(&self.clock),
             alive: self.alive.clone(),
+            saved: AtomicUsize::new(0),
         }
     }
 

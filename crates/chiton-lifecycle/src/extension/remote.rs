@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -121,6 +122,7 @@ impl RemoteHook {
             clock: self.clock,
             executor: self.executor,
             alive: Alive::new(self.over),
+            saved: AtomicUsize::new(0),
         }
     }
 

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::Bridge;
 use super::mark::{Mark, Piece};
-use crate::session::{Session, Supervisors};
+use crate::session::Supervisors;
 use crate::{line, ssh};
 
 /// How long the first message may take.
@@ -41,8 +41,6 @@ const SIGNAL: Duration = Duration::from_secs(15);
 const OUTPUTS: usize = 8;
 /// Pieces of standard input that wait for the program; beyond that the caller waits.
 const INPUTS: usize = 16;
-/// Longest request id, in bytes, and most ids of one start.
-const REQUEST_IDS: (usize, usize) = (128, 100_000);
 /// Longest time limit: what is more means no limit that anybody lives to see, and must not overflow the clock.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 /// What a terminal takes as the end of input at the start of a line.
@@ -78,14 +76,14 @@ where
     let mark = Uuid::new_v4().simple().to_string();
     let line = line::run(&start, &mark)?;
     let session = &bridge.session;
-    remember(session, &start.request_id)?;
+    session.ran.lock().take(&start.request_id)?;
     let begun = async {
         let relay = bridge.supervisors.relays.open(session).await?;
         ssh::command(relay, line, &start).await
     };
     let command = begun.await.inspect_err(|_| {
         // The server was not asked, or did not take it: the id may be used again.
-        session.ran.lock().remove(&start.request_id);
+        session.ran.lock().give_back(&start.request_id);
     })?;
     let (sink, outputs) = mpsc::channel(OUTPUTS);
     let program = Program {
@@ -100,26 +98,6 @@ where
     };
     session.programs.spawn(attend(program, mark, command, input, sink));
     Ok(ReceiverStream::new(outputs))
-}
-
-fn remember(session: &Session, id: &str) -> Result<(), Status> {
-    if id.is_empty() {
-        return Ok(());
-    }
-    let (longest, most) = REQUEST_IDS;
-    if id.len() > longest {
-        return Err(Status::invalid_argument(format!("the request id has {} bytes; use at most {longest}", id.len())));
-    }
-    let mut ran = session.ran.lock();
-    if ran.len() >= most {
-        let text =
-            format!("{most} requests with an id ran since the sandbox started; start it again, or leave ids out");
-        return Err(Status::resource_exhausted(text));
-    }
-    if ran.insert(id.to_owned()) {
-        return Ok(());
-    }
-    Err(Status::aborted(format!("already_ran: the request {id:?} was run in this sandbox before and is not repeated")))
 }
 
 /// What the parts of one call share.

@@ -151,10 +151,15 @@ impl ComputeDriver for Boxes {
 
 /// Composes one. Its store may be held yet by what another leaves behind in this process.
 async fn gateway(folder: &Path) -> Gateway {
+    let text = "[compute]\ndrivers = [\"boxes\"]\n[supervisor]\nlisten = \"127.0.0.1:0\"\n";
+    composed(folder, kind(), text.to_owned()).await
+}
+
+/// As [`gateway`], with any driver and config.
+pub(crate) async fn composed(folder: &Path, kind: DriverKind, text: String) -> Gateway {
     let mut plugins = Plugins::default();
     plugins.guests = Some(openshell());
-    plugins.driver(kind()).expect("a kind");
-    let text = "[compute]\ndrivers = [\"boxes\"]\n[supervisor]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    plugins.driver(kind).expect("a kind");
     let sources = Sources {
         file: Some(("chiton.toml".into(), text)),
         flags: Flags { data_dir: Some(folder.to_owned()), ..Flags::default() },
@@ -175,21 +180,21 @@ async fn gateway(folder: &Path) -> Gateway {
     }
 }
 
-fn request() -> Request {
+pub(crate) fn request() -> Request {
     Request { principal: Principal { subject: "test".to_owned(), claims: BTreeMap::new() }, request_id: None }
 }
 
-async fn phase(gateway: &Gateway, id: &SandboxId) -> SandboxPhase {
+pub(crate) async fn phase(gateway: &Gateway, id: &SandboxId) -> SandboxPhase {
     gateway.engine().get(&chiton_lifecycle::Selector::Id(id.clone()), false).await.expect("there").record.phase
 }
 
-async fn dial(gateway: &Gateway, home: &Path, id: &SandboxId, token: &str) -> Result<Supervisor, String> {
+pub(crate) async fn dial(gateway: &Gateway, home: &Path, id: &SandboxId, token: &str) -> Result<Supervisor, String> {
     let endpoint = format!("http://{}", gateway.guests().expect("it listens"));
     let script = Script { instance: "run-1".to_owned(), answer: Answer::Open, beats: true, home: home.to_owned() };
     Supervisor::dial(&endpoint, token, id.as_str(), script).await
 }
 
-async fn says(gateway: &Gateway, id: &SandboxId) -> String {
+pub(crate) async fn says(gateway: &Gateway, id: &SandboxId) -> String {
     let mut client = gateway.sessions().client(id).expect("a session");
     let call = Call::begin(&mut client, start(&["echo", "it's me"])).await.expect("accepted");
     drop(call.input.clone());

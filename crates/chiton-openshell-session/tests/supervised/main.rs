@@ -8,6 +8,7 @@ mod gateway;
 mod rig;
 mod session;
 mod ssh_server;
+mod stock;
 mod supervisor;
 mod terminal;
 mod trust;

@@ -64,6 +64,7 @@ async fn a_relay_that_is_not_opened_fails_in_time_and_says_why() {
     let status = Call::begin(&mut rig.agent(), start(&["true"])).await.expect_err("refused");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("within 300ms"), "{status}");
+    let rig = Rig::new(limits()).await;
     let _failing = rig.dial(Script { answer: Answer::Fail, ..rig.script() }).await.expect("accepted");
     let status = Call::begin(&mut rig.agent(), start(&["true"])).await.expect_err("refused");
     assert_eq!(status.code(), Code::Unavailable);

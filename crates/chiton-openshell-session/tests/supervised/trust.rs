@@ -228,7 +228,7 @@ async fn a_socket_for_a_proxy_lets_only_our_user_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_a_token_that_holds_is_not_kept() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let rig = Rig::new(Limits { strangers: Duration::from_millis(300), ..limits() }).await;
+    let rig = Rig::new(Limits { strangers: Duration::from_secs(3), ..limits() }).await;
     let Listen::Tcp(address) = rig.server.listen() else { panic!("an address") };
     let supervisor = rig.dial(rig.script()).await.expect("accepted");
     // One says nothing, one begins as HTTP/2 does and then says nothing.

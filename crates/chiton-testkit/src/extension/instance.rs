@@ -94,7 +94,7 @@ impl ScriptedExtension {
             Act::Fail(error) | Act::Refuse(error) => Err(error),
             Act::Hang | Act::Obey => std::future::pending().await,
             Act::Panic => panic!("scripted panic in {phase}"),
-            Act::Succeed | Act::Veto(_) | Act::WrongSlots | Act::Gate(_) => Ok(()),
+            Act::Succeed | Act::Veto(_) | Act::WrongSlots | Act::Hoard | Act::Gate(_) => Ok(()),
         }
     }
 
@@ -171,6 +171,9 @@ impl ScriptedExtension {
                 world.sleep(delay).await;
                 self.do_it(target, deed).await
             }
+            Act::Hoard => loop {
+                core.save(&json!({ "filler": "x".repeat(1 << 16) }))?;
+            },
             Act::Fail(error) => {
                 self.do_it(target, &half(deed)).await?;
                 Err(error)

@@ -44,6 +44,8 @@ pub enum Act {
     Veto(String),
     /// Returns a slot too few; in `before_create` only.
     WrongSlots,
+    /// Saves state until that is refused, and fails.
+    Hoard,
     /// Waits at the door of its phase until it is let through or cancelled, then does it; fails when the gate says so.
     Gate(Gate),
 }

@@ -77,6 +77,16 @@ fn a_time_out_is_never_a_success_even_when_the_hook_succeeds_within_the_grace() 
 }
 
 #[test]
+fn a_hook_that_saves_without_end_fails_alone() {
+    let lab = lab(whole());
+    let (_, how) = once(&lab, Phase::BeforeCreate, Act::Hoard);
+    assert!(matches!(how, End::Failed(why) if why.contains("may save 16 MiB")));
+    lab.create("third");
+    assert_eq!(calls(&lab, Phase::BeforeCreate)[0].2, End::Succeeded);
+    settle(&lab);
+}
+
+#[test]
 fn blocking_work_is_joined_before_the_next_step() {
     let lab = lab(whole());
     lab.script("ext").next(Phase::BeforeCreate, Act::Block(Duration::from_secs(5)));

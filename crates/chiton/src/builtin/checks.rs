@@ -42,6 +42,15 @@ impl Issues {
         }
     }
 
+    /// The memory of a sandbox whose request names none.
+    pub(super) fn memory(&mut self, pointer: &str, memory: Option<&MemoryQuantity>, least: u64) {
+        if let Some(memory) = memory.filter(|memory| memory.bytes() < least) {
+            let mebibytes = least >> 20;
+            let message = format!("{memory} is less than the {mebibytes} MiB in which a sandbox can start");
+            self.add(pointer, message, format!("use at least \"{mebibytes}Mi\", or leave it out"));
+        }
+    }
+
     /// How much a file system of a sandbox's own may hold.
     pub(super) fn disk(&mut self, pointer: &str, size: Option<&MemoryQuantity>) {
         if size.is_some_and(|size| size.bytes() < 8 << 20) {

@@ -162,6 +162,7 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
     registries.check("/images", &mut issues);
     issues.stop_grace("/stop_grace_seconds", config.stop_grace_seconds);
     issues.log_bytes("/log_bytes", config.log_bytes);
+    issues.memory("/memory", config.memory.as_ref(), EngineOptions::LEAST_MEMORY);
     for (name, text) in config.ulimits.iter().filter(|(_, text)| ulimit(text).is_none()) {
         let message = format!("{text:?} is not a limit");
         issues.add(format!("/ulimits/{}", escaped(name)), message, "write \"SOFT:HARD\", for example \"1024:4096\"");

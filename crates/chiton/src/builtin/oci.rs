@@ -42,7 +42,7 @@ struct Config {
     stop_grace_seconds: Option<u64>,
     /// Bytes of output that are kept of each of a sandbox's two log files. Default: 8 MiB.
     log_bytes: Option<u64>,
-    /// The most processes and threads of a sandbox whose request names no limit. Default: 4096.
+    /// The most processes and threads of a sandbox whose request names no limit; 0 is none. Default: 4096.
     pids: Option<u32>,
     /// The memory of a sandbox whose request names no limit, for example "4Gi". Default: half of this machine's.
     memory: Option<MemoryQuantity>,
@@ -88,6 +88,12 @@ fn check(options: &Value) -> Vec<ConfigIssue> {
         issues.add("/first_id", message, "use a range that nothing else uses");
     }
     issues.log_bytes("/log_bytes", config.log_bytes);
+    issues.memory("/memory", config.memory.as_ref(), OciOptions::LEAST_MEMORY);
+    let least = OciOptions::LEAST_PIDS;
+    if config.pids.is_some_and(|pids| pids > 0 && pids < least) {
+        let message = format!("fewer than {least} processes leave no room for the launch");
+        issues.add("/pids", message, format!("use at least {least}, or 0 for no limit"));
+    }
     issues.disk("/disk", config.disk.as_ref());
     issues.disk("/volume_size", config.volume_size.as_ref());
     config.bridge.check(&mut issues);
@@ -106,7 +112,7 @@ fn options(context: DriverContext) -> Result<OciOptions, Error> {
     options.first_id = config.first_id.unwrap_or(options.first_id);
     options.stop_grace = config.stop_grace_seconds.map_or(options.stop_grace, Duration::from_secs);
     options.log_bytes = config.log_bytes.unwrap_or(options.log_bytes);
-    options.default_pids = config.pids.or(options.default_pids);
+    options.default_pids = config.pids.or(options.default_pids).filter(|pids| *pids > 0);
     options.default_memory = config.memory.or_else(half_of_memory);
     options.default_disk = config.disk;
     options.volume_size = config.volume_size;

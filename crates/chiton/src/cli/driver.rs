@@ -17,10 +17,10 @@ Examples:
     chiton driver serve --driver docker --listen unix:///run/chiton/docker.sock \\
       --supervisor-bin /usr/libexec/supervisor --endpoint https://10.0.0.1:8080
   The embedded driver with the extensions that a file configures, for a gateway that runs as user 1000:
-    chiton driver serve --driver oci --listen unix:///run/chiton/oci.sock --config composed.toml \\
+    chiton driver serve --driver oci --listen unix:///run/oci/driver.sock --config composed.toml \\
       --agent none --peer-uid 1000
   Such a socket in a Chiton gateway:
-    chiton gateway --driver mine --compute-driver-socket /run/chiton/oci.sock";
+    chiton gateway --driver mine --compute-driver-socket /run/oci/driver.sock";
 
 const CONFORM_EXAMPLES: &str = "\
 Examples:

@@ -17,18 +17,17 @@ use tokio::time::timeout;
 
 use super::gateway::{configuration, errors};
 use super::{ANSWER_DEADLINE, Context};
-use crate::cli::{BackupArgs, FolderArgs, GatewayArgs, RestoreArgs};
+use crate::cli::{BackupArgs, FolderArgs, RestoreArgs, SourceArgs};
 use crate::output;
 
 /// The configuration of a gateway that does not run here.
 pub(super) fn configured(plugins: &Plugins, folder: &FolderArgs) -> Result<Config, Vec<Error>> {
-    let args = GatewayArgs {
+    let args = SourceArgs {
         config: folder.config.clone(),
         data_dir: folder.data_dir.clone(),
         listen: Vec::new(),
         driver: Vec::new(),
         compute_driver_socket: None,
-        adopt_epoch: None,
     };
     configuration(plugins, args).map_err(|found| errors(&found))
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::gateway::{configuration, errors};
 use super::{Context, answer, on_runtime};
-use crate::cli::{ConfigCommand, GatewayArgs};
+use crate::cli::{ConfigCommand, SourceArgs};
 use crate::output::{self, Table};
 
 pub(super) fn run(plugins: &Plugins, cx: &Context, command: ConfigCommand) -> ExitCode {
@@ -44,7 +44,7 @@ fn looked(plugins: &Plugins, config: &Config) -> Option<Result<Chosen, NoDriver>
 
 /// A file is as sound on a machine without any driver: it may be meant for another, or for later. So that is said, and is
 /// no failure.
-fn check(plugins: &Plugins, cx: &Context, args: GatewayArgs) -> ExitCode {
+fn check(plugins: &Plugins, cx: &Context, args: SourceArgs) -> ExitCode {
     let config = match configuration(plugins, args) {
         Ok(config) => config,
         Err(found) => return output::fail_all(&errors(&found), cx.json),
@@ -76,7 +76,7 @@ fn check(plugins: &Plugins, cx: &Context, args: GatewayArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn show_sources(plugins: &Plugins, cx: &Context, args: GatewayArgs, origin: bool) -> ExitCode {
+fn show_sources(plugins: &Plugins, cx: &Context, args: SourceArgs, origin: bool) -> ExitCode {
     match configuration(plugins, args) {
         Ok(config) => {
             let shown = match looked(plugins, &config) {

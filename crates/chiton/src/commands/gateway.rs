@@ -7,11 +7,11 @@ use chiton_gateway::config::{Config, ConfigError, Flags, Sources, load};
 use chiton_gateway::serve;
 use chiton_model::{Error, StoreEpoch};
 
-use crate::cli::GatewayArgs;
+use crate::cli::{GatewayArgs, SourceArgs};
 use crate::output;
 
 /// The configuration that command line, environment and file make together.
-pub(super) fn configuration(plugins: &Plugins, args: GatewayArgs) -> Result<Config, Vec<ConfigError>> {
+pub(super) fn configuration(plugins: &Plugins, args: SourceArgs) -> Result<Config, Vec<ConfigError>> {
     let flags = Flags {
         config: args.config,
         data_dir: args.data_dir,
@@ -45,7 +45,7 @@ pub(super) fn run(plugins: &Plugins, args: GatewayArgs, json: bool) -> ExitCode 
         Ok(adopt) => adopt,
         Err(error) => return output::fail(&error, json),
     };
-    let config = match configuration(plugins, args) {
+    let config = match configuration(plugins, args.sources) {
         Ok(config) => config,
         Err(found) => return output::fail_all(&errors(&found), json),
     };

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Context, answer, select, selector};
-use crate::cli::{ListArgs, OneArgs, WatchArgs};
+use crate::cli::{FindArgs, ListArgs, WatchArgs};
 use crate::output::{self, Table, age, escape, one_line};
 
 /// Every page of a listing.
@@ -77,8 +77,8 @@ pub(super) async fn list(cx: &Context, args: ListArgs) -> Result<ExitCode, Error
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn get(cx: &Context, args: &OneArgs) -> Result<ExitCode, Error> {
-    let request = wire::GetSandboxRequest { sandbox: Some(select(args)), all: args.all };
+pub(super) async fn get(cx: &Context, args: &FindArgs) -> Result<ExitCode, Error> {
+    let request = wire::GetSandboxRequest { sandbox: Some(select(&args.one)), all: args.all };
     let sandbox = answer(cx.connect().await?.get_sandbox(request)).await?;
     if cx.json {
         output::document(&output::sandbox(&sandbox));
@@ -137,7 +137,7 @@ fn block(sandbox: &wire::Sandbox, now: Timestamp) -> String {
 
 pub(super) async fn watch(cx: &Context, args: WatchArgs) -> Result<ExitCode, Error> {
     let mut client = cx.connect().await?;
-    let sandbox = args.name.map(|name| selector(&name, &args.workspace, false));
+    let sandbox = args.name.map(|name| selector(&name, &args.workspace, args.id));
     let request = wire::WatchSandboxesRequest { sandbox };
     let mut events = answer(client.watch_sandboxes(request)).await?;
     while let Some(event) = events.message().await.map_err(|status| from_status(&status))? {

@@ -7,7 +7,7 @@ use chiton_proto::v1 as wire;
 use serde_json::json;
 
 use super::{Context, answer, create, select};
-use crate::cli::{CreateArgs, OneArgs};
+use crate::cli::{CreateArgs, FindArgs};
 use crate::output::{self, Table, escape, one_line};
 
 pub(super) async fn plan(cx: &Context, args: CreateArgs) -> Result<ExitCode, Error> {
@@ -40,8 +40,8 @@ pub(super) async fn plan(cx: &Context, args: CreateArgs) -> Result<ExitCode, Err
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn explain(cx: &Context, args: &OneArgs) -> Result<ExitCode, Error> {
-    let request = wire::GetSandboxRequest { sandbox: Some(select(args)), all: args.all };
+pub(super) async fn explain(cx: &Context, args: &FindArgs) -> Result<ExitCode, Error> {
+    let request = wire::GetSandboxRequest { sandbox: Some(select(&args.one)), all: args.all };
     let answer = answer(cx.connect().await?.explain_sandbox(request)).await?;
     if cx.json {
         let sandbox = answer.sandbox.unwrap_or_default();

@@ -7,14 +7,14 @@ use chiton_proto::v1 as wire;
 use serde_json::json;
 
 use super::{Context, answer, select};
-use crate::cli::OneArgs;
+use crate::cli::FindArgs;
 use crate::output::{self, micros, one_line};
 
 /// Characters of a bar.
 const WIDTH: u64 = 40;
 
-pub(super) async fn run(cx: &Context, args: &OneArgs) -> Result<ExitCode, Error> {
-    let request = wire::GetSandboxRequest { sandbox: Some(select(args)), all: args.all };
+pub(super) async fn run(cx: &Context, args: &FindArgs) -> Result<ExitCode, Error> {
+    let request = wire::GetSandboxRequest { sandbox: Some(select(&args.one)), all: args.all };
     let answer = answer(cx.connect().await?.get_timeline(request)).await?;
     if cx.json {
         let sandbox = answer.sandbox.unwrap_or_default();

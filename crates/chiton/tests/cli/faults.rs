@@ -45,6 +45,10 @@ fn wrong_usage_exits_with_2() {
         &["sandbox", "cp", "a", "box:relative"],
         &["sandbox", "delete"],
         &["sandbox", "delete", "x", "--all"],
+        &["sandbox", "stop", "x", "--all"],
+        &["sandbox", "logs", "x", "--all"],
+        &["sandbox", "watch", "--id"],
+        &["config", "check", "--adopt-epoch", "e"],
         &["completions", "no-shell"],
     ];
     for arguments in cases {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver_conform::{Group, Limits, Options, Report, Restart, run};
-use chiton_driver_scripted::{Fault, Faults, Platform, Script, Server};
+use chiton_driver_scripted::{Fault, Platform, Script, Server};
 use tokio::sync::Mutex;
 
 /// A driver that is served until this is dropped.
@@ -38,10 +38,18 @@ pub(crate) fn limits() -> Limits {
 
 impl Driver {
     pub(crate) fn with(faults: &[Fault]) -> Self {
+        Self::scripted(Script { faults: faults.iter().copied().collect(), ..Script::default() })
+    }
+
+    /// One that knows only the public contract.
+    pub(crate) fn stock() -> Self {
+        Self::scripted(Script { stock: true, ..Script::default() })
+    }
+
+    fn scripted(script: Script) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let faults: Faults = faults.iter().copied().collect();
-        let platform = Platform::new(faults.clone(), Duration::ZERO, None).unwrap();
-        let script = Script { faults, late: LATE, revive: true };
+        let script = Script { late: LATE, ..script };
+        let platform = Platform::new(script.faults.clone(), Duration::ZERO, None).unwrap();
         let server = Server::start(&folder.path().join("driver.sock"), &platform, script.clone()).unwrap();
         Self { folder, platform, script, server: Arc::new(Mutex::new(Some(server))) }
     }

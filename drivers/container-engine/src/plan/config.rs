@@ -76,7 +76,7 @@ impl DriverConfig {
                     format!("driver_config.{key}"),
                     format!("{key} cannot be read: {}", printable(&error.to_string())),
                 )
-                .cure("see docs/drivers for the forms of the driver's options")
+                .cure("docs/engines.md has the forms of the driver's options")
             })?;
         }
         let mut config: Self = serde_json::from_value(value.clone())

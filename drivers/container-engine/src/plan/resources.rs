@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Abilities;
 use crate::options::EngineOptions;
 
-/// The least memory that engines accept, in bytes.
-const LEAST_MEMORY: u64 = 6 << 20;
-
 /// Limits of the sandbox. Each is enforced or refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +56,7 @@ impl ResourcesPlan {
 
     /// Refuses what no engine takes.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.memory.as_ref().is_some_and(|memory| memory.bytes() < LEAST_MEMORY) {
+        if self.memory.as_ref().is_some_and(|memory| memory.bytes() < EngineOptions::LEAST_MEMORY) {
             return Err(Error::invalid("resources.memory", "container engines give at least 6 MiB of memory")
                 .cure("ask for at least 6Mi"));
         }

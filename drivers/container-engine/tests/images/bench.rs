@@ -20,12 +20,16 @@ use chiton_model::{
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 use crate::build::{Image, Layer, Packing, image};
 use crate::served;
 
-/// No single step of a test takes longer, or something hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// No single step of a test takes longer, or something hangs. Docker itself asks again for 75 s when a pull breaks off.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
+
+/// Whoever loads an image of a file has a share of this; whoever prunes such images, anybody's, has it alone.
+pub(crate) static LOADING: RwLock<()> = RwLock::const_new(());
 
 /// Which engine.
 #[derive(Clone, Copy)]
@@ -213,9 +217,12 @@ impl World {
     }
 
     /// What is said of a sandbox from now on.
-    pub(crate) fn progress(&self, id: &SandboxId) -> tokio::sync::mpsc::UnboundedReceiver<String> {
+    pub(crate) async fn progress(&self, id: &SandboxId) -> tokio::sync::mpsc::UnboundedReceiver<String> {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let (mut news, id) = (self.driver.watch(), id.clone());
+        // A watch that has not told its snapshot yet may not listen yet.
+        let begun = async { while !matches!(news.next().await.expect("a watch"), DriverEvent::SnapshotEnd) {} };
+        tokio::time::timeout(PATIENCE, begun).await.expect("a snapshot");
         tokio::spawn(async move {
             while let Some(event) = news.next().await {
                 if let DriverEvent::Progress { id: of, message } = event

@@ -2,12 +2,16 @@
 
 use std::fs;
 
+use chiton_driver_suite::proxy::{Fault, Rule};
 use chiton_image::Digest;
 use chiton_model::ErrorKind;
+use http::Method;
+use tokio::time::timeout;
 
-use super::bench::{There, World, error, reference, unique};
+use super::bench::{LOADING, PATIENCE, There, World, error, reference, unique};
 
 pub(crate) async fn files_are_loaded_and_run(engine: There) {
+    let _loads = LOADING.read().await;
     let world = World::new(engine);
     let (layout, saved) = (world.shell("from a layout"), world.shell("from an archive"));
     let file = world.path("saved.tar");
@@ -21,10 +25,10 @@ pub(crate) async fn files_are_loaded_and_run(engine: There) {
         let pin = planned.plan["image"]["pin"].as_str().unwrap().to_owned();
         assert!(pin.starts_with("chiton.local/image:"), "{pin}");
         assert_eq!(planned.plan["env"]["A"], "b", "the image's own variables");
-        let mut told = world.progress(&planned.id);
+        let mut told = world.progress(&planned.id).await;
         let image = world.create(&planned).await.unwrap();
         assert_eq!(image, Digest::of(&made.config).to_string(), "the config went over byte for byte");
-        let first = told.recv().await.unwrap();
+        let first = timeout(PATIENCE, told.recv()).await.expect("it is told").unwrap();
         assert!(first.starts_with("loading the image"), "{first}");
         assert!(world.run(&planned).await.contains(&format!("{says} {}", world.gateway)));
         // From now on the file is not needed, and nothing is loaded.
@@ -39,6 +43,7 @@ pub(crate) async fn files_are_loaded_and_run(engine: There) {
 }
 
 pub(crate) async fn loading_moves_nobodys_tag(engine: There) {
+    let _loads = LOADING.read().await;
     let world = World::new(engine);
     let repository = format!("localhost/elses-{}", unique());
     let theirs = format!("{repository}:1");
@@ -53,22 +58,33 @@ pub(crate) async fn loading_moves_nobodys_tag(engine: There) {
 }
 
 pub(crate) async fn many_who_want_one_file_load_it_once(engine: There) {
+    let _loads = LOADING.read().await;
     let world = World::new(engine);
     let name = reference("oci", &world.shell("once").layout(&world.path("layout"), "1"));
     let plans = futures::future::join_all((0..6).map(|_| world.plan(&name, &["cat", "/says"]))).await;
     let plans: Vec<_> = plans.into_iter().map(Result::unwrap).collect();
-    let mut told: Vec<_> = plans.iter().map(|planned| world.progress(&planned.id)).collect();
-    let made = futures::future::join_all(plans.iter().map(|planned| world.create(planned))).await;
+    let mut told = Vec::new();
+    for planned in &plans {
+        told.push(world.progress(&planned.id).await);
+    }
+    // It is not over before all have asked.
+    let held = world.proxy.inject(Rule::new(Method::POST, "*/images/load*", Fault::LateAnswer));
+    let asked = async {
+        for told in &mut told {
+            let said = timeout(PATIENCE, told.recv()).await.expect("each is told").unwrap();
+            assert!(said.contains("the image"), "each is told: {said}");
+        }
+        held.release();
+    };
+    let creates = futures::future::join_all(plans.iter().map(|planned| world.create(planned)));
+    let (made, ()) = futures::future::join(creates, asked).await;
     let images: std::collections::BTreeSet<String> = made.into_iter().map(Result::unwrap).collect();
     assert_eq!(images.len(), 1);
     assert_eq!(world.asked("/images/load"), 1);
-    for told in &mut told {
-        let said = told.recv().await.unwrap();
-        assert!(said.contains("the image"), "each is told: {said}");
-    }
 }
 
 pub(crate) async fn a_file_that_was_changed_since_the_plan_leaves_nothing(engine: There) {
+    let _loads = LOADING.read().await;
     let world = World::new(engine);
     let file = world.path("saved.tar");
     world.small("one").saved(&file, "a:1");

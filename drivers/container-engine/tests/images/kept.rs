@@ -8,7 +8,7 @@ use chiton_image::Digest;
 use chiton_model::ErrorKind;
 use futures::StreamExt;
 
-use super::bench::{PATIENCE, There, World, error, reference};
+use super::bench::{LOADING, PATIENCE, There, World, error, reference};
 use crate::build::Image;
 use crate::served::Registry;
 
@@ -38,6 +38,7 @@ impl World {
 }
 
 pub(crate) async fn images_are_listed_pulled_and_removed(engine: There) {
+    let _loads = LOADING.read().await;
     let (registry, world) = (Registry::start(), World::new(engine));
     world.mark(&registry.address);
     let theirs = world.id_of(&world.engine.image).await.unwrap();
@@ -122,6 +123,7 @@ pub(crate) async fn an_image_in_use_stays_whoever_uses_it(engine: There) {
 }
 
 pub(crate) async fn a_prune_removes_only_what_the_driver_brought(engine: There) {
+    let _alone = LOADING.write().await;
     let (registry, world) = (Registry::start(), World::new(engine));
     world.mark(&registry.address);
     let theirs = world.small("theirs").saved_into(&world).await;

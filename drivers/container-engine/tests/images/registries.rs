@@ -64,7 +64,7 @@ pub(crate) async fn a_slow_pull_tells_of_itself(engine: There) {
     let front = Front::start(&registry.address, Manner { slow: Some(6 << 20), ..Manner::default() });
     world.mark(&front.address);
     let planned = world.plan(&format!("{}/app:1", front.address), &["x"]).await.unwrap();
-    let mut told = world.progress(&planned.id);
+    let mut told = world.progress(&planned.id).await;
     world.create(&planned).await.unwrap();
     let mut said = std::collections::BTreeSet::new();
     while let Ok(text) = told.try_recv() {
@@ -104,7 +104,7 @@ pub(crate) async fn a_pull_that_nobody_waits_for_is_given_up(engine: There) {
         let (driver, planned) = (world.driver.clone(), planned.clone());
         tokio::spawn(async move { driver.prepare(&planned.id, &planned.plan).await })
     };
-    let (mut told, mut also) = (world.progress(&one.id), world.progress(&two.id));
+    let (mut told, mut also) = (world.progress(&one.id).await, world.progress(&two.id).await);
     let (first, second) = (start(&one), start(&two));
     tokio::time::timeout(PATIENCE, async { (told.recv().await, also.recv().await) }).await.unwrap();
     // One goes away, the other still waits.

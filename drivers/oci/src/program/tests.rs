@@ -37,7 +37,7 @@ fn a_program_that_says_without_end_does_not_fill_the_memory_and_is_killed_in_tim
 fn a_program_that_does_not_end_is_killed_and_reaped() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
-    let error = run(&mut shell(&format!("echo $$ > {}; exec sleep 600", file.display())), Duration::from_secs(2));
+    let error = run(&mut shell(&format!("echo $$ > {}; exec sleep 600", file.display())), Duration::from_secs(10));
     assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
     let pid = std::fs::read_to_string(file).unwrap();
     assert!(!std::path::Path::new("/proc").join(pid.trim()).exists(), "process {} is still there", pid.trim());

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chiton_compute_wire::json::to_struct;
 use chiton_compute_wire::v1 as wire;
@@ -130,6 +130,19 @@ impl Subject {
         let left = self.processes();
         let ended = tokio::task::spawn_blocking(move || left.into_iter().find(|number| !ends(*number)));
         assert_eq!(ended.await.unwrap(), None, "a process is left");
+    }
+
+    /// Waits until there are so many processes: what was ended may still be ending.
+    pub(crate) async fn until_processes(&self, count: usize, why: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let there = self.processes();
+            if there.len() == count {
+                return;
+            }
+            assert!(Instant::now() < end, "{why}: {there:?}");
+            tokio::task::yield_now().await;
+        }
     }
 
     /// How many processes there are that are no keepers: main processes, where these have no children.

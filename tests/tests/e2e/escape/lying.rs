@@ -21,21 +21,38 @@ fn bound(before: Duration) -> Duration {
     before * 8 + Duration::from_millis(250)
 }
 
-/// Asserts that a neighbour is served and the gateway's memory is bounded, and writes the figures down.
+/// How often a lie is told again beside which a neighbour waited: something else on this machine may have been the reason.
+const AGAIN: usize = 2;
+
+/// Tells a lie, and asserts that beside it a neighbour is served and the gateway's memory is bounded.
 #[track_caller]
-fn bounded(scene: &Scene, what: &str, before: (Duration, u64)) {
-    let (latency, memory) = (scene.latency(), scene.gateway.memory());
-    let grown = memory.saturating_sub(before.1);
-    // Not by a macro, which the test runner would swallow.
-    let line = format!(
-        "{what}: exec p50 of a neighbour {:?} -> {latency:?}, memory {} + {} KiB",
-        before.0,
-        before.1 / 1024,
-        grown / 1024
-    );
-    drop(writeln!(std::io::stderr(), "{line}"));
-    assert!(latency <= bound(before.0), "a neighbour waits: {line}");
-    assert!(grown <= GROWTH, "the gateway grows: {line}");
+fn bounded(scene: &Scene, liar: &Liar<'_>, lie: (&str, &str), asked: bool, before: (Duration, u64)) {
+    let (what, until) = lie;
+    for again in 0..=AGAIN {
+        let said = liar.order(what, until);
+        let calls = if asked { ask(scene) } else { Vec::new() };
+        let (latency, memory) = (scene.latency(), scene.gateway.memory());
+        let grown = memory.saturating_sub(before.1);
+        // Not by a macro, which the test runner would swallow.
+        let line = format!(
+            "{what}: exec p50 of a neighbour {:?} -> {latency:?}, memory {} + {} KiB; {}",
+            before.0,
+            before.1 / 1024,
+            grown / 1024,
+            said.trim()
+        );
+        drop(writeln!(std::io::stderr(), "{line}"));
+        let served = latency <= bound(before.0);
+        assert!(served || again < AGAIN, "a neighbour waits: {line}");
+        assert!(grown <= GROWTH, "the gateway grows: {line}");
+        part(calls);
+        liar.end();
+        // A caller that is gone has left nothing that grows.
+        _ = std::fs::remove_file(scene.gateway.path("asked"));
+        if served {
+            return;
+        }
+    }
 }
 
 /// Commands that ask the liar for something. They may fail and they may wait; after a moment they are ended.
@@ -132,10 +149,7 @@ fn floods_before_the_handshake_delay_no_neighbour_and_fill_no_memory(by: By) {
     assert!(liar.order("long", "ended").contains("closed"), "a frame of four gigabytes is refused by its length");
     let before = (scene.latency(), scene.gateway.memory());
     for (what, until) in [("silence 3000", "holding"), ("garbage 64", ""), ("storm 4", "")] {
-        let said = liar.order(what, until);
-        drop(writeln!(std::io::stderr(), "{what}: {}", said.trim()));
-        bounded(&scene, what, before);
-        liar.end();
+        bounded(&scene, &liar, (what, until), false, before);
     }
     scene.unharmed();
     // Afterwards the door opens again for whoever may come in.
@@ -161,11 +175,7 @@ fn frames_that_nobody_asked_for_delay_no_neighbour_and_fill_no_memory(by: By) {
         "noise",
     ] {
         let what = format!("frames {kind}");
-        liar.order(&what, "accepted");
-        let calls = ask(&scene);
-        bounded(&scene, &what, before);
-        part(calls);
-        liar.end();
+        bounded(&scene, &liar, (&what, "accepted"), true, before);
     }
     scene.unharmed();
 }
@@ -190,13 +200,7 @@ fn answers_that_are_lies_crash_nothing_delay_no_neighbour_and_fill_no_memory(by:
         "status",
     ] {
         let what = format!("answer {kind}");
-        liar.order(&what, "accepted");
-        let calls = ask(&scene);
-        bounded(&scene, &what, before);
-        part(calls);
-        liar.end();
-        // A caller that is gone has left nothing that grows.
-        _ = std::fs::remove_file(scene.gateway.path("asked"));
+        bounded(&scene, &liar, (&what, "accepted"), true, before);
     }
     scene.unharmed();
 }

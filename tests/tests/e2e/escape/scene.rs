@@ -135,16 +135,26 @@ impl Scene {
     pub(crate) fn agent(&self, name: &str) -> i32 {
         let sandbox = self.gateway.get(name);
         let id = sandbox["id"].as_str().expect("an id").to_owned();
+        let end = Instant::now() + Duration::from_mins(1);
+        loop {
+            if let Some(found) = Self::init(&id) {
+                return found;
+            }
+            // One whose parents end while they are looked at is not seen.
+            assert!(Instant::now() < end, "the sandbox has no init");
+        }
+    }
+
+    fn init(id: &str) -> Option<i32> {
         let processes = fs::read_dir("/proc").expect("processes").flatten();
         let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let found = pids.find(|pid| {
+        pids.find(|pid| {
             // For an ordinary user the monitor is the first of a process namespace, too.
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let agent = command.starts_with(b"/run/chiton-agent\0agent");
             let status = status(*pid);
-            agent && status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1")) && below(*pid, &id)
-        });
-        found.expect("the sandbox has an init")
+            agent && status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1")) && below(*pid, id)
+        })
     }
 
     /// Looks from outside: the machine is as it was, the neighbour lives and has what it had, the gateway answers.

@@ -19,6 +19,13 @@ impl Gateway {
             .expect("no panic while it is held");
         assert!(!wait.timed_out(), "it did not say {what:?} {times} times within {DEADLINE:?}:\n{}", said.join("\n"));
     }
+
+    /// How many lines of its own had this in them, over all its lives.
+    pub(crate) fn times_said(&self, what: &str) -> usize {
+        let said = self.said.lock().expect("no panic while it is held");
+        said.iter().filter(|line| line.contains(what)).count()
+    }
+
     /// Everything that the gateway said on standard error.
     pub(crate) fn said(&self) -> String {
         self.said.lock().expect("no panic while it is held").join("\n")

@@ -92,6 +92,12 @@ pub(crate) fn share(share: Share) -> File {
     lock
 }
 
+/// The parent of a process that is there.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+}
+
 /// A gateway of a test's own.
 pub(crate) struct Gateway {
     folder: TempDir,

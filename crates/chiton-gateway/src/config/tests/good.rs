@@ -238,6 +238,6 @@ fn an_extension_that_is_not_listed_may_keep_its_table() {
 
 #[test]
 fn variables_of_clients_are_no_settings() {
-    let sources = env(env(file(""), "CHITON_GATEWAY", "unix:/x"), "CHITON_CONFIG", "/y");
+    let sources = env(file(""), "CHITON_GATEWAY", "unix:/x");
     assert_eq!(good(&sources).origins(), good(&file("")).origins());
 }

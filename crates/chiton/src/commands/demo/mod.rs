@@ -56,7 +56,7 @@ pub(super) fn run(plugins: &Plugins, json: bool) -> ExitCode {
     }
     // An ordinary user may have no means for it; asking all the same would be refused, and rightly.
     let memory = found.iter().any(|it| it.check == "limit memory" && it.cure.is_empty());
-    match show(kind.kind, memory) {
+    match show(plugins, kind.kind, memory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&error, json),
     }
@@ -67,11 +67,11 @@ fn io(what: &str) -> impl FnOnce(std::io::Error) -> Error + use<> {
     move |error| Error::internal(format!("{what}: {error}"))
 }
 
-fn show(driver: &str, memory: bool) -> Result<(), Error> {
+fn show(plugins: &Plugins, driver: &str, memory: bool) -> Result<(), Error> {
     let begun = Instant::now();
     let folder =
         tempfile::Builder::new().prefix("chiton-demo-").tempdir().map_err(io("a temporary folder cannot be made"))?;
-    let gateway = start(driver, folder.path())?;
+    let gateway = start(plugins, driver, folder.path())?;
     let id = gateway.ask(&["config", "show"]).and_then(|_| gateway.gateway_id())?;
 
     say("A gateway runs, with two extensions around its driver: one labels every sandbox, one leases it an address.");
@@ -114,16 +114,21 @@ fn say(text: &str) {
 }
 
 /// Starts a gateway on folders of its own.
-fn start(driver: &str, folder: &Path) -> Result<DemoGateway, Error> {
+fn start(plugins: &Plugins, driver: &str, folder: &Path) -> Result<DemoGateway, Error> {
     let program = std::env::current_exe().map_err(io("this program cannot find itself"))?;
     let config = folder.join("chiton.toml");
     let leases = folder.join("leases");
-    let text = format!(
-        "[compute]\ndrivers = [{driver:?}]\nextensions = [\"fleet-labels\", \"address-lease\"]\n\n\
-         [compute.extension.\"fleet-labels\"]\nlabels = {{ fleet = \"demo\" }}\n\n\
-         [compute.extension.\"address-lease\"]\nrange = \"10.88.0.2-10.88.0.254\"\nfolder = {:?}\n\n[log]\nlevel = \"warn\"\n",
-        leases.to_string_lossy()
-    );
+    let tables = [
+        ("fleet-labels", "labels = { fleet = \"demo\" }".to_owned()),
+        ("address-lease", format!("range = \"10.88.0.2-10.88.0.254\"\nfolder = {:?}", leases.to_string_lossy())),
+    ];
+    // Another build may have others, of which nothing is known here.
+    let built = |name: &str| plugins.extensions.iter().any(|kind| kind.descriptor().name.as_str() == name);
+    let tables: Vec<_> = tables.into_iter().filter(|(name, _)| built(name)).collect();
+    let names: Vec<&str> = tables.iter().map(|(name, _)| *name).collect();
+    let own = |(name, table): &(&str, String)| format!("\n[compute.extension.{name:?}]\n{table}\n");
+    let own: String = tables.iter().map(own).collect();
+    let text = format!("[compute]\ndrivers = [{driver:?}]\nextensions = {names:?}\n\n[log]\nlevel = \"warn\"\n{own}");
     fs::write(&config, text).map_err(io("the configuration cannot be written"))?;
     let data = folder.join("data");
     output::line(&format!("$ chiton gateway --config {} --data-dir {} &", config.display(), data.display()));
