@@ -120,7 +120,7 @@ async fn outcome(mut output: Streaming<RunHookOutput>) -> Result<run_result::Out
 #[derive(Clone)]
 struct Call {
     run: &'static str,
-    call: u64,
+    number: u64,
     phase: &'static str,
     sandbox: &'static str,
     waits: bool,
@@ -130,7 +130,7 @@ impl Call {
     fn step(&self) -> StepId {
         StepId {
             gateway_run: self.run.to_owned(),
-            call: self.call,
+            call: self.number,
             operation: format!("o-{}", self.sandbox),
             phase: self.phase.to_owned(),
             extension: NAME.to_owned(),
@@ -153,7 +153,7 @@ impl Call {
     }
 }
 
-const WAITING: Call = Call { run: "g-1", call: 1, phase: "before_create", sandbox: "s-1", waits: true };
+const WAITING: Call = Call { run: "g-1", number: 1, phase: "before_create", sandbox: "s-1", waits: true };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fence_is_answered_when_nothing_runs_any_more_and_not_before() {
@@ -168,12 +168,12 @@ async fn a_fence_is_answered_when_nothing_runs_any_more_and_not_before() {
     };
     let mut of_operation = rig.fence(fence_request::What::Operation(other.clone()));
     // Of what never ran it is answered at once, and that does not begin any more.
-    let never = Call { call: 9, sandbox: "s-9", waits: false, ..WAITING };
+    let never = Call { number: 9, sandbox: "s-9", waits: false, ..WAITING };
     soon(rig.fence(fence_request::What::Step(never.step()))).await.expect("no panic").expect("nothing runs");
     assert_eq!(rig.ended(&never).await.expect_err("fenced off").code(), Code::FailedPrecondition);
     // The gateway gives the step up; the hook goes on, and so do the fences' waits.
     running.abort();
-    let later = Call { call: 2, sandbox: "s-2", waits: false, ..WAITING };
+    let later = Call { number: 2, sandbox: "s-2", waits: false, ..WAITING };
     assert!(matches!(rig.ended(&later).await, Ok(run_result::Outcome::Slots(_))), "others work meanwhile");
     assert!(poll!(&mut of_step).is_pending() && poll!(&mut of_operation).is_pending(), "the hook runs on");
     drop(pipe);
@@ -181,9 +181,9 @@ async fn a_fence_is_answered_when_nothing_runs_any_more_and_not_before() {
         soon(fence).await.expect("no panic").expect("over");
     }
     // What another life of the gateway began of it does not begin any more either; what the new one begins does.
-    let late = Call { call: 3, waits: false, ..WAITING };
+    let late = Call { number: 3, waits: false, ..WAITING };
     assert_eq!(rig.ended(&late).await.expect_err("of the old life").code(), Code::FailedPrecondition);
-    let new = Call { run: "g-2", call: 1, phase: "after_delete", waits: false, ..WAITING };
+    let new = Call { run: "g-2", number: 1, phase: "after_delete", waits: false, ..WAITING };
     assert!(matches!(rig.ended(&new).await, Ok(run_result::Outcome::Done(_))));
 }
 
@@ -193,7 +193,7 @@ async fn a_step_that_was_given_up_while_it_waited_for_its_turn_never_begins() {
     let running = rig.run(&WAITING);
     let pipe = rig.reached().await;
     // Another life of the gateway, the same sandbox: it comes to the same pipe when its turn comes.
-    let second = Call { run: "g-2", call: 1, phase: "after_delete", ..WAITING };
+    let second = Call { run: "g-2", number: 1, phase: "after_delete", ..WAITING };
     let waiting = rig.run(&second);
     // Behind it on the same connection.
     let question = DescribeExtensionRequest { name: NAME.to_owned(), contract_version: 1 };
@@ -214,8 +214,8 @@ async fn a_process_that_is_told_to_end_finishes_what_runs_and_begins_nothing() {
     let id = i32::try_from(rig.beside.id()).ok().and_then(Pid::from_raw).expect("an id");
     kill_process(id, Signal::TERM).expect("a signal");
     let refused = soon(async {
-        for call in 100.. {
-            let next = Call { call, sandbox: "s-3", phase: "after_delete", waits: false, ..WAITING };
+        for number in 100.. {
+            let next = Call { number, sandbox: "s-3", phase: "after_delete", waits: false, ..WAITING };
             if let Err(status) = rig.ended(&next).await {
                 return status;
             }
