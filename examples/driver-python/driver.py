@@ -8,7 +8,7 @@ Each sandbox has a keeper (this file again, with `--keep`), which outlives the d
 how it ended. What a sandbox is lies in STATE/sandboxes/ID/: sandbox.json, run.json (its latest start), token, output, files/.
 """
 import argparse, asyncio, contextlib, decimal, difflib, errno, fcntl, fractions, functools, json, math, os, pathlib, re
-import resource, shutil, signal, socket, stat, subprocess, sys, tempfile, uuid, weakref
+import resource, shutil, signal, socket, stat, subprocess, sys, tempfile, time, uuid, weakref
 
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # unless a request says otherwise
@@ -404,10 +404,16 @@ def main():
     os.umask(0o077)  # The socket becomes 0600; so does all that is written, tokens too.
     options.state.mkdir(parents=True, exist_ok=True)
     lock = open(options.state / "lock", "w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        sys.exit(f"driver: another one works on {options.state}")
+    # One that was killed while it spawned a program left a child that has the lock until the program is executed.
+    end = time.monotonic() + 1
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if time.monotonic() >= end:
+                sys.exit(f"driver: another one works on {options.state}")
+        time.sleep(0.005)
     options.socket.parent.mkdir(parents=True, exist_ok=True)
     folder = options.socket.parent.stat()
     # grpcio does not tell who calls: nobody else may get as far as the socket.

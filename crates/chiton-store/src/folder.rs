@@ -4,10 +4,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::StoreError;
+
+/// How long whoever is just ending may keep the lock. A gateway that is killed while it spawns a program leaves a child
+/// that has it until that program is executed.
+const DYING: Duration = Duration::from_secs(1);
 
 /// The folder, locked as long as this lives.
 pub(crate) struct DataFolder {
@@ -23,6 +29,10 @@ pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError + use
 impl DataFolder {
     /// Makes the folder if it is not there, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_within(path, DYING)
+    }
+
+    fn open_within(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         make(path)?;
         ours(path)?;
         make(&path.join("marks"))?;
@@ -35,8 +45,8 @@ impl DataFolder {
             .mode(0o600)
             .open(&lock)
             .map_err(io(&lock))?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+        if let Err(error) = locked(&file, patience) {
+            if error != Errno::WOULDBLOCK {
                 return Err(io(&lock)(error.into()));
             }
             let mut holder = String::new();
@@ -48,6 +58,19 @@ impl DataFolder {
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)).map(drop)).map_err(io(&lock))?;
         file.write_all(std::process::id().to_string().as_bytes()).map_err(io(&lock))?;
         Ok(Self { path: path.to_owned(), _lock: file })
+    }
+}
+
+fn locked(file: &File, patience: Duration) -> Result<(), Errno> {
+    let end = Instant::now() + patience;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                #[expect(clippy::disallowed_methods, reason = "the kernel tells of a free lock by no event")]
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            ended => return ended,
+        }
     }
 }
 
@@ -96,3 +119,6 @@ fn make(path: &Path) -> Result<(), StoreError> {
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,22 +2,28 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
-use chiton_driver::DriverEvent;
+use chiton_driver::{DriverEvent, Observed};
 use chiton_model::SandboxId;
 use chiton_model::label::managed;
 use futures::StreamExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use crate::client::{Failure, LOOK};
 use crate::engine::Engine;
 
 /// What changes how a container stands. The others (exec, attach, resize) are many and say nothing.
 const ACTIONS: [&str; 10] = ["create", "init", "start", "die", "died", "oom", "pause", "unpause", "stop", "restart"];
 /// A container is gone: docker's word and podman's.
 const GONE: [&str; 2] = ["destroy", "remove"];
+
+/// Between two looks at a container that the engine fails to look at.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// One watcher: a snapshot, its end, then news, until the engine is lost.
 pub(crate) async fn watch(engine: Arc<Engine>, sender: mpsc::Sender<DriverEvent>) {
@@ -98,10 +104,30 @@ async fn pass_on(engine: &Engine, event: &EventMessage, sender: &mpsc::Sender<Dr
     if !ACTIONS.contains(&action) {
         return true;
     }
-    match engine.observe(&id).await {
+    let found = tokio::select! {
+        found = look(engine, &id) => found,
+        () = sender.closed() => return false,
+    };
+    match found {
         Ok(Some(observed)) => sender.send(DriverEvent::Changed(observed)).await.is_ok(),
         // Its end is an event of its own.
         Ok(None) => true,
-        Err(_) => false,
+        // Told by the next watch, which begins with all that is: passed over, its end might never be told.
+        Err(failure) => {
+            tracing::warn!(error = %failure.error(), sandbox = %id, "the watch ends: how a sandbox stands is not known");
+            false
+        }
+    }
+}
+
+/// Looks at one container. An engine that is there and fails to look at it is asked again for longer than a call would
+/// wait: the watch of all the others hangs on it.
+async fn look(engine: &Engine, id: &SandboxId) -> Result<Option<Observed>, Failure> {
+    let end = Instant::now() + LOOK;
+    loop {
+        match engine.observe(id).await {
+            Err(Failure::Failed(_)) if Instant::now() < end => tokio::time::sleep(AGAIN).await,
+            seen => return seen,
+        }
     }
 }

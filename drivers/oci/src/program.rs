@@ -44,6 +44,35 @@ impl Drop for Running {
     }
 }
 
+/// How long a program may be open for writing in a child of this process.
+const WRITTEN: Duration = Duration::from_secs(1);
+
+/// Spawns a program that this process may have written a moment ago. A child that was forked meanwhile, for whatever
+/// program, has the file open for writing until it executes its own, and what is open for writing is not executed: so it
+/// is tried again.
+///
+/// # Errors
+/// It cannot be spawned.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    spawn_within(command, WRITTEN)
+}
+
+fn spawn_within(command: &mut Command, patience: Duration) -> io::Result<Child> {
+    let end = Instant::now() + patience;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the kernel tells by no event that nobody writes any more"
+                )]
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            spawned => return spawned,
+        }
+    }
+}
+
 /// Runs a program to its end; kills it when it takes longer than `patience`. Standard input and the surroundings are the
 /// caller's to choose; standard output and error are read here.
 ///
@@ -51,7 +80,7 @@ impl Drop for Running {
 /// It cannot be run; or [`io::ErrorKind::TimedOut`].
 pub(crate) fn run(command: &mut Command, patience: Duration) -> io::Result<Ended> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut child = Running(spawned.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?);
     let guard = pidfd_open(Pid::from_child(&child.0), PidfdFlags::empty())?;
     let (mut out, mut err) = (child.0.stdout.take(), child.0.stderr.take());

@@ -65,6 +65,8 @@ pub struct Routes {
     pub stop: (http::Method, String),
     /// The request that removes it.
     pub delete: (http::Method, String),
+    /// The look at one object.
+    pub look: (http::Method, String),
     /// The stream of the engine's events.
     pub events: (http::Method, String),
 }

@@ -126,6 +126,7 @@ macro_rules! __driver_cases {
                 delete_whose_answer_is_lost: "A delete whose answer is lost is Unknown or found; repeated, it succeeds.",
                 events_that_break_off: "When the events break off, what happened meanwhile is told all the same.",
                 engine_that_was_away: "What happened while the engine could not be reached is told when it is back.",
+                looks_that_fail_for_a_while: "An engine that fails for a while to look at a sandbox ends no watch, and the exit is told.",
                 engine_that_is_away: "Without the engine every call ends by its deadline as an error with the socket and a cure, never as absence.",
                 engine_that_hangs: "When the engine hangs every call ends by its deadline as an error, never as absence.",
                 error_is_told_in_the_engines_words: "A create that the engine refuses is an error in the engine's words, and can be repeated.",

@@ -25,7 +25,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chiton_compute_wire::v1::compute_driver_server::ComputeDriverServer;
 use chiton_socket::{Access, PeerListener, own_and_root};
@@ -37,6 +37,8 @@ use crate::driver::Driver;
 
 /// How long calls that are under way may take when the driver is to end.
 const DRAIN: Duration = Duration::from_mins(1);
+/// How long whoever is just ending may keep the lock of the state.
+const DYING: Duration = Duration::from_secs(1);
 
 /// A compute driver whose sandboxes are processes, without any isolation.
 #[derive(Parser)]
@@ -68,7 +70,14 @@ async fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     rustix::process::umask(Mode::from_raw_mode(0o077));
     DirBuilder::new().recursive(true).mode(0o700).create(&options.state)?;
     let lock = File::create(options.state.join("lock"))?;
-    lock.try_lock().map_err(|_| format!("another driver works on {:?}", options.state))?;
+    // One that was killed while it spawned a program left a child that has the lock until the program is executed.
+    let end = Instant::now() + DYING;
+    while lock.try_lock().is_err() {
+        if Instant::now() >= end {
+            return Err(format!("another driver works on {:?}", options.state).into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let driver = Driver::find_again(&options.state).await?;
     let access = Access {
         who: "driver",

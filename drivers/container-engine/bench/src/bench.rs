@@ -243,6 +243,7 @@ impl Bench for EngineBench {
             start: post("*/containers/*/start*"),
             stop: post("*/containers/*/stop*"),
             delete: (Method::DELETE, "*/containers/*".to_owned()),
+            look: (Method::GET, "*/containers/*/json*".to_owned()),
             events: (Method::GET, "*/events*".to_owned()),
         };
         Ok(FaultyBench { subject: subject(options), proxy, routes })

@@ -20,6 +20,7 @@ use crate::connection::Connection;
 use crate::disk;
 use crate::launch::{self, LaunchDocument};
 use crate::plan::{DiskMeans, NetworkMode, OciPlan};
+use crate::program;
 use crate::record::{Paths, Record};
 use crate::spec;
 
@@ -115,14 +116,10 @@ impl Host {
             command.args(["monitor", record.id.as_str()]);
             command
         };
-        let child = command
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .not_run("spawn the monitor")?;
+        command.env_clear().current_dir("/").stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = program::spawn(command.stdout(Stdio::null()).stderr(Stdio::null())).not_run("spawn the monitor")?;
+        // It has the other end of the socket pair, which would not end with the monitor.
+        drop(command);
         let mut monitor = Monitor { child, connection: Connection::new(ours) };
         let handed = monitor.connection.hand_over(&config, HAND_OVER);
         if handed.is_err() {

@@ -55,15 +55,10 @@ impl UserSpace {
     }
 
     fn attempt(agent: &Path, means: &Means) -> io::Result<Self> {
-        let mut holder = Command::new(agent)
-            .args(["monitor", HOLD])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map(Holder)?;
+        let mut command = Command::new(agent);
+        command.args(["monitor", HOLD]).env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut holder = program::spawn(&mut command).map(Holder)?;
         let pid = holder.0.id();
         let Some(stdout) = holder.0.stdout.take() else { return Err(io::Error::other("no standard output")) };
         let said = within(move || {

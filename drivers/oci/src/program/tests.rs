@@ -4,7 +4,7 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{KEPT, run};
+use super::{KEPT, run, spawn_within};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -49,6 +49,25 @@ fn a_child_of_the_program_that_keeps_its_output_open_is_not_waited_for() {
     let ended = run(&mut shell("sleep 5 & echo told"), LONG).unwrap();
     assert!(ended.status.success() && ended.output() == "told\n");
     assert!(begin.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn a_program_that_somebody_still_writes_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("program");
+    let mut written = std::fs::File::create(&path).unwrap();
+    io::Write::write_all(&mut written, b"#!/bin/sh\nexit 7\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let busy = Command::new(&path).spawn().expect_err("it is open for writing");
+    assert_eq!(busy.kind(), io::ErrorKind::ExecutableFileBusy);
+    let told = spawn_within(&mut Command::new(&path), Duration::from_millis(10)).expect_err("nor does that change");
+    assert_eq!(told.kind(), io::ErrorKind::ExecutableFileBusy);
+    let (sender, spawned) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(spawn_within(&mut Command::new(path), LONG)));
+    spawned.recv_timeout(Duration::from_millis(200)).expect_err("it is waited for");
+    drop(written);
+    let mut child = spawned.recv_timeout(LONG).unwrap().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(7));
 }
 
 #[test]

@@ -267,6 +267,26 @@ pub(crate) async fn engine_that_was_away(stage: Arc<Stage>) -> Verdict {
     stage.nothing_left().await
 }
 
+pub(crate) async fn looks_that_fail_for_a_while(stage: Arc<Stage>) -> Verdict {
+    let (life, faulty, direct) = lives(&stage).await?;
+    life.needs(Feature::Logs)?;
+    let id = sandbox_id()?;
+    let mut watch = life.watch();
+    watch.snapshot().await?;
+    life.launched(&life.script(EXITS_5), &id).await?;
+    life.said(&id, "ready").await?;
+    watch.status("news of the start", &id, |status| *status == ObservedStatus::Running).await?;
+    let (method, path) = &faulty.routes.look;
+    let failure = Fault::Answer(StatusCode::INTERNAL_SERVER_ERROR, serde_json::json!({ "message": "cannot look now" }));
+    // More often than one look asks.
+    let failed = faulty.proxy.inject(Rule::new(method.clone(), path.clone(), failure).times(12));
+    direct.stop(&id).await?;
+    equal("the exit code that the same watch tells", &watch.exit(&id).await?.code, &Some(5))?;
+    equal("how many looks failed before that", &failed.count(), &12)?;
+    life.delete(&id).await?;
+    stage.nothing_left().await
+}
+
 /// Makes every kind of call and holds each to its deadline; none may claim to have seen or done anything. Tells whether the
 /// create may have made something.
 async fn every_call_fails(
