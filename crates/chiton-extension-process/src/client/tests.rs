@@ -136,7 +136,7 @@ async fn an_instance_that_its_process_forgot_is_made_anew_though_nobody_calls_a_
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), well).await.expect("well again");
+        tokio::time::timeout(Duration::from_mins(1), well).await.expect("well again");
         assert_eq!(extension.0.lock().made, made);
         assert_eq!(remote.reach().await.expect("reached").1, made.to_string());
         // As the process tells it: there is no such instance, and nothing else.
