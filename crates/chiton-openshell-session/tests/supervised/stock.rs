@@ -10,6 +10,7 @@ use chiton_driver_external::{ExternalDriver, ExternalOptions};
 use chiton_driver_scripted::{Faults, Platform, Script, Server};
 use chiton_gateway::compose::Gateway;
 use chiton_gateway::{BuiltDriver, DriverContext, DriverKind};
+use chiton_lifecycle::journal::OperationOutcome;
 use chiton_lifecycle::{Accepted, CreateRequest, Selector};
 use chiton_model::{Error, SandboxId, SandboxPhase};
 use serde_json::Value;
@@ -105,7 +106,7 @@ fn sleeper() -> CreateRequest {
 
 async fn done(gateway: &Gateway, accepted: Accepted) {
     let ended = soon(gateway.engine().wait(&accepted.operation.expect("it goes on"))).await.expect("ended");
-    assert!(ended.outcome.is_some(), "{ended:?}");
+    assert!(matches!(ended.outcome, Some(OperationOutcome::Succeeded)), "{ended:?}");
 }
 
 async fn stop(gateway: &Gateway, id: &SandboxId) {
