@@ -26,10 +26,10 @@ const AGAIN: usize = 2;
 
 /// Tells a lie, and asserts that beside it a neighbour is served and the gateway's memory is bounded.
 #[track_caller]
-fn bounded(scene: &Scene, liar: &Liar<'_>, lie: (&str, &str), asked: bool, before: (Duration, u64)) {
-    let (what, until) = lie;
+fn bounded(scene: &Scene, liar: &Liar<'_>, told: (&str, &str), asked: bool, before: (Duration, u64)) {
+    let (what, until) = told;
     for again in 0..=AGAIN {
-        let said = liar.order(what, until);
+        let answer = liar.order(what, until);
         let calls = if asked { ask(scene) } else { Vec::new() };
         let (latency, memory) = (scene.latency(), scene.gateway.memory());
         let grown = memory.saturating_sub(before.1);
@@ -39,7 +39,7 @@ fn bounded(scene: &Scene, liar: &Liar<'_>, lie: (&str, &str), asked: bool, befor
             before.0,
             before.1 / 1024,
             grown / 1024,
-            said.trim()
+            answer.trim()
         );
         drop(writeln!(std::io::stderr(), "{figures}"));
         let served = latency <= bound(before.0);
