@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chiton_model::Error;
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -56,7 +57,7 @@ impl PeerListener {
         if let Some(parent) = path.parent() {
             folder(parent, access.private, &others).map_err(refuse)?;
         }
-        if answers(path) {
+        if taken(path) {
             return Err(refuse(format!("another {} answers there", access.who)));
         }
         match fs::symlink_metadata(path) {
@@ -147,14 +148,49 @@ impl Drop for PeerListener {
     }
 }
 
-/// Whether somebody listens there; also one who is stopped, whose queue may be full: the probe does not wait for it.
-fn answers(path: &Path) -> bool {
+/// How long the last children of a listener that died may have its socket open: those that it was just starting hold
+/// what it had until they execute their own program.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Whether somebody listens there. Waits for the end of what a dead listener left open.
+fn taken(path: &Path) -> bool {
+    let end = Instant::now() + DYING;
+    loop {
+        match listening(path) {
+            Listening::Nobody => return false,
+            Listening::Alive => return true,
+            Listening::Dead if Instant::now() > end => return true,
+            Listening::Dead => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+enum Listening {
+    Nobody,
+    Alive,
+    /// Somebody has the socket open, and the process that began to listen on it is gone.
+    Dead,
+}
+
+/// Also finds one who is stopped, whose queue may be full: the probe does not wait for it.
+fn listening(path: &Path) -> Listening {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // A path that is no address is told by whoever binds it.
-    let Ok(address) = SocketAddrUnix::new(path) else { return false };
-    let connected = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .and_then(|probe| rustix::net::connect(&probe, &address));
-    matches!(connected, Ok(()) | Err(Errno::AGAIN))
+    let Ok(address) = SocketAddrUnix::new(path) else { return Listening::Nobody };
+    let Ok(probe) = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else { return Listening::Nobody };
+    match rustix::net::connect(&probe, &address) {
+        Ok(()) => {}
+        Err(Errno::AGAIN) => return Listening::Alive,
+        Err(_) => return Listening::Nobody,
+    }
+    let Ok(who) = socket_peercred(&probe) else { return Listening::Alive };
+    // "PID (name) S …", where the name may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", who.pid.as_raw_nonzero()));
+    match stat.as_deref().map(|stat| stat.rsplit_once(") ").map_or("", |(_, rest)| rest)) {
+        Ok(rest) if rest.starts_with(['Z', 'X']) => Listening::Dead,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Listening::Dead,
+        _ => Listening::Alive,
+    }
 }
 
 /// Makes the folder, or looks at the one that is there. `others` are the users who have to pass it.

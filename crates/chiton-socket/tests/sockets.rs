@@ -279,3 +279,21 @@ fn one_that_does_not_accept_any_more_keeps_nobody_waiting() {
     let error = bound.recv_timeout(Duration::from_secs(20)).expect("it does not hang").unwrap_err();
     assert!(error.message.contains("another driver answers there"), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_child_of_a_dead_listener_that_has_not_executed_its_program_yet_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("driver.sock");
+    let script = "import os, socket, subprocess, sys\n\
+                  s = socket.socket(socket.AF_UNIX)\n\
+                  s.bind(sys.argv[1])\n\
+                  s.listen()\n\
+                  subprocess.Popen(['sleep', '0.5'], pass_fds=[s.fileno()])\n\
+                  os._exit(0)";
+    let ended = std::process::Command::new("python3").args(["-c", script]).arg(&path).status().unwrap();
+    assert!(ended.success());
+    let listener = PeerListener::bind(&path, &access(true)).unwrap();
+    let waiting = tokio::spawn(async move { listener.accept().await });
+    dial(&path).connect().await.unwrap();
+    waiting.await.unwrap();
+}
