@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use chiton_model::Error;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
@@ -152,44 +154,37 @@ impl Drop for PeerListener {
 /// what it had until they execute their own program.
 const DYING: Duration = Duration::from_secs(5);
 
-/// Whether somebody listens there. Waits for the end of what a dead listener left open.
+/// Whether somebody listens there; also one who is stopped, whose queue may be full: the probe does not wait for it.
 fn taken(path: &Path) -> bool {
     let end = Instant::now() + DYING;
     loop {
-        match listening(path) {
-            Listening::Nobody => return false,
-            Listening::Alive => return true,
-            Listening::Dead if Instant::now() > end => return true,
-            Listening::Dead => std::thread::sleep(Duration::from_millis(10)),
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // A path that is no address is told by whoever binds it.
+        let Ok(address) = SocketAddrUnix::new(path) else { return false };
+        let Ok(probe) = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else { return false };
+        match rustix::net::connect(&probe, &address) {
+            Ok(()) => {}
+            Err(error) => return error == Errno::AGAIN,
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        let Ok(left) = Timespec::try_from(left) else { return true };
+        if !listener_died(&probe) || left == Timespec::default() {
+            return true;
+        }
+        // The connection breaks when the last one closes the socket.
+        if !matches!(poll(&mut [PollFd::new(&probe, PollFlags::IN)], Some(&left)), Ok(1..)) {
+            return true;
         }
     }
 }
 
-enum Listening {
-    Nobody,
-    Alive,
-    /// Somebody has the socket open, and the process that began to listen on it is gone.
-    Dead,
-}
-
-/// Also finds one who is stopped, whose queue may be full: the probe does not wait for it.
-fn listening(path: &Path) -> Listening {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    // A path that is no address is told by whoever binds it.
-    let Ok(address) = SocketAddrUnix::new(path) else { return Listening::Nobody };
-    let Ok(probe) = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else { return Listening::Nobody };
-    match rustix::net::connect(&probe, &address) {
-        Ok(()) => {}
-        Err(Errno::AGAIN) => return Listening::Alive,
-        Err(_) => return Listening::Nobody,
-    }
-    let Ok(who) = socket_peercred(&probe) else { return Listening::Alive };
+/// Whether the process that began to listen is gone, though somebody has the socket open.
+fn listener_died(probe: &OwnedFd) -> bool {
+    let Ok(who) = socket_peercred(probe) else { return false };
     // "PID (name) S …", where the name may hold anything.
-    let stat = fs::read_to_string(format!("/proc/{}/stat", who.pid.as_raw_nonzero()));
-    match stat.as_deref().map(|stat| stat.rsplit_once(") ").map_or("", |(_, rest)| rest)) {
-        Ok(rest) if rest.starts_with(['Z', 'X']) => Listening::Dead,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Listening::Dead,
-        _ => Listening::Alive,
+    match fs::read_to_string(format!("/proc/{}/stat", who.pid.as_raw_nonzero())) {
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

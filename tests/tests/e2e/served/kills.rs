@@ -1,20 +1,44 @@
-//! A served driver with a chain, killed while it creates, over and over.
+//! A served driver with a chain, killed while it creates, over and over: before it has answered, and after.
 
 use std::time::Duration;
+
+use chiton_tests::crash::leftovers;
 
 use super::process::{IDLE, Served, pass, stock};
 use super::stock::{CONFIG, OCI, leases};
 use crate::harness::root;
 
 /// How often it is killed; `SERVED_KILLS` says another number.
-const KILLS: u64 = 12;
+const KILLS: u64 = 14;
 
-/// What is running in sandboxes of this driver: processes below its folder.
+/// The sandboxes that the base driver keeps a folder of.
 fn objects(served: &Served) -> Vec<String> {
     let folder = served.folder().join("data/drivers/oci/sandboxes");
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with("s-")).collect()
+}
+
+/// Asks for a sandbox and kills the driver; true when it had answered.
+fn create_and_kill(served: &mut Served, round: u64, id: &str) -> bool {
+    let sandbox = stock(id, &format!("box-{round}"), &IDLE);
+    let answered = if round.is_multiple_of(2) {
+        served.create(sandbox).expect("it is taken");
+        // From the answer to long after it is ready.
+        pass(Duration::from_millis(round * 67 % 500));
+        true
+    } else {
+        let killer = served.killer();
+        let thread = std::thread::spawn(move || {
+            pass(Duration::from_millis(round * 11 % 60));
+            killer();
+        });
+        let answered = served.create(sandbox).is_ok();
+        thread.join().expect("it is killed");
+        answered
+    };
+    served.kill();
+    answered
 }
 
 #[test]
@@ -25,17 +49,17 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
     let kills = std::env::var("SERVED_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let folder = tempfile::tempdir().expect("a folder");
     let mut served = Served::start(folder.path(), CONFIG, &OCI);
-    let (mut kept, mut interrupted) = (Vec::new(), 0);
+    let (mut kept, mut interrupted, mut untold) = (Vec::new(), 0, 0);
     for round in 0..kills {
-        let (id, name) = (format!("s-kill-{round}"), format!("box-{round}"));
-        let answered = served.create(stock(&id, &name, &IDLE));
-        answered.expect("it is taken");
-        // From the answer to long after it is ready.
-        pass(Duration::from_millis(round * 67 % 500));
-        served.kill();
+        let id = format!("s-kill-{round}");
+        let answered = create_and_kill(&mut served, round, &id);
+        untold += u64::from(!answered);
         served.begin();
         // A caller without a second chance asks for nothing more: it is there or it is undone, by itself.
-        let found = served.get(&id).expect("its answer was OK: it stays until it is deleted");
+        let Some(found) = served.get(&id) else {
+            assert!(!answered, "its answer was OK: it stays until it is deleted");
+            continue;
+        };
         match found.status.expect("a status").state.as_str() {
             "running" => kept.push(id),
             "broken" => {
@@ -61,7 +85,9 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
             served.until(&id, "absent");
         }
     }
-    println!("{kills} kills: {interrupted} creates interrupted, {} in running order", kills - interrupted);
+    println!(
+        "{kills} kills, {untold} before the answer: {interrupted} creates undone, the others whole or never begun"
+    );
     let mut present = served.list();
     present.sort();
     kept.sort();
@@ -74,4 +100,8 @@ fn a_driver_that_is_killed_in_the_middle_of_creates_leaves_nothing() {
         served.until(id, "absent");
     }
     assert_eq!((served.list(), objects(&served), leases(&served)), (vec![], vec![], vec![]));
+    served.end(rustix::process::Signal::TERM);
+    // Asked of the machine.
+    let left = (leftovers::pids("", folder.path()), leftovers::cgroups("s-kill-"), leftovers::mounts(folder.path()));
+    assert_eq!(left, (vec![], vec![], vec![]));
 }

@@ -95,6 +95,12 @@ impl Served {
         self.end(Signal::KILL);
     }
 
+    /// Kills it from another thread. Its end is still to be waited for, by [`Served::kill`].
+    pub(crate) fn killer(&self) -> impl FnOnce() + Send + use<> {
+        let pid = Pid::from_child(self.child.as_ref().expect("it runs"));
+        move || kill_process(pid, Signal::KILL).expect("a signal")
+    }
+
     pub(crate) fn end(&mut self, signal: Signal) {
         let mut child = self.child.take().expect("it runs");
         kill_process(Pid::from_child(&child), signal).expect("a signal");
@@ -113,7 +119,8 @@ impl Served {
         self.runtime.block_on(async {
             let asked = async {
                 let endpoint = Endpoint::from_static("http://localhost");
-                let (channel, _) = dial.channel(endpoint).await.expect("a connection");
+                let dialled = dial.channel(endpoint).await;
+                let (channel, _) = dialled.map_err(|error| Status::unavailable(error.message))?;
                 call(Client::new(channel)).await.map(Response::into_inner)
             };
             tokio::time::timeout(DEADLINE, asked).await.expect("an answer in time")
