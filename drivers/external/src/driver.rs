@@ -59,10 +59,16 @@ impl ExternalDriver {
 
     /// Refuses what the process at the other end cannot do.
     fn check_agent(&self, said: &Handshake) -> Result<(), Error> {
-        if self.link.options.agent != WhoseAgent::Chiton {
-            return Ok(());
-        }
         let name = self.link.name();
+        if self.link.options.agent != WhoseAgent::Chiton {
+            if !said.can(features::CHITON_AGENT) {
+                return Ok(());
+            }
+            // It would wait for credentials that nobody hands it.
+            let text = format!("driver {name:?} brings Chiton's agent into its sandboxes, which is not expected of it");
+            return Err(Error::unsupported(name, "agent", text)
+                .cure(format!("set agent = \"chiton\" in [compute.driver.{name}], or serve it with --agent none")));
+        }
         // Our agent names the start that it belongs to, so it has to be told of each.
         let text = if !said.can(features::CHITON_AGENT) {
             format!("driver {name:?} does not bring Chiton's agent into its sandboxes")

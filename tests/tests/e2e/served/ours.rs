@@ -16,6 +16,19 @@ fn config(served: &Served) -> String {
 }
 
 #[test]
+fn a_driver_with_our_agent_is_refused_where_none_is_expected() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), "", &["--driver", "oci", "--agent", "chiton"]);
+    let gateway = Gateway::start(&config(&served).replace("agent = \"chiton\"\n", ""));
+    let refused = gateway.chiton(&["sandbox", "create", "box"]).refused();
+    assert!(refused.contains("set agent = \"chiton\" in [compute.driver.mine]"), "{refused}");
+    assert!(gateway.json(&["sandbox", "list", "--all"]).as_array().is_some_and(Vec::is_empty));
+}
+
+#[test]
 fn a_life_over_a_socket_with_programs_files_and_ends() {
     if !root() {
         return;
