@@ -12,6 +12,7 @@ use chiton_compute_wire::v1::watch_sandboxes_event::Payload;
 use chiton_socket::{Dial, own_and_root};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
@@ -125,6 +126,11 @@ impl Served {
             };
             tokio::time::timeout(DEADLINE, asked).await.expect("an answer in time")
         })
+    }
+
+    /// Goes on beside the test.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
     }
 
     pub(crate) fn create(&self, sandbox: v1::DriverSandbox) -> Result<(), Status> {

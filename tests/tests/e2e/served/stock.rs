@@ -5,6 +5,7 @@ use chiton_compute_wire::v1;
 use chiton_compute_wire::v1::watch_sandboxes_event::Payload;
 use tonic::Code;
 
+use super::peer::{Peer, Phase};
 use super::process::{Client, IDLE, Served, pass, stock};
 use crate::harness::root;
 
@@ -78,6 +79,52 @@ fn a_life_by_the_book() {
     assert!(!served.delete(id).expect("it is gone"));
     let refused = served.create(sandbox(id)).expect_err("an id is never used again");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+}
+
+#[test]
+fn a_gateway_that_keeps_rows_agrees_with_its_driver_over_the_ends_of_both() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut served = Served::start(folder.path(), CONFIG, &OCI);
+    let mut peer = Peer::new();
+    peer.begin(&served);
+    for id in ["s-one", "s-two", "s-three"] {
+        peer.create(&served, stock(id, id, &IDLE)).expect("it is taken");
+    }
+    peer.create(&served, stock("s-bad", "bad", &["/no/such/program"])).expect("it is taken, and fails later");
+    let refused = peer.create(&served, v1::DriverSandbox { id: "../x".to_owned(), ..stock("s", "odd", &IDLE) });
+    assert_eq!(refused.expect_err("no id").code(), Code::InvalidArgument);
+    let three = [("s-one", Phase::Ready), ("s-three", Phase::Ready), ("s-two", Phase::Ready)];
+    let with = |more: &[(&'static str, Phase)]| [&three[..], more].concat();
+    peer.until(&with(&[("s-bad", Phase::Error)]));
+
+    // The driver dies; the watch begins anew and the list agrees.
+    served.kill();
+    served.begin();
+    peer.reconcile(&served);
+    peer.stop(&served, "s-two");
+    let stopped = [("s-one", Phase::Ready), ("s-three", Phase::Ready), ("s-two", Phase::Stopped)];
+    peer.until(&[&stopped[..], &[("s-bad", Phase::Error)]].concat());
+    peer.start(&served, "s-two");
+    peer.delete(&served, "s-bad");
+    peer.until(&three);
+
+    // It ends and comes back; in between the driver does, too. What was its own row is the driver's sandbox.
+    peer.end(&served);
+    served.end(rustix::process::Signal::TERM);
+    served.begin();
+    peer.begin(&served);
+    peer.reconcile(&served);
+    peer.until(&three);
+    assert_eq!(leases(&served).len(), 3);
+    for id in ["s-one", "s-two", "s-three"] {
+        peer.delete(&served, id);
+    }
+    peer.until(&[]);
+    peer.end(&served);
+    assert_eq!((served.list(), leases(&served)), (vec![], vec![]));
 }
 
 #[test]
