@@ -5,10 +5,8 @@ use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_compute_wire::{sandbox, v1};
 use chiton_driver::{GatewayListener, ListenAt, ObservedStatus};
 use chiton_lifecycle::journal::SandboxRecord;
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, ExitStatus, SandboxPhase};
-
-/// The engine's word for a stop that the base driver did not confirm.
-const UNCONFIRMED: &str = "StopUnconfirmed";
 
 /// What is told of a sandbox; nothing once it is gone from its platform. No spec: nothing that was asked is told again.
 pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v1::DriverSandbox> {
@@ -18,12 +16,12 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
         SandboxPhase::Deleted => return None,
         SandboxPhase::Provisioning | SandboxPhase::Starting => (ObservedStatus::Created, String::new()),
         SandboxPhase::Stopped | SandboxPhase::Completed if may_run(record) => {
-            (ObservedStatus::Running, condition(record, UNCONFIRMED))
+            (ObservedStatus::Running, condition(record, kinds::STOP_UNCONFIRMED))
         }
         // It may still run; what it was is all that is known.
         SandboxPhase::Ready | SandboxPhase::Stopping => (ObservedStatus::Running, String::new()),
         SandboxPhase::Stopped => {
-            (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), condition(record, "StartFailed"))
+            (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), condition(record, kinds::START_FAILED))
         }
         SandboxPhase::Completed => (ObservedStatus::Exited(record.exit.clone().unwrap_or(stopped)), String::new()),
         SandboxPhase::Error => (ObservedStatus::Broken(cause.clone()), cause),
@@ -40,7 +38,7 @@ pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v
         }
         if may_run(record) {
             "Unknown".clone_into(&mut condition.status);
-            UNCONFIRMED.clone_into(&mut condition.reason);
+            kinds::STOP_UNCONFIRMED.clone_into(&mut condition.reason);
         }
     }
     if record.phase == SandboxPhase::Stopped && !may_run(record) {
@@ -69,7 +67,10 @@ pub(crate) fn is_absent(record: &SandboxRecord) -> bool {
 /// Whether its stop was not confirmed: its row says that it is stopped, and its main process may run.
 pub(crate) fn may_run(record: &SandboxRecord) -> bool {
     let over = matches!(record.phase, SandboxPhase::Stopped | SandboxPhase::Completed);
-    over && record.conditions.iter().any(|one| one.kind == UNCONFIRMED && one.status == ConditionStatus::True)
+    over && record
+        .conditions
+        .iter()
+        .any(|one| one.kind == kinds::STOP_UNCONFIRMED && one.status == ConditionStatus::True)
 }
 
 /// What a condition says, if the record has it: why the last start failed, or its stop.

@@ -41,3 +41,31 @@ pub fn set(conditions: &mut Vec<Condition>, new: Condition) {
         None => conditions.push(new),
     }
 }
+
+/// The types of a sandbox's conditions. `docs/operations.md` has their reasons and cures.
+pub mod kinds {
+    /// The driver did not confirm a stop: it may still run.
+    pub const STOP_UNCONFIRMED: &str = "StopUnconfirmed";
+    /// It does not run, and a start may still land.
+    pub const STOP_PENDING: &str = "StopPending";
+    /// A start was interrupted, and its agent may still call.
+    pub const START_PENDING: &str = "StartPending";
+    /// The last start was undone.
+    pub const START_FAILED: &str = "StartFailed";
+    /// It is being deleted, again and again.
+    pub const DELETE_PENDING: &str = "DeletePending";
+    /// A hook in another process may still run.
+    pub const FENCE_PENDING: &str = "FencePending";
+    /// An extension failed where that stops nothing.
+    pub const EXTENSION_DEGRADED: &str = "ExtensionDegraded";
+    /// What an extension holds outside is not as it saved it.
+    pub const EXTENSION_DRIFT: &str = "ExtensionDrift";
+    /// It was deleted without its driver.
+    pub const OBJECT_LEFT: &str = "ObjectLeft";
+    /// A default limit is not enforced here.
+    pub const PARTLY_ENFORCED: &str = "PartlyEnforced";
+    /// Its driver cannot be asked.
+    pub const DRIVER_UNREACHABLE: &str = "DriverUnreachable";
+    /// It runs, and its agent cannot be reached.
+    pub const DEGRADED: &str = "Degraded";
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiton_lifecycle::{Engine, Request as EngineRequest, SandboxView, Selector};
+use chiton_model::condition::kinds;
 use chiton_model::{Condition, ConditionStatus, DriverId, Error, Principal, SandboxPhase};
 use chiton_proto::agent::v1 as agent;
 use chiton_proto::v1 as wire;
@@ -72,7 +73,7 @@ impl Api {
             && let Some(trouble) = self.sessions.trouble(&view.record.id)
         {
             shown.conditions.push(super::convert::condition(&Condition {
-                kind: "Degraded".to_owned(),
+                kind: kinds::DEGRADED.to_owned(),
                 status: ConditionStatus::True,
                 reason: trouble.reason().to_owned(),
                 message: trouble.to_string(),
@@ -83,7 +84,7 @@ impl Api {
             && let Some(unreachable) = self.engine.unreachable_driver(&view.record.driver)
         {
             shown.conditions.push(super::convert::condition(&Condition {
-                kind: "DriverUnreachable".to_owned(),
+                kind: kinds::DRIVER_UNREACHABLE.to_owned(),
                 status: ConditionStatus::True,
                 reason: "Unavailable".to_owned(),
                 message: format!("the phase is the last one known: {}", unreachable.error),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, CreateFailure, Phase, Ran, StopReason};
 
 use super::chain::Link;
@@ -192,7 +193,7 @@ impl Run {
             }
             if let Err(failure) = self.call(&link, make()).await {
                 let message = format!("extension {:?} failed in {phase}: {}", link.name().as_str(), failure.message());
-                self.condition("ExtensionDegraded", ConditionStatus::True, "HookFailed", message);
+                self.condition(kinds::EXTENSION_DEGRADED, ConditionStatus::True, "HookFailed", message);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{CallError, Observed, ObservedStatus};
+use chiton_model::condition::kinds;
 use chiton_model::{
     Condition, ConditionStatus, CreateFailure, Error, ErrorKind, ExtensionName, OperationKind, Phase, SandboxId,
     SandboxName, SandboxPhase, StartReason,
@@ -79,7 +80,7 @@ impl Inner {
             SandboxName::new(format!("sandbox-{}", tail.trim_start_matches('-')))?
         };
         let shortfall = prepared.driver.shortfall().map(|message| Condition {
-            kind: "PartlyEnforced".to_owned(),
+            kind: kinds::PARTLY_ENFORCED.to_owned(),
             status: ConditionStatus::True,
             reason: "PlatformLacks".to_owned(),
             message,

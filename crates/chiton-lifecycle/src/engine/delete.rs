@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chiton_driver::ObservedStatus;
+use chiton_model::condition::kinds;
 use chiton_model::{Error, ExtensionName, OperationKind, Phase, Ran, SandboxId, SandboxPhase, StopReason};
 use serde_json::json;
 
@@ -153,7 +154,7 @@ impl Run {
         if !self.open_debts(Phase::AfterStop).is_empty() || self.reported_running().await {
             self.announce(|| Call::BeforeStop(StopReason::Deleting)).await;
             // A start that may still land is only over with the object.
-            stopped = self.stop_confirmed().await.is_ok() && !has_condition(&self.sandbox, "StopUnconfirmed");
+            stopped = self.stop_confirmed().await.is_ok() && !has_condition(&self.sandbox, kinds::STOP_UNCONFIRMED);
             if stopped {
                 let debts = self.open_debts(Phase::AfterStop);
                 self.pay(debts, &why).await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, Error, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
 
 use super::admit::Admission;
@@ -63,7 +64,7 @@ impl Run {
     pub(super) async fn exit(mut self) {
         if let Err(error) = self.stop_confirmed().await {
             self.condition(
-                "StopUnconfirmed",
+                kinds::STOP_UNCONFIRMED,
                 ConditionStatus::True,
                 "DriverFailed",
                 format!("the driver did not confirm the end: {error}"),
@@ -76,7 +77,7 @@ impl Run {
         self.pay(debts, &Why::Stopped(StopReason::ProcessExited)).await;
         self.steps.cancel.seal();
         self.sandbox.phase = SandboxPhase::Completed;
-        self.sandbox.conditions.retain(|condition| condition.kind != "StopUnconfirmed");
+        self.sandbox.conditions.retain(|condition| condition.kind != kinds::STOP_UNCONFIRMED);
         self.exited = None;
         self.finish(OperationOutcome::Succeeded, false).await;
     }

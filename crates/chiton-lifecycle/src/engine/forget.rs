@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use chiton_model::condition::kinds;
 use chiton_model::{Condition, ConditionStatus, Error, OperationKind, Phase, Ran, SandboxPhase, StopReason, condition};
 
 use super::admit::Ticket;
@@ -108,7 +109,7 @@ impl Inner {
         if !spent {
             let (subject, by) = (sandbox.id.to_string(), request.principal.subject.clone());
             self.world.audience.tell(LifecycleEvent::Audit { action: ACTION, subject, by, message: message.clone() });
-            let (kind, reason) = ("ObjectLeft".to_owned(), "DriverMissing".to_owned());
+            let (kind, reason) = (kinds::OBJECT_LEFT.to_owned(), "DriverMissing".to_owned());
             let left = Condition { kind, status: ConditionStatus::True, reason, message, last_transition: now };
             condition::set(&mut sandbox.conditions, left);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, Error, ExtensionName, OperationKind, Phase, Ran, SandboxId, SandboxPhase};
 
 use super::Engine;
@@ -102,9 +103,9 @@ impl Run {
             ),
             ReconcileOutcome::Failed(error) => (ConditionStatus::Unknown, "Failed", error),
         };
-        let known = before.iter().any(|condition| condition.kind == "ExtensionDrift");
+        let known = before.iter().any(|condition| condition.kind == kinds::EXTENSION_DRIFT);
         if known || status != ConditionStatus::False {
-            self.condition("ExtensionDrift", status, reason, format!("extension {extension:?}: {message}"));
+            self.condition(kinds::EXTENSION_DRIFT, status, reason, format!("extension {extension:?}: {message}"));
         }
         self.end_reconcile(may_mend, self.sandbox.conditions != before).await?;
         Ok(true)

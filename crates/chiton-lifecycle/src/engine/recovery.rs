@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::ObservedStatus;
+use chiton_model::condition::kinds;
 use chiton_model::{
     CreateFailure, Error, OperationId, OperationKind, Phase, SandboxId, SandboxPhase, StartReason, StopReason,
 };
@@ -211,9 +212,9 @@ impl Run {
         let names = names.join(", ");
         tracing::warn!(operation = %self.op.id, extensions = names, "a hook that an earlier gateway began may still run");
         let message = format!("waiting until no hook of {names} runs any more that an earlier gateway began");
-        self.passing("FencePending", "HookMayRun", message);
+        self.passing(kinds::FENCE_PENDING, "HookMayRun", message);
         fences.await;
-        self.passed("FencePending");
+        self.passed(kinds::FENCE_PENDING);
     }
 
     /// Goes on with an interrupted operation.
@@ -288,11 +289,11 @@ impl Run {
         if may_run && self.may_run_now().await && self.open_agent().await.is_ok() {
             let left = left.clamp(AGENT_RETURNS, self.driver.deadlines().ready);
             let message = format!("the gateway ended while it started; its agent may still call for {left:.0?}");
-            self.passing("StartPending", "AgentMayCall", message);
+            self.passing(kinds::START_PENDING, "AgentMayCall", message);
             let agents = Arc::clone(&self.inner);
             let connected = agents.world.agents.connected(&self.sandbox.id, &self.sandbox.attempt);
             let connected = within(&*self.inner.world.clock, left, connected).await.is_some();
-            self.passed("StartPending");
+            self.passed(kinds::START_PENDING);
             if connected {
                 return self.start_ready(reason).await;
             }

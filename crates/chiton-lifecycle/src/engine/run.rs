@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{AgentLaunch, ComputeDriver, CreateCall, Identity, slots};
-use chiton_model::condition::set;
+use chiton_model::condition::{kinds, set};
 use chiton_model::{
     Condition, ConditionStatus, CreateFailure, Error, ExtensionName, OperationKind, Phase, Ran, StartReason, StopReason,
 };
@@ -218,7 +218,7 @@ impl Run {
             if !optional || self.steps.cancel.cause().is_some() {
                 return Err(failure);
             }
-            self.condition("ExtensionDegraded", ConditionStatus::True, "OptionalFailed", failure.to_string());
+            self.condition(kinds::EXTENSION_DEGRADED, ConditionStatus::True, "OptionalFailed", failure.to_string());
         }
         Ok(())
     }

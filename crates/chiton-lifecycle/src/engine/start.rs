@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chiton_model::condition::kinds;
 use chiton_model::{Error, OperationKind, Phase, Principal, SandboxId, SandboxPhase, StartReason};
 use serde_json::json;
 
@@ -54,7 +55,7 @@ impl Inner {
                 .cure("only a Stopped or Completed sandbox can be started"));
             }
         }
-        if has_condition(&sandbox, "StopUnconfirmed") {
+        if has_condition(&sandbox, kinds::STOP_UNCONFIRMED) {
             // What may still run keeps what it was given: an after_stop is not called before its end is confirmed.
             return Err(Error::conflict(format!(
                 "the last stop of sandbox {:?} is not confirmed, it may still run",
@@ -123,7 +124,12 @@ impl Run {
             if self.steps.cancel.cause().is_some() {
                 return self.unwind_start(failure).await;
             }
-            self.condition("ExtensionDegraded", chiton_model::ConditionStatus::True, "HookFailed", failure.to_string());
+            self.condition(
+                kinds::EXTENSION_DEGRADED,
+                chiton_model::ConditionStatus::True,
+                "HookFailed",
+                failure.to_string(),
+            );
         }
         if self.steps.cancel.seal().is_some() {
             let failure = chiton_model::CreateFailure {
@@ -135,7 +141,7 @@ impl Run {
         }
         self.sandbox.phase = SandboxPhase::Ready;
         self.sandbox.exit = None;
-        self.sandbox.conditions.retain(|condition| condition.kind != "StartFailed");
+        self.sandbox.conditions.retain(|condition| condition.kind != kinds::START_FAILED);
         let debts = self.owing(&[Phase::BeforeStart, Phase::AfterReady], Phase::AfterStop);
         self.sandbox.debts.extend(debts);
         self.finish(OperationOutcome::Succeeded, false).await;

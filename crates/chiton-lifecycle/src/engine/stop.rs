@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, Error, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
 use serde_json::json;
 
@@ -49,7 +50,7 @@ impl Inner {
         let mut sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         match sandbox.phase {
-            SandboxPhase::Stopped | SandboxPhase::Completed if !has_condition(&sandbox, "StopUnconfirmed") => {
+            SandboxPhase::Stopped | SandboxPhase::Completed if !has_condition(&sandbox, kinds::STOP_UNCONFIRMED) => {
                 return self.answer(&claim, sandbox, None).await;
             }
             SandboxPhase::Ready | SandboxPhase::Stopped | SandboxPhase::Completed => {}
@@ -128,7 +129,7 @@ impl Run {
         }
         if let Err(error) = self.stop_confirmed().await {
             self.condition(
-                "StopUnconfirmed",
+                kinds::STOP_UNCONFIRMED,
                 ConditionStatus::True,
                 "DriverFailed",
                 format!("the driver did not confirm the stop: {error}"),
@@ -143,7 +144,7 @@ impl Run {
         self.pay(debts, &Why::Stopped(reason)).await;
         self.steps.cancel.seal();
         self.sandbox.phase = SandboxPhase::Stopped;
-        self.sandbox.conditions.retain(|condition| condition.kind != "StopUnconfirmed");
+        self.sandbox.conditions.retain(|condition| condition.kind != kinds::STOP_UNCONFIRMED);
         self.finish(OperationOutcome::Succeeded, false).await;
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiton_driver::{CallError, Locality};
+use chiton_model::condition::kinds;
 use chiton_model::{CreateFailure, Error, Phase, SandboxPhase, StopReason};
 
 use super::EngineConfig;
@@ -64,18 +65,18 @@ impl Run {
             .debts
             .extend(stops.iter().filter(|debt| !self.sandbox.debts.contains(debt)).cloned().collect::<Vec<_>>());
         let stopped = self.stop_for_good().await;
-        self.passed("StopPending");
+        self.passed(kinds::STOP_PENDING);
         if let Err(error) = stopped {
             // Not confirmed: nothing may be released yet. The next stop or delete goes on from here.
             let message = format!("the start failed ({failure}) and its stop is not confirmed: {error}");
-            self.condition("StopUnconfirmed", chiton_model::ConditionStatus::True, "DriverFailed", message);
+            self.condition(kinds::STOP_UNCONFIRMED, chiton_model::ConditionStatus::True, "DriverFailed", message);
         } else {
-            self.sandbox.conditions.retain(|condition| condition.kind != "StopUnconfirmed");
+            self.sandbox.conditions.retain(|condition| condition.kind != kinds::STOP_UNCONFIRMED);
             self.pay(stops, &Why::Stopped(StopReason::StartFailed)).await;
         }
         self.steps.cancel.seal();
         self.sandbox.phase = SandboxPhase::Stopped;
-        self.condition("StartFailed", chiton_model::ConditionStatus::True, "StartFailed", failure.to_string());
+        self.condition(kinds::START_FAILED, chiton_model::ConditionStatus::True, "StartFailed", failure.to_string());
         let error = failure_error(&failure);
         self.finish(OperationOutcome::Failed(error), false).await;
     }
@@ -108,7 +109,7 @@ impl Run {
             self.stop_confirmed().await?;
             let Some(left) = self.may_land(&[DriverCall::Start]) else { return Ok(()) };
             let message = format!("it does not run; its start may still land for {left:.0?}");
-            self.passing("StopPending", "StartMayLand", message);
+            self.passing(kinds::STOP_PENDING, "StartMayLand", message);
             // Short, so that a delete is soon seen.
             let pause = backoff(&self.inner.world, attempt).min(left).min(Duration::from_secs(10));
             let (stop, cancel) = (self.inner.stop.clone(), Arc::clone(&self.steps.cancel));
@@ -157,12 +158,12 @@ impl Run {
                         longest = left;
                         tracing::info!(sandbox = %id, ?left, "its create may still land; deleting again until it cannot");
                         let message = format!("nothing of it is there; its create may still land for {left:.0?}");
-                        self.passing("DeletePending", "CreateMayLand", message);
+                        self.passing(kinds::DELETE_PENDING, "CreateMayLand", message);
                     }
                 },
                 Err(error) => {
                     tracing::warn!(sandbox = %id, %error, attempt, "absence is not confirmed; deleting again");
-                    self.passing("DeletePending", "AbsenceUnconfirmed", format!("deleting again: {error}"));
+                    self.passing(kinds::DELETE_PENDING, "AbsenceUnconfirmed", format!("deleting again: {error}"));
                 }
             }
             attempt += 1;
@@ -173,7 +174,7 @@ impl Run {
                 futures::future::pending::<()>().await;
             }
         }
-        self.passed("DeletePending");
+        self.passed(kinds::DELETE_PENDING);
     }
 
     async fn absent_once(

@@ -8,6 +8,7 @@ use chiton_lifecycle::engine::{CreateRequest, Engine};
 use chiton_lifecycle::extension::{ExtensionKind, ReconcileSupport, StepError};
 use chiton_lifecycle::journal::{OperationOutcome, Subject, WorkspaceKey};
 use chiton_lifecycle::policy::Policy;
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, Error, OperationId, Phase, SandboxId, SandboxName, SandboxPhase, WorkspaceName};
 use futures::future::{BoxFuture, Either, join, select};
 use serde_json::Value;
@@ -341,7 +342,7 @@ impl Stage {
     /// What the last reconcile of a sandbox complained about.
     pub(super) fn drift(&self, id: &SandboxId) -> Option<String> {
         let row = self.lab.row(id)?;
-        let drift = row.conditions.into_iter().find(|condition| condition.kind == "ExtensionDrift")?;
+        let drift = row.conditions.into_iter().find(|condition| condition.kind == kinds::EXTENSION_DRIFT)?;
         (drift.status != ConditionStatus::False).then_some(drift.message)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{Obligation, SandboxRecord, Subject, WorkspaceRecord};
+use chiton_model::condition::kinds;
 use chiton_model::{ConditionStatus, SandboxId, SandboxPhase};
 
 use super::{Effect, Ledger, What};
@@ -34,7 +35,7 @@ fn runs(phase: SandboxPhase) -> bool {
 
 /// The row says that its stop is not confirmed: what may still run keeps what it was given.
 fn unconfirmed(row: &SandboxRecord) -> bool {
-    row.conditions.iter().any(|fact| fact.kind == "StopUnconfirmed" && fact.status == ConditionStatus::True)
+    row.conditions.iter().any(|fact| fact.kind == kinds::STOP_UNCONFIRMED && fact.status == ConditionStatus::True)
 }
 
 impl Ledger {

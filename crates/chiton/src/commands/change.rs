@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use chiton_client::{Client, from_status};
 use chiton_model::Error;
+use chiton_model::condition::kinds;
 use chiton_proto::v1 as wire;
 
 use super::{Context, answer, request_id, select, selector};
@@ -91,7 +92,7 @@ async fn finish(
             Err(error) => return Err(error),
         }
     }
-    for left in sandbox.conditions.iter().filter(|condition| condition.r#type == "ObjectLeft") {
+    for left in sandbox.conditions.iter().filter(|condition| condition.r#type == kinds::OBJECT_LEFT) {
         output::note(&one_line(&left.message));
     }
     if cx.json {
