@@ -267,6 +267,8 @@ fn verdict(newcomer: OperationKind, running: OperationKind) -> Verdict {
     match (newcomer, running) {
         // These two begin inside the engine and give way to everybody.
         (K::Reconcile | K::Cleanup, _) => Verdict::Conflict,
+        // Told twice: the one start that can have ended is being seen to.
+        (K::Exit, K::Exit) => Verdict::Join,
         // Told while something else began: it looks again whether the exit is still news.
         (K::Exit, _) => Verdict::Wait,
         (_, K::Reconcile | K::Cleanup) => Verdict::Cancel(CancelCause::GiveWay),

@@ -40,10 +40,14 @@ impl Inner {
         };
         let Some(mut sandbox) = self.journal.sandbox(id).await.map_err(store_error)? else { return Ok(()) };
         // Late news of an earlier start is no news.
-        if sandbox.phase != SandboxPhase::Ready || sandbox.attempt != attempt || self.check_held(&sandbox).is_err() {
-            return Ok(());
-        }
-        if !reported.sure && !self.has_exited(&self.driver(&sandbox.driver)?, id).await {
+        let news = sandbox.phase == SandboxPhase::Ready
+            && sandbox.attempt == attempt
+            && self.check_held(&sandbox).is_ok()
+            && (reported.sure || self.has_exited(&self.driver(&sandbox.driver)?, id).await);
+        if !news {
+            // Whoever looked in this moment saw an operation that was none.
+            drop(ticket);
+            self.changed(&sandbox);
             return Ok(());
         }
         let mut op = operation(self, &ticket, OperationKind::Exit, &engine_principal());
