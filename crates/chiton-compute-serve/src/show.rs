@@ -5,8 +5,8 @@ use chiton_compute_wire::v1::gateway_listener_requirement::Selector;
 use chiton_compute_wire::{sandbox, v1};
 use chiton_driver::{GatewayListener, ListenAt, ObservedStatus};
 use chiton_lifecycle::journal::SandboxRecord;
-use chiton_model::condition::kinds;
-use chiton_model::{ConditionStatus, ExitStatus, SandboxPhase};
+use chiton_model::condition::{holds, kinds};
+use chiton_model::{ExitStatus, SandboxPhase};
 
 /// What is told of a sandbox; nothing once it is gone from its platform. No spec: nothing that was asked is told again.
 pub(crate) fn sandbox(record: &SandboxRecord, attempt: Option<&str>) -> Option<v1::DriverSandbox> {
@@ -67,10 +67,7 @@ pub(crate) fn is_absent(record: &SandboxRecord) -> bool {
 /// Whether its stop was not confirmed: its row says that it is stopped, and its main process may run.
 pub(crate) fn may_run(record: &SandboxRecord) -> bool {
     let over = matches!(record.phase, SandboxPhase::Stopped | SandboxPhase::Completed);
-    over && record
-        .conditions
-        .iter()
-        .any(|one| one.kind == kinds::STOP_UNCONFIRMED && one.status == ConditionStatus::True)
+    over && holds(&record.conditions, kinds::STOP_UNCONFIRMED)
 }
 
 /// What a condition says, if the record has it: why the last start failed, or its stop.

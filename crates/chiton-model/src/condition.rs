@@ -42,6 +42,11 @@ pub fn set(conditions: &mut Vec<Condition>, new: Condition) {
     }
 }
 
+/// Whether a condition is in a list and holds.
+pub fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.kind == kind && condition.status == ConditionStatus::True)
+}
+
 /// The types of a sandbox's conditions. `docs/operations.md` has their reasons and cures.
 pub mod kinds {
     /// The driver did not confirm a stop: it may still run.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chiton_driver::ObservedStatus;
-use chiton_model::condition::kinds;
+use chiton_model::condition::{holds, kinds};
 use chiton_model::{Error, ExtensionName, OperationKind, Phase, Ran, SandboxId, SandboxPhase, StopReason};
 use serde_json::json;
 
@@ -12,7 +12,6 @@ use super::cleanup::Why;
 use super::inner::{Inner, store_error};
 use super::requests::{Claim, Claimed};
 use super::run::{Call, Run, operation};
-use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
 use crate::crash::CommitKind;
 use crate::journal::{ChainEntry, Debt, DriverCall, OperationOutcome, OperationRecord, SandboxRecord, Subject, Write};
@@ -154,7 +153,7 @@ impl Run {
         if !self.open_debts(Phase::AfterStop).is_empty() || self.reported_running().await {
             self.announce(|| Call::BeforeStop(StopReason::Deleting)).await;
             // A start that may still land is only over with the object.
-            stopped = self.stop_confirmed().await.is_ok() && !has_condition(&self.sandbox, kinds::STOP_UNCONFIRMED);
+            stopped = self.stop_confirmed().await.is_ok() && !holds(&self.sandbox.conditions, kinds::STOP_UNCONFIRMED);
             if stopped {
                 let debts = self.open_debts(Phase::AfterStop);
                 self.pay(debts, &why).await;

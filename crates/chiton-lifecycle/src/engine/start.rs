@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chiton_model::condition::kinds;
+use chiton_model::condition::{holds, kinds};
 use chiton_model::{Error, OperationKind, Phase, Principal, SandboxId, SandboxPhase, StartReason};
 use serde_json::json;
 
@@ -10,7 +10,6 @@ use super::admit::Admission;
 use super::inner::Inner;
 use super::requests::Claimed;
 use super::run::{Call, Run, mint_token, operation};
-use super::stop::has_condition;
 use super::{Accepted, Engine, Request};
 use crate::journal::{Debt, ObligationReason, OperationOutcome, SandboxRecord, Subject, Write};
 
@@ -55,7 +54,7 @@ impl Inner {
                 .cure("only a Stopped or Completed sandbox can be started"));
             }
         }
-        if has_condition(&sandbox, kinds::STOP_UNCONFIRMED) {
+        if holds(&sandbox.conditions, kinds::STOP_UNCONFIRMED) {
             // What may still run keeps what it was given: an after_stop is not called before its end is confirmed.
             return Err(Error::conflict(format!(
                 "the last stop of sandbox {:?} is not confirmed, it may still run",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chiton_model::condition::kinds;
+use chiton_model::condition::{holds, kinds};
 use chiton_model::{ConditionStatus, Error, OperationKind, Phase, SandboxId, SandboxPhase, StopReason};
 use serde_json::json;
 
@@ -50,7 +50,7 @@ impl Inner {
         let mut sandbox = self.record(&id).await?;
         self.check_held(&sandbox)?;
         match sandbox.phase {
-            SandboxPhase::Stopped | SandboxPhase::Completed if !has_condition(&sandbox, kinds::STOP_UNCONFIRMED) => {
+            SandboxPhase::Stopped | SandboxPhase::Completed if !holds(&sandbox.conditions, kinds::STOP_UNCONFIRMED) => {
                 return self.answer(&claim, sandbox, None).await;
             }
             SandboxPhase::Ready | SandboxPhase::Stopped | SandboxPhase::Completed => {}
@@ -79,10 +79,6 @@ impl Inner {
         self.world.executor.spawn(Box::pin(run.stop(reason, true)));
         Ok(accepted)
     }
-}
-
-pub(super) fn has_condition(sandbox: &crate::journal::SandboxRecord, kind: &str) -> bool {
-    sandbox.conditions.iter().any(|condition| condition.kind == kind && condition.status == ConditionStatus::True)
 }
 
 impl Run {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chiton_lifecycle::journal::{Obligation, SandboxRecord, Subject, WorkspaceRecord};
-use chiton_model::condition::kinds;
-use chiton_model::{ConditionStatus, SandboxId, SandboxPhase};
+use chiton_model::condition::{holds, kinds};
+use chiton_model::{SandboxId, SandboxPhase};
 
 use super::{Effect, Ledger, What};
 use crate::driver::ObjectView;
@@ -35,7 +35,7 @@ fn runs(phase: SandboxPhase) -> bool {
 
 /// The row says that its stop is not confirmed: what may still run keeps what it was given.
 fn unconfirmed(row: &SandboxRecord) -> bool {
-    row.conditions.iter().any(|fact| fact.kind == kinds::STOP_UNCONFIRMED && fact.status == ConditionStatus::True)
+    holds(&row.conditions, kinds::STOP_UNCONFIRMED)
 }
 
 impl Ledger {
