@@ -161,8 +161,8 @@ async fn put_together(
 ) -> Result<(Arc<Driver>, CancellationToken), Vec<Error>> {
     let credentials = Credentials::default();
     let (handed, relays) = (credentials.clone(), config.gateway.run_dir.join("relays"));
-    let (agent, manages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (has_agent, is_managed) = (Arc::clone(&agent), Arc::clone(&manages));
+    let agent = Arc::new(AtomicBool::new(false));
+    let has_agent = Arc::clone(&agent);
     let found: Arc<OnceLock<Arc<dyn ComputeDriver>>> = Arc::default();
     let asked = Arc::clone(&found);
     let around = Around {
@@ -170,7 +170,6 @@ async fn put_together(
             // Chiton's agent dials a folder of the driver's; no other does.
             let _ = asked.set(Arc::clone(&built.driver));
             has_agent.store(built.agent_folder.is_some(), Ordering::Relaxed);
-            is_managed.store(built.driver.capabilities().gateway_manages_lifecycle, Ordering::Relaxed);
             Served::around(built, handed.clone(), relays.clone())
         })),
         secrets: Some(Arc::new(credentials.clone())),
@@ -178,6 +177,7 @@ async fn put_together(
     };
     let gateway = compose_around(config, plugins, None, &around).await?;
     let calling = found.get().cloned().ok_or_else(|| vec![Error::internal("the base driver was not made")])?;
+    let manages = calling.capabilities().gateway_manages_lifecycle;
     let gone = Gone::open(&config.gateway.data_dir, Timestamp::now()).map_err(|error| vec![error])?;
     let chain = &config.compute.extensions;
     let on_request = chain.iter().filter(|one| matches!(one.policy.activation, Activation::OnRequest(_)));
@@ -202,7 +202,8 @@ async fn put_together(
             supervisor: options.supervisor,
         },
         chiton_agent: agent.load(Ordering::Relaxed),
-        manages: manages.load(Ordering::Relaxed),
+        // Known now: one behind a socket was dialled when the engine recovered.
+        manages,
         phases: phases.into_iter().map(|phase| phase.as_str().to_owned()).collect(),
         calling,
         draining: draining.clone(),

@@ -101,14 +101,8 @@ fn greet(options: ExternalOptions) -> Result<Arc<Capabilities>, Error> {
 
 fn build(context: DriverContext) -> Result<BuiltDriver, Error> {
     let options = options(context)?;
-    let (id, agent) = (options.id.clone(), options.agent);
-    // What it wants of us is told when it is dialled to be used.
-    let looked = ExternalOptions { supervisors: None, ..options.clone() };
-    // Whether a start waits for it is the gateway's: any kind of driver may be required.
-    if let Err(error) = greet(looked) {
-        tracing::warn!(driver = %id, %error, "the driver is not there yet");
-    }
-    // It begins with what was just remembered, and dials on the runtime that uses it.
+    let agent = options.agent;
+    // Not dialled here: recovery lists every driver, all at once, before anything else asks what this one can do.
     let driver = Arc::new(ExternalDriver::new(options));
     let agent_folder = (agent == WhoseAgent::Chiton).then(|| {
         let folders = Arc::clone(&driver);
