@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chiton_driver::replace_file;
 use chiton_lifecycle::runtime::LifecycleEvent;
 use chiton_model::{Error, SandboxId};
 use jiff::Timestamp;
@@ -98,14 +98,7 @@ impl Gone {
         });
         let lines: Vec<String> = lines.collect();
         let text = lines.concat();
-        let new = self.file.with_extension("new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(new, &self.file)?;
-        if let Some(folder) = self.file.parent() {
-            fs::File::open(folder)?.sync_all()?;
-        }
+        replace_file(&self.file, text.as_bytes())?;
         (list.bytes, list.lines) = (text.len() as u64, lines.len());
         Ok(())
     }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chiton_driver::replace_file;
 use chiton_gateway::sessions::{AgentSocket, bind_agent_socket};
 use chiton_model::SandboxId;
 use chiton_socket::{connect_to, own_and_root};
@@ -118,13 +119,8 @@ impl Relays {
 
     /// Whole or not at all: a restart takes it as it is.
     fn keep(&self, id: &SandboxId, way: &Way) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        // No id has a dot.
-        let new = self.folder.join(format!("{id}.new"));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&way.to_bytes())?;
-        file.sync_data()?;
-        fs::rename(new, self.folder.join(id.as_str()))
+        // No id has a dot, so what a crash leaves beside it is nobody's way.
+        replace_file(&self.folder.join(id.as_str()), &way.to_bytes())
     }
 
     pub(crate) fn close(&self, id: &SandboxId) {

@@ -1,9 +1,9 @@
 //! Extensions in processes of their own, at the gateway's start: asked what they are, or remembered.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use chiton_driver::replace_file;
 use chiton_extension_process::client::{Options, Process};
 use chiton_lifecycle::extension::{Descriptor, Registry};
 use chiton_model::Error;
@@ -37,7 +37,7 @@ async fn start(
     let file = folder.join(format!("{name}.json"));
     let descriptor = match process.describe().await {
         Ok(descriptor) => {
-            remember(folder, &file, &descriptor).map_err(|error| vec![error])?;
+            remember(&file, &descriptor).map_err(|error| vec![error])?;
             descriptor
         }
         Err(error) => match recall(&file) {
@@ -74,20 +74,13 @@ fn never_seen(wanted: &ProcessConfig, error: &Error) -> Error {
 }
 
 /// Keeps what a process said of itself, whole or not at all.
-fn remember(folder: &Path, file: &PathBuf, descriptor: &Descriptor) -> Result<(), Error> {
+fn remember(file: &Path, descriptor: &Descriptor) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(descriptor)
         .map_err(|error| Error::internal(format!("what a process said cannot be kept: {error}")))?;
     if fs::read(file).is_ok_and(|kept| kept == text) {
         return Ok(());
     }
-    let next = file.with_extension("json.new");
-    let written = fs::create_dir_all(folder).and_then(|()| {
-        let mut new = fs::File::create(&next)?;
-        new.write_all(&text)?;
-        new.sync_all()?;
-        fs::rename(&next, file)
-    });
-    written.map_err(|error| {
+    replace_file(file, &text).map_err(|error| {
         Error::unavailable("gateway", format!("what a process said cannot be kept in {file:?}: {error}"))
             .cure("make room there, and let this user write there")
     })

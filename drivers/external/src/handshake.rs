@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use chiton_compute_wire::names::features;
 use chiton_compute_wire::text::{NAME, told};
 use chiton_compute_wire::v1::GetCapabilitiesResponse;
-use chiton_driver::{Capabilities, Feature, Limit, Locality, Point, WhoseAgent};
+use chiton_driver::{Capabilities, Feature, Limit, Locality, Point, WhoseAgent, replace_file};
 use serde::{Deserialize, Serialize};
 
 use crate::options::ExternalOptions;
@@ -68,15 +66,12 @@ impl Handshake {
 
     /// Remembers it. That this fails changes nothing but what is known while the process is away.
     pub(crate) fn store(&self, folder: &Path) {
-        let written = || -> std::io::Result<()> {
-            fs::create_dir_all(folder)?;
-            let new = folder.join(format!("{FILE}.new"));
-            let mut open = fs::OpenOptions::new();
-            open.write(true).create(true).truncate(true).mode(0o600);
-            open.open(&new)?.write_all(&serde_json::to_vec(self)?)?;
-            fs::rename(new, folder.join(FILE))
-        };
-        if let Err(error) = written() {
+        // A driver that flaps says the same each time: no reason to write to disk.
+        if Self::load(folder).as_ref() == Some(self) {
+            return;
+        }
+        let text = serde_json::to_vec(self).map_err(std::io::Error::from);
+        if let Err(error) = text.and_then(|text| replace_file(&folder.join(FILE), &text)) {
             tracing::warn!(folder = %folder.display(), %error, "what the driver says of itself could not be kept");
         }
     }
