@@ -1,5 +1,5 @@
-//! `chiton-extension SOCKET`: three extensions in a process of their own: the misbehaving one as `distant`, one that lies
-//! as `liar`, and the example `tickets`.
+//! `chiton-extension SOCKET`: four extensions in a process of their own: the misbehaving one as `distant`, one that lies
+//! as `liar`, and the examples `tickets` and `tenant`.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -13,8 +13,7 @@ fn main() -> Result<(), Error> {
     let socket = socket.ok_or_else(|| Error::invalid("SOCKET", "no socket is named").cure("name one"))?;
     let name = ExtensionName::new("distant")?;
     let distant = fault::extension()?.wrapped(|descriptor| descriptor.name = name, |extension| Arc::clone(&extension));
-    chiton_extension_process::server::serve(
-        [distant, liar::extension()?, chiton_example_extension_process::extension()?],
-        &socket,
-    )
+    let (tickets, tenant) =
+        (chiton_example_extension_process::extension()?, chiton_example_composed_driver::extension()?);
+    chiton_extension_process::server::serve([distant, liar::extension()?, tickets, tenant], &socket)
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::harness::{Gateway, root};
 
 /// An extension's process and the folder in which it leaves its traces.
-struct Beside {
+pub(crate) struct Beside {
     folder: TempDir,
     command: Vec<PathBuf>,
     stubs: Option<PathBuf>,
@@ -21,8 +21,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// The program of the tests, with three extensions.
-    fn start() -> Self {
+    /// The program of the tests, with four extensions.
+    pub(crate) fn start() -> Self {
         Self::of(vec![env!("CARGO_BIN_EXE_chiton-extension").into()], None)
     }
 
@@ -33,7 +33,7 @@ impl Beside {
         beside
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
     }
 

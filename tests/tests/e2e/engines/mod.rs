@@ -6,6 +6,7 @@
 //! - `secrets`: where a secret is on an engine, and where it is not
 //! - `neighbours`: two gateways on one engine
 //! - `networks`: one for all of a gateway's sandboxes, and none for none
+//! - `composed`: the composed driver of the documentation
 //! - `kills`: a gateway that dies in the midst of everything
 //! - `restarts`: an engine that goes away under running sandboxes
 //! - `served`: the driver of an engine behind a socket, for a gateway of another make
@@ -13,6 +14,7 @@
 
 mod agentless;
 mod chain;
+mod composed;
 mod kills;
 mod late;
 mod life;

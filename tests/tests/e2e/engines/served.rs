@@ -15,7 +15,7 @@ use crate::served::process::{Client, IDLE, Served, stock};
 on_each!(supervisors_find_their_gateway_also_after_a_reboot);
 
 /// In a supervisor's place: says its token to its gateway until it is heard.
-const CALLER: &str = r#"#!/bin/sh
+pub(super) const CALLER: &str = r#"#!/bin/sh
 place="${OPENSHELL_ENDPOINT#http://}"
 trap 'exit 0' TERM
 while :; do nc -w 2 "${place%:*}" "${place##*:}" < /etc/openshell/auth/sandbox.jwt; sleep 0.05; done
@@ -23,7 +23,7 @@ while :; do nc -w 2 "${place%:*}" "${place##*:}" < /etc/openshell/auth/sandbox.j
 
 /// The one address that it asks for.
 #[track_caller]
-fn asked(served: &Served) -> SocketAddr {
+pub(super) fn asked(served: &Served) -> SocketAddr {
     let request = v1::GetGatewayListenerRequirementsRequest {};
     let asked = served.ask(async |mut client: Client| client.get_gateway_listener_requirements(request).await);
     match asked.expect("an answer").requirements.as_slice() {
@@ -37,7 +37,7 @@ fn asked(served: &Served) -> SocketAddr {
 
 /// What the first caller says.
 #[track_caller]
-fn heard(listener: &TcpListener) -> String {
+pub(super) fn heard(listener: &TcpListener) -> String {
     let (mut caller, _) = listener.accept().expect("a caller");
     caller.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
     let mut said = String::new();
