@@ -200,7 +200,14 @@ fn address(plan: &EnginePlan, options: &EngineOptions) -> Result<(), Error> {
         (NetworkMode::Host, _) => {
             wrong("the host's own network takes no address".to_owned(), "ask for another network")
         }
-        (NetworkMode::Bridge, Some(subnet)) if subnet.contains(&parsed) && subnet.network() != parsed => Ok(()),
+        (NetworkMode::Bridge, _) if options.bridge.gateway() == Some(parsed) => {
+            wrong(format!("{address} is the gateway of the bridge's own range"), "lease the addresses after it")
+        }
+        (NetworkMode::Bridge, Some(subnet))
+            if subnet.contains(&parsed) && ![subnet.network(), subnet.broadcast()].contains(&parsed) =>
+        {
+            Ok(())
+        }
         (NetworkMode::Bridge, Some(subnet)) => {
             wrong(format!("{address} is not an address of {subnet}"), "lease addresses of the bridge's range")
         }

@@ -52,7 +52,12 @@ impl Engine {
             return Ok(());
         }
         let bridge = &self.options.bridge;
-        let subnet = bridge.subnet.map(|range| IpamConfig { subnet: Some(range.to_string()), ..IpamConfig::default() });
+        // With its gateway, which Docker takes but does not tell of where it was not asked for.
+        let subnet = bridge.subnet.map(|range| IpamConfig {
+            subnet: Some(range.to_string()),
+            gateway: bridge.gateway().map(|gateway| gateway.to_string()),
+            ..IpamConfig::default()
+        });
         let request = NetworkCreateRequest {
             name: name.clone(),
             driver: Some("bridge".to_owned()),

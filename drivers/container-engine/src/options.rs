@@ -1,6 +1,7 @@
 //! What the operator decides about an engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,13 @@ pub struct BridgeOptions {
     pub subnet: Option<Ipv4Net>,
     /// Whether it has no way out to other networks.
     pub internal: bool,
+}
+
+impl BridgeOptions {
+    /// The gateway of its range: the first address, as the engines themselves take it.
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
+        self.subnet.and_then(|subnet| subnet.hosts().next())
+    }
 }
 
 /// What requests may ask for beyond what is safe for everybody. Nothing by default.

@@ -114,6 +114,8 @@ fn addresses_need_a_network_whose_range_is_known() {
     assert!(with(NetworkMode::Bridge, "10.1.0.9", subnet));
     assert!(with(NetworkMode::None, "10.9.0.9", None), "it stays visible as a label");
     assert!(!with(NetworkMode::Bridge, "10.1.0.0", subnet), "the network's own");
+    assert!(!with(NetworkMode::Bridge, "10.1.0.1", subnet), "its gateway's");
+    assert!(!with(NetworkMode::Bridge, "10.1.0.255", subnet), "everybody's");
     assert!(!with(NetworkMode::Bridge, "10.2.0.9", subnet));
     assert!(!with(NetworkMode::Bridge, "10.1.0.9", None));
     assert!(!with(NetworkMode::Host, "10.1.0.9", subnet));
