@@ -220,8 +220,8 @@ async fn as_a_container_runs_it_without_root_it_does_the_same() {
     mode(sandbox.work.path(), 0o755);
     let program = sandbox.work.path().join("an agent");
     // By a process of its own: a descriptor that writes to it must not be in a child of another test when it is executed.
-    let copied = Command::new("cp").arg(binary()).arg(&program).status();
-    assert!(soon(copied).await.expect("it ran").success());
+    let copied = soon(Command::new("cp").arg(binary()).arg(&program).status()).await;
+    assert!(copied.expect("it ran").success());
     mode(&program, 0o711);
     let show = "id -u; echo $SECRET; readlink /proc/self/fd/0; touch /tmp/x /run/x 2>/dev/null || echo read-only; read x < /proc/1/comm; echo $x; exit 4";
     let inner = command(&sandbox, &["sh", "-c", show]);
