@@ -21,8 +21,9 @@ use crate::processes::{Exit, Processes, Running};
 use crate::service::Service;
 use crate::spawn::{Program, SpawnError, Streams};
 
-/// How long calls under way may take to end when the agent ends.
-const FAREWELL: Duration = Duration::from_millis(250);
+/// How long calls under way may take to end when the agent ends. Only what hangs takes so long; on a busy machine the word
+/// of how a program ended takes its time, too.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Ours to hand on. The last two mean nothing to an agent without a main program.
 const FORWARDED: [i32; 7] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH, libc::SIGUSR1, libc::SIGUSR2];

@@ -118,6 +118,8 @@ pub struct Handle {
     /// No more calls.
     end: CancellationToken,
     server: Option<JoinHandle<Result<(), tonic::transport::Error>>>,
+    /// Holds the listener.
+    accepting: Option<JoinHandle<()>>,
     supervisors: Arc<Supervisors>,
     service: Service,
 }
@@ -151,6 +153,10 @@ impl Handle {
         };
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
             server.abort();
+        }
+        // It ends with the server. The address is free, and the file of a socket gone, when it has.
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.await;
         }
     }
 }
@@ -197,7 +203,7 @@ impl GuestServer for Handle {
 /// listened on.
 pub async fn serve(tokens: Arc<dyn Tokens>, hub: Sessions, options: Options) -> Result<Handle, Error> {
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let (listen, incoming) = bind(&options, &stop).await?;
+    let (listen, incoming, accepting) = bind(&options, &stop).await?;
     let supervisors = Arc::new(Supervisors::new(hub, options.limits));
     let service = Service::new(Auth::new(tokens), Arc::clone(&supervisors), options.mint, options.exits);
     let router = Server::builder()
@@ -209,15 +215,15 @@ pub async fn serve(tokens: Arc<dyn Tokens>, hub: Sessions, options: Options) -> 
         .add_service(service.server(MESSAGE));
     let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, end.clone().cancelled_owned()));
     tracing::info!(%listen, "supervisors are served");
-    Ok(Handle { listen, stop, end, server: Some(server), supervisors, service })
+    Ok(Handle { listen, stop, end, server: Some(server), accepting: Some(accepting), supervisors, service })
 }
 
 type Incoming = ReceiverStream<io::Result<Connection>>;
 
-async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, Incoming), Error> {
+async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, Incoming, JoinHandle<()>), Error> {
     let (sender, receiver) = mpsc::channel(1);
     let (places, limits) = (Places::new(options.limits), options.limits);
-    let listen = match &options.listen {
+    let (listen, listener) = match &options.listen {
         Listen::Tcp(address) => {
             if !address.ip().is_loopback() && !options.allow_remote {
                 return Err(Error::invalid(
@@ -235,8 +241,7 @@ async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, In
             };
             let listener = TcpListener::bind(address).await.map_err(unavailable)?;
             let bound = listener.local_addr().map_err(unavailable)?;
-            tokio::spawn(accept(Listener::Tcp(listener), places, limits, sender, stop.clone()));
-            Listen::Tcp(bound)
+            (Listen::Tcp(bound), Listener::Tcp(listener))
         }
         Listen::Unix(path) => {
             let access = Access {
@@ -246,11 +251,11 @@ async fn bind(options: &Options, stop: &CancellationToken) -> Result<(Listen, In
                 private: true,
             };
             let listener = PeerListener::bind(path, &access)?;
-            tokio::spawn(accept(Listener::Unix(listener), places, limits, sender, stop.clone()));
-            Listen::Unix(path.clone())
+            (Listen::Unix(path.clone()), Listener::Unix(listener))
         }
     };
-    Ok((listen, ReceiverStream::new(receiver)))
+    let accepting = tokio::spawn(accept(listener, places, limits, sender, stop.clone()));
+    Ok((listen, ReceiverStream::new(receiver), accepting))
 }
 
 enum Listener {

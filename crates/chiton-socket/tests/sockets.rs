@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use chiton_model::ErrorKind;
@@ -24,6 +24,15 @@ fn dial(path: &Path) -> Dial {
         peers: own_and_root(),
         limit: Duration::from_secs(5),
     }
+}
+
+/// Held alone while a child is started: until it executes its program it has what this process has, listeners too.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Leaves a socket that nobody listens on.
+fn stale(path: &Path) {
+    let _nobody_starts = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+    drop(UnixListener::bind(path).unwrap());
 }
 
 fn mode(path: &Path) -> u32 {
@@ -54,7 +63,7 @@ async fn both_sides_know_each_other() {
 async fn a_stale_socket_is_replaced_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("driver.sock");
-    drop(UnixListener::bind(&path).unwrap());
+    stale(&path);
     let bound = PeerListener::bind(&path, &access(true)).unwrap();
     let error = PeerListener::bind(&path, &access(true)).unwrap_err();
     assert!(error.message.contains("another driver answers there") && error.cure.is_some(), "{error:?}");
@@ -169,7 +178,7 @@ async fn what_is_not_there_is_said_with_its_path() {
     let odd = dial(&path).connect().await.unwrap_err();
     assert!(odd.message.contains("it is no socket"), "{odd:?}");
     fs::remove_file(&path).unwrap();
-    drop(UnixListener::bind(&path).unwrap());
+    stale(&path);
     let deaf = dial(&path).connect().await.unwrap_err();
     assert!(deaf.message.contains("nobody listens there"), "{deaf:?}");
     for error in [absent, deaf] {
@@ -290,8 +299,11 @@ async fn a_child_of_a_dead_listener_that_has_not_executed_its_program_yet_is_wai
                   s.listen()\n\
                   subprocess.Popen(['sleep', '0.5'], pass_fds=[s.fileno()])\n\
                   os._exit(0)";
-    let ended = std::process::Command::new("python3").args(["-c", script]).arg(&path).status().unwrap();
-    assert!(ended.success());
+    let mut listening = {
+        let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+        std::process::Command::new("python3").args(["-c", script]).arg(&path).spawn().unwrap()
+    };
+    assert!(listening.wait().unwrap().success());
     let listener = PeerListener::bind(&path, &access(true)).unwrap();
     let waiting = tokio::spawn(async move { listener.accept().await });
     dial(&path).connect().await.unwrap();

@@ -24,11 +24,12 @@ async fn connected(places: &std::sync::Arc<Places>) -> (Connection, tokio::net::
 async fn little_is_read_from_a_stranger_and_all_once_he_is_known() {
     let places = Places::new(Limits::default());
     let (mut ours, mut theirs) = connected(&places).await;
-    // Both sides' kernels take this much without anybody reading.
     let all = 2 * TRIAL;
-    theirs.write_all(&vec![7; all]).await.expect("written");
-    let mut buffer = vec![0; all];
-    ours.read_exact(&mut buffer[..TRIAL]).await.expect("a first call's worth");
+    let (sent, mut buffer) = (vec![7; all], vec![0; all]);
+    // What is not read both sides' kernels take.
+    let (written, read) = tokio::join!(theirs.write_all(&sent), ours.read_exact(&mut buffer[..TRIAL]));
+    written.expect("written");
+    read.expect("a first call's worth");
     let known = ours.place.known();
     let reading = ours.read_exact(&mut buffer[TRIAL..]);
     tokio::pin!(reading);

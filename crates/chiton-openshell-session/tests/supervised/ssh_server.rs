@@ -20,6 +20,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How long a program's output is waited for after its end. Only what programs that were left behind write may be lost.
+const LINGER: Duration = Duration::from_secs(30);
 
 fn key() -> PrivateKey {
     static KEY: OnceLock<PrivateKey> = OnceLock::new();
@@ -201,9 +205,9 @@ async fn on_pipes(handle: Handle, channel: ChannelId, mut child: tokio::process:
         }
     });
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(1);
-    // Programs that were left behind hold the pipes; they are not waited for.
+    // Programs that were left behind hold the pipes; they are not waited for without an end.
     for reader in [out, err] {
-        drop(tokio::time::timeout(Duration::from_secs(2), reader).await);
+        drop(timeout(LINGER, reader).await);
     }
     end(&handle, channel, code).await;
 }
@@ -237,7 +241,7 @@ async fn on_terminal(
         }
     });
     let code = child.wait().await.ok().and_then(|status| status.code()).unwrap_or(1);
-    drop(tokio::time::timeout(Duration::from_secs(2), out).await);
+    drop(timeout(LINGER, out).await);
     writer.abort();
     end(&handle, channel, code).await;
 }

@@ -228,13 +228,17 @@ async fn a_socket_for_a_proxy_lets_only_our_user_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_a_token_that_holds_is_not_kept() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let rig = Rig::new(Limits { strangers: Duration::from_secs(3), ..limits() }).await;
+    let rig = Rig::new(Limits { strangers: Duration::from_secs(10), ..limits() }).await;
     let Listen::Tcp(address) = rig.server.listen() else { panic!("an address") };
     let supervisor = rig.dial(rig.script()).await.expect("accepted");
     // One says nothing, one begins as HTTP/2 does and then says nothing.
+    let mut strangers = Vec::new();
     for begin in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
         let mut stranger = tokio::net::TcpStream::connect(address).await.expect("it listens");
         stranger.write_all(begin).await.expect("sent");
+        strangers.push(stranger);
+    }
+    for mut stranger in strangers {
         let mut heard = Vec::new();
         // The end, or a reset, because what we sent was not read.
         let _ = soon(stranger.read_to_end(&mut heard)).await;

@@ -38,7 +38,7 @@ fn three() -> wire::ListDriversResponse {
         version: "2.3.4".into(),
         agent: "openshell".into(),
         sandboxes: 1,
-        since: Some(ago(150)),
+        since: Some(ago(125)),
         socket: "/run/kyma.sock".into(),
         gateway_manages_lifecycle: true,
         ..wire::Driver::default()

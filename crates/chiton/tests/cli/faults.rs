@@ -1,5 +1,8 @@
 //! Errors and exit codes of everything but exec.
 
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use chiton_model::Error;
@@ -96,10 +99,11 @@ fn delete_goes_on_after_one_that_fails_and_exits_with_1() {
 #[test]
 fn a_reader_that_goes_away_gets_no_panic() {
     for arguments in [&["completions", "bash"][..], &["config", "show", "--default"]] {
-        let (reader, writer) = std::io::pipe().expect("a pipe");
-        drop(reader);
-        let ran: Ran =
-            program(arguments).stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().expect("runs").into();
+        // Shut and not only dropped: another test's child that has not executed its program yet has what this process had.
+        let (writer, reader) = UnixStream::pair().expect("a pair");
+        reader.shutdown(Shutdown::Both).expect("shut");
+        let writer = Stdio::from(OwnedFd::from(writer));
+        let ran: Ran = program(arguments).stdout(writer).stderr(Stdio::piped()).output().expect("runs").into();
         assert_eq!((ran.code, ran.err.as_str()), (Some(141), ""), "{arguments:?}");
     }
 }
