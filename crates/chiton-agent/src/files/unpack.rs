@@ -26,6 +26,8 @@ use super::replace::{Temporary, dress, existing, is_file, is_folder, open_folder
 use super::{PATH_BYTES, PIECES, Piece, Pieces, failed, path, receive, unfinished};
 use crate::blocking::Blocking;
 
+/// How often a folder is asked for while the kernel cannot be sure of its place.
+const TRIES: u32 = 1000;
 /// The largest sparse file, in bytes. An archive of a few bytes may hold one of any size, and reading its zeros takes time.
 const SPARSE: u64 = 256 << 30;
 
@@ -204,10 +206,15 @@ impl Target<'_> {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&self.folder, name, flags, Mode::empty(), resolve) {
-            Err(Errno::NOSYS | Errno::PERM) => self.open_plain(name),
-            result => Ok(result?),
+        for _ in 0..TRIES {
+            match openat2(&self.folder, name, flags, Mode::empty(), resolve) {
+                Err(Errno::NOSYS | Errno::PERM) => return self.open_plain(name),
+                // A `..` in a link, while anything on the machine was renamed or mounted (openat2(2)).
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                result => return Ok(result?),
+            }
         }
+        Err(Errno::AGAIN.into())
     }
 
     /// The same where no part of the name is a link.

@@ -138,11 +138,24 @@ impl<'a> Placer<'a> {
     /// Sets the times of folders.
     pub(super) fn finish(self) -> Result<()> {
         for (path, time) in self.times.iter().rev() {
-            let folder =
-                openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), INSIDE).doing("open a folder")?;
+            let folder = self.inside(path).doing("open a folder")?;
             futimens(&folder, &stamps(*time)).doing("set a folder's time")?;
         }
         Ok(())
+    }
+
+    /// Opens a folder of the layer. A `..` in a link on the way is refused with EAGAIN while anything on the machine is
+    /// renamed or mounted, and is to be tried again (openat2(2)).
+    fn inside(&self, path: &[u8]) -> std::result::Result<OwnedFd, Errno> {
+        let mut opened = Err(Errno::AGAIN);
+        for _ in 0..TRIES {
+            opened = openat2(&self.root, path, DIRECTORY, Mode::empty(), INSIDE);
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        opened
     }
 
     /// Opens the folder of an entry and makes what the archive leaves out, as it is in the layers below.
@@ -156,7 +169,7 @@ impl<'a> Placer<'a> {
         let opened = if folders.is_empty() {
             openat(&self.root, ".", DIRECTORY, Mode::empty()).doing("open the layer's folder")?
         } else {
-            match openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), INSIDE) {
+            match self.inside(&path) {
                 Ok(opened) => opened,
                 Err(Errno::NOENT | Errno::NOTDIR) => self.make_folders(entry, folders)?,
                 Err(error) => return Err(failed(entry, error)),
@@ -170,7 +183,7 @@ impl<'a> Placer<'a> {
         let mut opened = openat(&self.root, ".", DIRECTORY, Mode::empty()).doing("open the layer's folder")?;
         for (depth, name) in folders.iter().enumerate() {
             let path = folders[..=depth].join(&b'/');
-            match openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), INSIDE) {
+            match self.inside(&path) {
                 Ok(next) => opened = next,
                 Err(Errno::NOENT | Errno::NOTDIR) => {
                     if let Ok(stat) = statat(&opened, *name, AtFlags::SYMLINK_NOFOLLOW)
@@ -300,7 +313,7 @@ impl<'a> Placer<'a> {
         let missing = || refuse(&entry.path, "it is a hard link to a name that the layer does not have before it");
         let Some((last, folders)) = target.split_last() else { return Err(missing()) };
         let path = if folders.is_empty() { b".".to_vec() } else { folders.join(&b'/') };
-        let from = match openat2(&self.root, path.as_slice(), DIRECTORY, Mode::empty(), INSIDE) {
+        let from = match self.inside(&path) {
             Ok(from) => from,
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing()),
             Err(error) => return Err(failed(entry, error)),
@@ -362,6 +375,8 @@ fn free(entry: &Entry, folder: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// How often a folder is asked for before that counts as an attack.
+const TRIES: u32 = 1000;
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// What the kernel said about an entry.
