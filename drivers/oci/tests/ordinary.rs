@@ -72,8 +72,8 @@ impl User {
         let helper = folder.path().join("examples/oci-host");
         // Without what debuggers read it is a third as large, and each test writes it once.
         let stripped = Command::new("strip").arg("-g").arg("-o").arg(&helper).arg(common::helper()).status();
-        // By a program of its own: what this process writes, a neighbour's child that was forked meanwhile has open, too,
-        // until it executes its own program, and what is open for writing is not executed.
+        // By a program of its own: what this process writes, a neighbour's child that was forked meanwhile has open,
+        // too, until it executes its own program, and what is open for writing is not executed.
         let copy = |from: &Path, to: &Path| run(Command::new("cp").arg("--preserve=mode").args([from, to]));
         if !stripped.is_ok_and(|status| status.success()) {
             copy(&common::helper(), &helper);

@@ -93,8 +93,8 @@ pub fn descendants(pid: i32) -> Vec<i32> {
 }
 
 /// The host's process id of a sandbox's init: below its monitor, 1 in a namespace of its own. It begins as a child of
-/// the launch child and is the monitor's when that one has ended. A look that this falls into misses it, and so does one
-/// during which the launch child is reaped; then nobody comes or goes any more.
+/// the launch child and is the monitor's when that one has ended. A look that this falls into misses it, and so does
+/// one during which the launch child is reaped; then nobody comes or goes any more.
 pub fn init(id: &SandboxId) -> i32 {
     let monitor = monitor_of(id).expect("it has a monitor");
     let begin = Instant::now();
@@ -282,8 +282,8 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} hangs"))
 }
 
-/// Waits for a sandbox to reach a status, by the driver's events. A watch may end, as when a sandbox that is ending does
-/// not answer in time; then one watches anew, as the engine does.
+/// Waits for a sandbox to reach a status, by the driver's events. A watch may end, as when a sandbox that is ending
+/// does not answer in time; then one watches anew, as the engine does.
 pub async fn until(
     driver: &OciDriver,
     id: &SandboxId,
@@ -317,8 +317,8 @@ pub async fn status(driver: &OciDriver, id: &SandboxId) -> Option<ObservedStatus
     driver.get(id).await.unwrap().map(|observed| observed.status)
 }
 
-/// The whole output, until the sandbox ends: all of standard output, then all of standard error. They come by two pipes,
-/// so that there is no order between them, and a line of one may come in the middle of a line of the other.
+/// The whole output, until the sandbox ends: all of standard output, then all of standard error. They come by two
+/// pipes, so that there is no order between them, and a line of one may come in the middle of a line of the other.
 pub async fn output(driver: &OciDriver, id: &SandboxId) -> String {
     let options = LogOptions { follow: true, ..LogOptions::default() };
     let mut stream = driver.logs(id, options).await.unwrap();
