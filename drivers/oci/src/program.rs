@@ -45,7 +45,7 @@ impl Drop for Running {
 }
 
 /// How long a program may be open for writing in a child of this process.
-const WRITTEN: Duration = Duration::from_secs(1);
+const WRITTEN: Duration = Duration::from_secs(10);
 
 /// Spawns a program that this process may have written a moment ago. A child that was forked meanwhile, for whatever
 /// program, has the file open for writing until it executes its own, and what is open for writing is not executed: so it

@@ -22,8 +22,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use common::{PATIENCE, is_root};
+use parking_lot::Mutex;
+
+/// Held while users are made and removed: their programs wait for each other's locks for some seconds only.
+static ACCOUNTS: Mutex<()> = Mutex::new(());
 
 /// A user that exists as long as this does.
 struct User {
@@ -33,16 +39,20 @@ struct User {
 
 impl User {
     fn new(granted: bool) -> Self {
+        /// Ranges that were granted here; each user has its own.
+        static RANGES: AtomicU32 = AtomicU32::new(0);
+        let accounts = ACCOUNTS.lock();
         let name = format!("cht{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         run(Command::new("useradd").args(["--no-create-home", "--home-dir", "/nonexistent", &name]));
+        let first = 3_000_000_000 + RANGES.fetch_add(65_536, Ordering::Relaxed);
         // The system's settings decide whether a range comes with a user.
         for (file, add) in [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")] {
             let has =
                 fs::read_to_string(file).unwrap_or_default().lines().any(|line| line.starts_with(&format!("{name}:")));
             let remove = add.replace("add", "del");
-            let range = "3000000000-3000065535";
+            let range = format!("{first}-{}", first + 65_535);
             match (granted, has) {
-                (true, false) => run(Command::new("usermod").args([add, range, &name])),
+                (true, false) => run(Command::new("usermod").args([add, &range, &name])),
                 (false, true) => {
                     let text = fs::read_to_string(file).unwrap();
                     let line = text.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
@@ -53,6 +63,7 @@ impl User {
                 _ => {}
             }
         }
+        drop(accounts);
         let folder = tempfile::Builder::new().prefix("chiton-user-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for part in ["deps", "examples"] {
@@ -61,10 +72,13 @@ impl User {
         let helper = folder.path().join("examples/oci-host");
         // Without what debuggers read it is a third as large, and each test writes it once.
         let stripped = Command::new("strip").arg("-g").arg("-o").arg(&helper).arg(common::helper()).status();
+        // By a program of its own: what this process writes, a neighbour's child that was forked meanwhile has open,
+        // too, until it executes its own program, and what is open for writing is not executed.
+        let copy = |from: &Path, to: &Path| run(Command::new("cp").arg("--preserve=mode").args([from, to]));
         if !stripped.is_ok_and(|status| status.success()) {
-            fs::copy(common::helper(), &helper).unwrap();
+            copy(&common::helper(), &helper);
         }
-        fs::copy(std::env::current_exe().unwrap(), folder.path().join("deps/ordinary")).unwrap();
+        copy(&std::env::current_exe().unwrap(), &folder.path().join("deps/ordinary"));
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777)).unwrap();
@@ -108,8 +122,16 @@ impl Drop for User {
             let end = "for pid in $(pgrep -u \"$0\"); do kill -9 $pid; done";
             drop(Command::new("sh").args(["-c", end, &self.name]).status());
         }
-        let removed = Command::new("userdel").arg(&self.name).output();
-        let gone = removed.as_ref().is_ok_and(|output| output.status.success());
+        let _accounts = ACCOUNTS.lock();
+        let begin = Instant::now();
+        // A process of the user's that is ending keeps it from being removed until it has ended.
+        let (removed, gone) = loop {
+            let removed = Command::new("userdel").arg(&self.name).output();
+            let gone = removed.as_ref().is_ok_and(|output| output.status.success());
+            if gone || std::thread::panicking() || begin.elapsed() > PATIENCE {
+                break (removed, gone);
+            }
+        };
         assert!(gone || std::thread::panicking(), "user {} is not removed: {removed:?}", self.name);
     }
 }
@@ -154,7 +176,7 @@ fn life(granted: bool) {
     for family in ["confinement::", "crash::", "lifecycle::", "logs::", "table::", "volumes::", "without_root::"] {
         assert!(text.contains(&format!("test {family}")), "nothing of {family}\n{text}");
     }
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     loop {
         let left = processes(uid, first);
         if left.is_empty() {
@@ -221,8 +243,16 @@ impl Subtree {
 
 impl Drop for Subtree {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(self.0.join("gateway"));
-        let removed = fs::remove_dir(&self.0);
+        let begin = Instant::now();
+        // A process that is ending is in it until it has ended.
+        let removed = loop {
+            let _ = fs::remove_dir(self.0.join("gateway"));
+            let removed = fs::remove_dir(&self.0);
+            if removed.is_ok() || std::thread::panicking() || begin.elapsed() > PATIENCE {
+                break removed;
+            }
+            std::thread::yield_now();
+        };
         if !std::thread::panicking() {
             removed.expect("nothing is left in the delegated cgroup");
         }

@@ -72,7 +72,7 @@ impl Host {
                 return Err(error);
             }
         }
-        let monitor = await_monitor(spawned, &State::Created, deadline, "create the sandbox")?;
+        let monitor = await_monitor(spawned, &State::Created, deadline, "create the sandbox", ready.user.is_some())?;
         Self::report(id, &paths)?;
         Ok(Some(monitor))
     }
@@ -108,7 +108,8 @@ impl Host {
             }
         }
         let Some(old) = Record::load(&paths.dir).not_run("read the sandbox's record")? else { return Err(gone(id)) };
-        Self::still_mapped(&self.ready()?.means, &old).map_err(CallError::NotRun)?;
+        let ready = self.ready()?;
+        Self::still_mapped(&ready.means, &old).map_err(CallError::NotRun)?;
         let range = Range { first: old.first_id, count: old.ids };
         self.network.check(&plan.network)?;
         let lease = self.network.claim(id, &plan.network, old.network.as_ref())?;
@@ -123,7 +124,7 @@ impl Host {
         }
         let spawned = self.spawn(&plan, &record, &paths, agent, true)?;
         drop(guard);
-        let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox")?;
+        let monitor = await_monitor(spawned, &State::Running, deadline, "start the sandbox", ready.user.is_some())?;
         Self::report(id, &paths)?;
         Ok(Some(monitor))
     }
@@ -210,16 +211,23 @@ fn ran(state: State) -> CallResult<()> {
     }
 }
 
-/// Waits for a spawned monitor, and for its end when it gives up.
-fn await_monitor(mut monitor: Monitor, wanted: &State, deadline: Instant, doing: &str) -> CallResult<Monitor> {
+/// Waits for a spawned monitor, and for its end when it gives up. The child of an `ordinary` user's driver is not the
+/// monitor but who spawned it.
+fn await_monitor(
+    mut monitor: Monitor,
+    wanted: &State,
+    deadline: Instant,
+    doing: &str,
+    ordinary: bool,
+) -> CallResult<Monitor> {
     match await_state(&mut monitor.connection, wanted, deadline, doing) {
         Ok(State::Exited { .. }) if *wanted == State::Created => {
             let _ = monitor.child.wait();
             Err(CallError::Failed(Error::conflict(format!("{doing}: it was ended meanwhile"))))
         }
         Ok(_) => {
-            // An ordinary user's is the one that spawned the monitor, and has ended.
-            let _ = monitor.child.try_wait();
+            // Who spawned a monitor that speaks has nothing more to do; it is to be gone before the sandbox is.
+            let _ = if ordinary { monitor.child.wait().map(Some) } else { monitor.child.try_wait() };
             Ok(monitor)
         }
         Err(error) => {

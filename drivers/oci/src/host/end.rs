@@ -78,9 +78,10 @@ impl Host {
         let paths = Paths::new(&self.options, id);
         let busy = self.busy(id);
         let _busy = busy.lock();
-        let lives = lock::holder(&paths.lock).failed("read the lock")?.is_some();
         let recorded = ExitRecord::load(&paths.dir).failed("read the exit record")?.is_some();
         let made = [files::CREATED, files::RUNNING].iter().any(|mark| paths.dir.join(mark).exists());
+        // Last: the monitor of a new start signs the lock before it removes the record of the start before it.
+        let lives = lock::holder(&paths.lock).failed("read the lock")?.is_some();
         // What was never made stays half-made, for the engine to undo.
         if lives || recorded || !made { Ok(()) } else { self.end(id, Instant::now() + super::ACT) }
     }

@@ -19,8 +19,8 @@ use chiton_model::{
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-/// No single step of a test takes longer, or something hangs.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+/// No single step of a test takes longer, or something hangs. Longer than the driver's own deadlines.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The helper program; built with the tests as an example.
 pub fn helper() -> PathBuf {
@@ -93,16 +93,22 @@ pub fn descendants(pid: i32) -> Vec<i32> {
 }
 
 /// The host's process id of a sandbox's init: below its monitor, 1 in a namespace of its own. It begins as a child of
-/// the launch child and is the monitor's when that one has ended, so a look that this falls into misses it, and the next
-/// does not.
+/// the launch child and is the monitor's when that one has ended. A look that this falls into misses it, and so does
+/// one during which the launch child is reaped; then nobody comes or goes any more.
 pub fn init(id: &SandboxId) -> i32 {
     let monitor = monitor_of(id).expect("it has a monitor");
+    let begin = Instant::now();
     let first = |pid: &i32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
     };
-    let look = || descendants(monitor).into_iter().find(first);
-    look().or_else(look).expect("the sandbox has an init")
+    loop {
+        if let Some(pid) = descendants(monitor).into_iter().find(first) {
+            return pid;
+        }
+        assert!(begin.elapsed() < PATIENCE, "the sandbox has no init");
+        std::thread::yield_now();
+    }
 }
 
 pub struct World {
@@ -177,6 +183,17 @@ impl World {
     pub fn assert_no_traces(&self) {
         let traces = self.traces();
         assert!(traces.is_empty(), "left behind: {traces:#?}");
+    }
+
+    /// The same after somebody was killed: what was orphaned ends by itself, in its own time. A monitor that was just
+    /// spawned finds nobody who tells it anything, or the tombstone; a process that the kernel ends is shown a little
+    /// longer than it holds anything.
+    pub fn await_no_traces(&self) {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE && !self.traces().is_empty() {
+            std::thread::yield_now();
+        }
+        self.assert_no_traces();
     }
 }
 
@@ -265,7 +282,8 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} hangs"))
 }
 
-/// Waits for a sandbox to reach a status, by the driver's events.
+/// Waits for a sandbox to reach a status, by the driver's events. A watch may end, as when a sandbox that is ending
+/// does not answer in time; then one watches anew, as the engine does.
 pub async fn until(
     driver: &OciDriver,
     id: &SandboxId,
@@ -275,9 +293,12 @@ pub async fn until(
     let mut events = driver.watch();
     within(what, async {
         loop {
-            match events.next().await.expect("the watch goes on") {
-                DriverEvent::Changed(observed) if observed.id == *id && wanted(&observed.status) => return observed,
-                _ => {}
+            match events.next().await {
+                Some(DriverEvent::Changed(observed)) if observed.id == *id && wanted(&observed.status) => {
+                    return observed;
+                }
+                Some(_) => {}
+                None => events = driver.watch(),
             }
         }
     })
@@ -296,18 +317,20 @@ pub async fn status(driver: &OciDriver, id: &SandboxId) -> Option<ObservedStatus
     driver.get(id).await.unwrap().map(|observed| observed.status)
 }
 
-/// The whole output, until the sandbox ends.
+/// The whole output, until the sandbox ends: all of standard output, then all of standard error. They come by two
+/// pipes, so that there is no order between them, and a line of one may come in the middle of a line of the other.
 pub async fn output(driver: &OciDriver, id: &SandboxId) -> String {
     let options = LogOptions { follow: true, ..LogOptions::default() };
     let mut stream = driver.logs(id, options).await.unwrap();
-    let mut text = Vec::new();
+    let mut texts = [Vec::new(), Vec::new()];
     within("the log", async {
         while let Some(chunk) = stream.next().await {
-            text.extend_from_slice(&chunk.unwrap().data);
+            let chunk = chunk.unwrap();
+            texts[usize::from(chunk.stderr)].extend_from_slice(&chunk.data);
         }
     })
     .await;
-    String::from_utf8(text).unwrap()
+    String::from_utf8(texts.concat()).unwrap()
 }
 
 /// Creates and starts.

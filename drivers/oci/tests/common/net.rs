@@ -9,14 +9,14 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSo
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chiton_driver::{ComputeDriver, PlanRequest};
 use chiton_driver_oci::OciDriver;
 use chiton_model::{NetworkMode, NetworkSpec, SandboxId};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::common::{World, call, init, request};
+use crate::common::{PATIENCE, World, call, init, request};
 
 /// Long enough for a packet that is dropped to be missed.
 pub const MISSED: Duration = Duration::from_secs(3);
@@ -101,8 +101,8 @@ pub fn build() -> Outside {
     serve(Ipv4Addr::LOCALHOST, 9090);
     serve(Ipv4Addr::UNSPECIFIED, 9091);
     for address in WORLD {
-        tcp(address, 8080).unwrap();
-        udp(None, address, 8081).unwrap();
+        patiently(|| tcp(address, 8080));
+        patiently(|| udp(None, address, 8081));
     }
     Outside { namespace }
 }
@@ -155,6 +155,18 @@ pub fn udp(from: Option<Ipv4Addr>, to: Ipv4Addr, port: u16) -> io::Result<String
     let mut buffer = [0; 64];
     let count = socket.recv(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+/// Asks until there is an answer: on a way that is open, too, a packet may be lost or come late.
+pub fn patiently<T, E: std::fmt::Debug>(ask: impl Fn() -> Result<T, E>) -> T {
+    let begin = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(begin.elapsed() < PATIENCE, "no answer: {error:?}"),
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// A world whose bridge goes with its last sandbox.

@@ -48,7 +48,7 @@ async fn a_gateway_killed_at_any_time_leaves_no_interface_and_no_rule_after_dele
         within("the delete", next.delete(&id)).await.unwrap();
         let left = kernel_objects();
         assert!(left.is_empty(), "killed after {} ms, late {late}: {left:#?}", step * 3);
-        world.assert_no_traces();
+        world.await_no_traces();
     }
 }
 
@@ -76,5 +76,5 @@ async fn a_monitor_killed_under_its_sandbox_leaves_no_interface_after_delete() {
     assert_eq!(address(&net::namespace(&id)), before);
     driver.delete(&id).await.unwrap();
     assert_no_objects();
-    world.assert_no_traces();
+    world.await_no_traces();
 }

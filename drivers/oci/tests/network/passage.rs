@@ -5,7 +5,7 @@ use chiton_driver_oci::{Finding, doctor};
 
 use super::common::*;
 use super::net::*;
-use super::reach;
+use super::{reach, reached};
 
 fn passage(world: &World) -> Finding {
     let findings = doctor(&world.options);
@@ -39,7 +39,7 @@ async fn a_firewall_that_drops_what_is_forwarded_is_found_and_the_cure_opens_it_
     for command in commands.replace("chXXXXXXXX", bridge).split("; ") {
         sh(&format!("nft '{}'", command.strip_prefix("nft ").unwrap()));
     }
-    assert_eq!(reach(&namespace, PUBLIC, 8080), Ok(HOST.to_string()));
+    assert_eq!(reached(&namespace, PUBLIC, 8080), HOST.to_string());
     assert_eq!(reach(&namespace, PRIVATE, 8080), Err("closed".to_owned()));
     assert!(passage(&world).ok, "{:?}", passage(&world));
     // Nobody else passes the firewall, and nobody comes in.

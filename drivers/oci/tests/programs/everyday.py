@@ -69,9 +69,11 @@ def waiting():
         assert b"new" in os.read(watch, 4096)
     caught = []
     signal.signal(signal.SIGALRM, lambda *_: caught.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    # Again and again: a single one may come between the look and the pause.
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     while not caught:
         signal.pause()
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def copying():
