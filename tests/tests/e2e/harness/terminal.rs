@@ -57,7 +57,12 @@ impl Terminal {
         let count = poll(&mut ready, Some(&limit)).expect("a wait");
         assert_ne!(count, 0, "nothing was shown for {DEADLINE:?} after {:?}", last(&self.shown));
         if !ready[0].revents().contains(PollFlags::IN) {
-            return false;
+            // The terminal was looked at first: the program may have written its last words and ended since.
+            let mut rest = [PollFd::new(&self.master, PollFlags::IN)];
+            poll(&mut rest, Some(&Timespec::default())).expect("a look");
+            if !rest[0].revents().contains(PollFlags::IN) {
+                return false;
+            }
         }
         let mut buffer = [0; 4096];
         let length = self.master.read(&mut buffer).unwrap_or(0);
