@@ -99,6 +99,22 @@ fn creates(gateway: &Gateway, driver: &str, count: usize) -> Duration {
     took[count / 2]
 }
 
+/// The median create on a driver beside one that is away, which takes about as long as before in one of a few rounds:
+/// something else on this machine may be the reason of a slow one, and who waits for what is away waits in each.
+#[track_caller]
+fn undisturbed(gateway: &Gateway, driver: &str, before: Duration) -> Duration {
+    let bound = before * 3 + Duration::from_millis(300);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let median = creates(gateway, driver, 7);
+        if median < bound {
+            return median;
+        }
+        seen.push(median);
+    }
+    panic!("{driver}: a create took {before:?}, then {seen:?}");
+}
+
 const FAR: &str = "[compute.driver.far]\nsocket = \"{folder}/far.sock\"\n";
 
 #[test]
@@ -142,7 +158,7 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
         assert!(orphans.refused().contains("driver \"far\" could not be asked"));
     };
     away(&gateway);
-    let without = creates(&gateway, "east", 7);
+    let without = undisturbed(&gateway, "east", alone);
     gateway.terminate();
 
     // Somebody takes connections there and never says a word.
@@ -158,14 +174,11 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
     gateway.begin();
     let start = begun.elapsed();
     away(&gateway);
-    let hanging = creates(&gateway, "east", 7);
+    let hanging = undisturbed(&gateway, "east", alone);
     println!(
         "median create: {alone:?} alone, {without:?} beside one that is not there, {hanging:?} beside one that hangs"
     );
     println!("start beside one that hangs: {start:?}");
-    for disturbed in [without, hanging] {
-        assert!(disturbed < alone * 3 + Duration::from_millis(300), "{alone:?}, then {disturbed:?}");
-    }
     let begun = Instant::now();
     gateway.terminate();
     assert!(begun.elapsed() < Duration::from_secs(30), "an end does not wait for it: {:?}", begun.elapsed());
@@ -225,6 +238,8 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
         None => (r#"["east", "far"]"#, FAR.to_owned(), &["east"][..]),
     };
     let gateway = Gateway::sharing(&config(listed, "east", &more), Share::Whole);
+    // It was missed before it comes, or nothing would be said of its coming.
+    gateway.until_said(1, "the driver cannot be reached; asking again until it can");
     let mut served = Served::begin(&gateway);
     gateway.until_said(1, "the driver can be reached again");
     let far = driver(&gateway, "far");
@@ -233,16 +248,14 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
     gateway.chiton(&words).ok();
     let id = text(&gateway.get("far-box"), "id").to_owned();
     assert_eq!((text(&gateway.get("far-box"), "phase"), &driver(&gateway, "far")["sandboxes"]), ("Ready", &json!(1)));
-    let on_each = || near.iter().map(|driver| creates(&gateway, driver, 7)).collect::<Vec<Duration>>();
-    let beside = on_each();
+    let beside: Vec<Duration> = near.iter().map(|driver| creates(&gateway, driver, 7)).collect();
 
     served.kill();
-    let killed = on_each();
-    for ((driver, beside), killed) in near.iter().zip(&beside).zip(&killed) {
+    for (driver, beside) in near.iter().zip(beside) {
+        let killed = undisturbed(&gateway, driver, beside);
         println!(
             "median create on {driver}: {beside:?} beside a driver in another process, {killed:?} when it was killed"
         );
-        assert!(*killed < *beside * 3 + Duration::from_millis(300), "{driver}: {beside:?}, then {killed:?}");
     }
     gateway.until_said(2, "the driver cannot be reached; asking again until it can");
     let shown = gateway.get("far-box");
