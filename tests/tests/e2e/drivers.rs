@@ -115,6 +115,10 @@ fn undisturbed(gateway: &Gateway, driver: &str, before: Duration) -> Duration {
     panic!("{driver}: a create took {before:?}, then {seen:?}");
 }
 
+/// What a gateway says of a driver that is away, and of one that comes back.
+const MISSED: &str = "the driver cannot be reached; asking again until it can";
+const FOUND: &str = "the driver can be reached again";
+
 const FAR: &str = "[compute.driver.far]\nsocket = \"{folder}/far.sock\"\n";
 
 #[test]
@@ -239,9 +243,9 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
     };
     let gateway = Gateway::sharing(&config(listed, "east", &more), Share::Whole);
     // It was missed before it comes, or nothing would be said of its coming.
-    gateway.until_said(1, "the driver cannot be reached; asking again until it can");
+    gateway.until_said(1, MISSED);
     let mut served = Served::begin(&gateway);
-    gateway.until_said(1, "the driver can be reached again");
+    gateway.until_said(1, FOUND);
     let far = driver(&gateway, "far");
     assert_eq!((&far["unavailable"], text(&far, "agent")), (&Value::Null, "none"), "{far:#}");
     let words = ["sandbox", "create", "far-box", "--driver", "far", "--", "sleep", "1000"];
@@ -250,6 +254,7 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
     assert_eq!((text(&gateway.get("far-box"), "phase"), &driver(&gateway, "far")["sandboxes"]), ("Ready", &json!(1)));
     let beside: Vec<Duration> = near.iter().map(|driver| creates(&gateway, driver, 7)).collect();
 
+    let missed = gateway.times_said(MISSED);
     served.kill();
     for (driver, beside) in near.iter().zip(beside) {
         let killed = undisturbed(&gateway, driver, beside);
@@ -257,7 +262,7 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
             "median create on {driver}: {beside:?} beside a driver in another process, {killed:?} when it was killed"
         );
     }
-    gateway.until_said(2, "the driver cannot be reached; asking again until it can");
+    gateway.until_said(missed + 1, MISSED);
     let shown = gateway.get("far-box");
     let unreachable = |condition: &Value| text(condition, "type") == "DriverUnreachable";
     assert_eq!(text(&shown, "phase"), "Ready", "nobody said otherwise");
@@ -265,8 +270,9 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
     gateway.chiton(&["sandbox", "create", "other", "--driver", "far"]).refused();
 
     drop(served);
+    let found = gateway.times_said(FOUND);
     let served = Served::begin(&gateway);
-    gateway.until_said(2, "the driver can be reached again");
+    gateway.until_said(found + 1, FOUND);
     let shown = gateway.get("far-box");
     assert_eq!((text(&shown, "phase"), text(&shown, "id")), ("Ready", id.as_str()), "{shown:#}");
     gateway.chiton(&["sandbox", "stop", "far-box"]).ok();

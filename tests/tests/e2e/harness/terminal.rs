@@ -25,7 +25,9 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Runs a program on a terminal of this many rows and columns.
     pub(crate) fn run(mut command: Command, rows: u16, columns: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        // No program of another test's is to hold it open.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("a terminal");
         grantpt(&master).expect("a terminal");
         unlockpt(&master).expect("a terminal");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("plain text");
