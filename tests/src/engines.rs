@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_mins(3);
 /// After how long without an event it is looked again: what an event tells of may be seen a moment after it.
 const LOOKS: Duration = Duration::from_secs(1);
-/// How often a list is asked for again of an engine that fails: podman does when a container, also somebody else's, goes
-/// while it looks.
+/// How often a list is asked for again of an engine that fails: podman does when a container, also somebody else's,
+/// goes while it looks.
 const AGAIN: usize = 20;
 /// The label by which a gateway knows its own.
 pub const GATEWAY: &str = "chiton.dev/gateway-id";
