@@ -113,8 +113,8 @@ impl PeerListener {
         }
     }
 
-    /// All connections, one after another, as a gRPC server wants them. The socket goes with the stream: when a server has
-    /// ended, another may listen in its place.
+    /// All connections, one after another, as a gRPC server wants them. The socket goes with the stream: when a server
+    /// has ended, another may listen in its place.
     pub fn incoming(self) -> impl Stream<Item = io::Result<PeerStream>> {
         Incoming(Box::pin(one_more(self)))
     }

@@ -195,8 +195,8 @@ async fn a_fence_is_answered_when_nothing_runs_any_more_and_not_before() {
     assert!(matches!(rig.ended(&new).await, Ok(run_result::Outcome::Done(_))));
 }
 
-// On one thread, so that tasks have their turns one after another: the task that tells of the cancellation has had its own
-// long before the last of the questions behind it is answered.
+// On one thread, so that tasks have their turns one after another: the task that tells of the cancellation has had its
+// own long before the last of the questions behind it is answered.
 #[tokio::test]
 async fn a_step_that_was_given_up_while_it_waited_for_its_turn_never_begins() {
     let Some(rig) = Rig::new().await else { return };

@@ -209,8 +209,8 @@ impl<T> Drop for Kept<'_, T> {
     }
 }
 
-/// How long the world stands still for another process, which may have to wait for its turn on a busy machine. What is not
-/// done by then waits for the world itself.
+/// How long the world stands still for another process, which may have to wait for its turn on a busy machine. What is
+/// not done by then waits for the world itself.
 const STANDSTILL: Duration = Duration::from_secs(20);
 
 /// Wakes both the thread that stands still and the task that it runs.
