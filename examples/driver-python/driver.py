@@ -405,7 +405,7 @@ def main():
     options.state.mkdir(parents=True, exist_ok=True)
     lock = open(options.state / "lock", "w")
     # One that was killed while it spawned a program left a child that has the lock until the program is executed.
-    end = time.monotonic() + 1
+    end = time.monotonic() + 3
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -216,7 +216,7 @@ def main(socket):
     print(f"listening on {socket}", file=sys.stderr, flush=True)
     signal.sigwait(ENDS)
     extension.steps.drain(30)  # the socket answers fences until the last hook is over
-    server.stop(grace=1).wait()
+    server.stop(grace=10).wait()  # what the last hooks and fences answer is on its way; it ends with the last answer
 
 
 if __name__ == "__main__":

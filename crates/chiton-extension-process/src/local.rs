@@ -60,8 +60,15 @@ pub fn over_a_socket(kind: Result<ExtensionKind, Error>) -> Result<ExtensionKind
             }
         });
         let process = Process::start(Options { name, socket, peers: own_and_root() });
-        let descriptor = process.describe().await?;
-        Ok(process.kind(descriptor))
+        let deadline = Instant::now() + BEGIN;
+        loop {
+            match process.describe().await {
+                Ok(descriptor) => return Ok(process.kind(descriptor)),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                // One look may take too long on a busy machine; it looks again by itself.
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
     })?;
     let alive = Arc::new((end, folder));
     Ok(kept.wrapped(

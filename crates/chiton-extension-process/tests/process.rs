@@ -139,7 +139,16 @@ fn options(socket: &Path) -> Options {
 
 async fn connect(socket: &Path) -> (Process, ExtensionKind) {
     let process = Process::start(options(socket));
-    let descriptor = process.describe().await.expect("it answers");
+    let described = async {
+        loop {
+            // One look may take too long; it looks again by itself.
+            if let Ok(descriptor) = process.describe().await {
+                return descriptor;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let descriptor = tokio::time::timeout(PATIENCE, described).await.expect("it answers");
     let kind = process.kind(descriptor);
     (process, kind)
 }

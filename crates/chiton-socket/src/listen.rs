@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use chiton_model::Error;
@@ -18,6 +18,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::Peer;
@@ -112,19 +113,10 @@ impl PeerListener {
         }
     }
 
-    /// All connections, one after another, as a gRPC server wants them.
-    pub fn incoming(self) -> impl tokio_stream::Stream<Item = io::Result<PeerStream>> {
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move {
-            // The server that is gone takes no more.
-            tokio::select! {
-                () = sender.closed() => {}
-                () = async {
-                    while sender.send(Ok(self.accept().await)).await.is_ok() {}
-                } => {}
-            }
-        });
-        tokio_stream::wrappers::ReceiverStream::new(receiver)
+    /// All connections, one after another, as a gRPC server wants them. The socket goes with the stream: when a server
+    /// has ended, another may listen in its place.
+    pub fn incoming(self) -> impl Stream<Item = io::Result<PeerStream>> {
+        Incoming(Box::pin(one_more(self)))
     }
 
     async fn next(&self) -> io::Result<Option<PeerStream>> {
@@ -137,6 +129,24 @@ impl PeerListener {
         let path = self.file.as_ref().map(|(path, _)| path.display().to_string());
         tracing::warn!(uid = peer.uid, socket = path, "a user who is not allowed tried to connect");
         Ok(None)
+    }
+}
+
+/// Connections of a listener, which waits for the next one.
+struct Incoming(Pin<Box<dyn Future<Output = (PeerListener, PeerStream)> + Send>>);
+
+async fn one_more(listener: PeerListener) -> (PeerListener, PeerStream) {
+    let accepted = listener.accept().await;
+    (listener, accepted)
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<PeerStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (listener, accepted) = ready!(self.0.as_mut().poll(cx));
+        self.0 = Box::pin(one_more(listener));
+        Poll::Ready(Some(Ok(accepted)))
     }
 }
 

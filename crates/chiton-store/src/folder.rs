@@ -13,7 +13,7 @@ use crate::StoreError;
 
 /// How long whoever is just ending may keep the lock. A gateway that is killed while it spawns a program leaves a child
 /// that has it until that program is executed.
-const DYING: Duration = Duration::from_secs(1);
+const DYING: Duration = Duration::from_secs(3);
 
 /// The folder, locked as long as this lives.
 pub(crate) struct DataFolder {

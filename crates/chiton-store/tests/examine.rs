@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use chiton_lifecycle::journal::Journal as _;
 use chiton_store::{Level, SqliteStore, StoreFinding, StoreOptions, examine};
-use common::child::{alone, may_mount, own_mounts, read_only, small_disk};
+use common::child::{LOCKS, alone, may_mount, own_mounts, read_only, small_disk};
 use common::dump::{files, lay};
 use common::{begun, block_on, put, put_operation, sandbox, store_all};
 use rusqlite::Connection;
@@ -58,6 +58,7 @@ fn look(folder: &Path, check: &str) -> StoreFinding {
 
 #[test]
 fn a_sound_store_is_fine_in_everything() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let findings = examine(&at);
@@ -77,6 +78,7 @@ fn without_a_store_that_is_said_and_none_is_made() {
 
 #[test]
 fn a_store_that_a_gateway_holds_is_looked_at_and_its_holder_named() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let store = here(&at);
@@ -90,6 +92,7 @@ fn a_store_that_a_gateway_holds_is_looked_at_and_its_holder_named() {
 
 #[test]
 fn what_a_killed_gateway_left_is_read_with_its_log() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let store = here(&at);
@@ -113,6 +116,7 @@ fn what_a_killed_gateway_left_is_read_with_its_log() {
 
 #[test]
 fn damage_is_named_with_its_place_and_cure() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let database = Connection::open(at.join("chiton.db")).unwrap();
@@ -129,6 +133,7 @@ fn damage_is_named_with_its_place_and_cure() {
 
 #[test]
 fn a_newer_schema_is_named() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let set = |version: u32| {
@@ -141,6 +146,7 @@ fn a_newer_schema_is_named() {
 
 #[test]
 fn a_damaged_mark_log_is_a_note_that_says_what_it_means() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let segment = fs::read_dir(at.join("marks")).unwrap().next().unwrap().unwrap().path();
@@ -154,6 +160,7 @@ fn a_damaged_mark_log_is_a_note_that_says_what_it_means() {
 
 #[test]
 fn held_rows_are_counted_by_epoch_and_a_copy_is_known() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let store = here(&at);
@@ -162,15 +169,24 @@ fn held_rows_are_counted_by_epoch_and_a_copy_is_known() {
     drop(store);
     let held = look(&at, "held");
     assert!(held.detail.starts_with("2 sandboxes") && held.cure.contains(&format!("--adopt-epoch {old}")), "{held:?}");
+    // Not by a program, for whose child this test itself would have to wait.
     let copy = folder.path().join("copy");
-    let copied = std::process::Command::new("cp").arg("-a").args([&at, &copy]).status().unwrap();
-    assert!(copied.success());
+    fs::create_dir_all(copy.join("marks")).unwrap();
+    for part in ["", "marks"] {
+        for entry in fs::read_dir(at.join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, copy.join(part).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
     let life = look(&copy, "life");
     assert_eq!((life.state, life.level), ("copied", Level::Note));
 }
 
 #[test]
 fn folders_that_others_can_reach_are_named() {
+    let _nobody_starts_a_child = LOCKS.read();
     let folder = tempfile::tempdir().unwrap();
     let at = made(folder.path());
     let set = |mode| fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();

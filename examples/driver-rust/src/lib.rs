@@ -38,7 +38,7 @@ use crate::driver::Driver;
 /// How long calls that are under way may take when the driver is to end.
 const DRAIN: Duration = Duration::from_mins(1);
 /// How long whoever is just ending may keep the lock of the state.
-const DYING: Duration = Duration::from_secs(1);
+const DYING: Duration = Duration::from_secs(3);
 
 /// A compute driver whose sandboxes are processes, without any isolation.
 #[derive(Parser)]

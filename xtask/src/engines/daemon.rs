@@ -12,7 +12,7 @@ use super::state::State;
 use super::{api, processes, user};
 
 /// How long an engine may take until it answers.
-const START: Duration = Duration::from_mins(1);
+const START: Duration = Duration::from_mins(2);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts an engine unless it answers, and waits until it does.

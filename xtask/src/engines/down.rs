@@ -4,11 +4,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use super::layout::{Engine, Layout};
 use super::state::State;
 use super::{PATIENCE, api, daemon, filter, processes, sweep, up, user};
 use crate::setup;
+
+/// How long threads may take to end after their process has.
+const THREADS: Duration = Duration::from_secs(10);
 
 pub(crate) fn down(layout: &Layout) -> Result<(), String> {
     if !setup::is_root() {
@@ -38,7 +42,11 @@ pub(crate) fn down(layout: &Layout) -> Result<(), String> {
     if let Some(state) = &state {
         note(filter::clean(layout, state));
         sweep::remove_interfaces(sweep::interfaces(state));
-        sweep::remove_cgroups(&layout.cgroup());
+        // The threads of who was killed may be there a little longer than the process itself.
+        processes::wait(THREADS, || {
+            sweep::remove_cgroups(&layout.cgroup());
+            sweep::cgroups(&layout.cgroup()).next().is_none()
+        });
         if !state.libpod_cgroup {
             sweep::remove_cgroups("libpod_parent");
         }

@@ -3,15 +3,20 @@
 use std::fs;
 use std::ops::RangeInclusive;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 
 use super::layout::Layout;
+use super::processes;
 
 /// How many ids a user of containers needs: those that images use.
 const GRANT: u32 = 65_536;
 /// Where to look for ids that are granted to nobody; far from what distributions choose.
 const FIRST: u32 = 3_100_000_000;
+
+/// How long the last processes of a user may be ending.
+const ENDING: Duration = Duration::from_secs(10);
 
 const GRANTS: [(&str, &str); 2] = [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")];
 
@@ -45,7 +50,15 @@ pub(crate) fn ids(layout: &Layout) -> Vec<RangeInclusive<u32>> {
 pub(crate) fn remove(layout: &Layout) -> Result<(), String> {
     let name = layout.user();
     match find(&name) {
-        Some(user) if user.uid != Uid::from_raw(0) => run(Command::new("userdel").arg(&name)),
+        Some(user) if user.uid != Uid::from_raw(0) => {
+            // A process that nobody has waited for yet counts as one that runs.
+            let mut removed = Ok(());
+            processes::wait(ENDING, || {
+                removed = run(Command::new("userdel").arg(&name));
+                removed.is_ok()
+            });
+            removed
+        }
         _ => Ok(()),
     }
 }

@@ -92,7 +92,7 @@ fn what_a_killed_run_left_is_taken_over_and_removed() {
     }
     let tag = set.tag();
     world.kill_everything_of_engines();
-    assert!(world.daemons().is_empty());
+    world.until_no_daemons();
     world.orders(&["run", "--", "sh", "-c", "test -S $ENGINES_DOCKER && test -S $ENGINES_PODMAN"]);
     before.assert_same(&Snapshot::of(&world));
     assert_eq!(named(&tag), [].into());

@@ -7,9 +7,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+/// A process of a world.
+struct Process {
+    pid: String,
+    parent: String,
+    name: String,
+    command: String,
+}
 
 /// Mounts, network and processes of a test, and a folder for its engines.
 pub(crate) struct World {
@@ -66,7 +74,7 @@ impl World {
         command
             .args([
                 "--kill-after=5",
-                "120",
+                "300",
                 "nsenter",
                 "--target",
                 &self.first,
@@ -126,30 +134,36 @@ impl World {
         self.orders(&["down"]);
     }
 
-    /// Processes by id in there, with name and command; those that only wait to be asked how they ended do not count.
-    fn processes(&self) -> Vec<(String, String, String)> {
-        let text = self.run("ps", &["-eo", "pid=,stat=,comm=,args=", "--cols", "4000"]);
+    /// Processes in there; those that only wait to be asked how they ended do not count.
+    fn processes(&self) -> Vec<Process> {
+        let text = self.run("ps", &["-eo", "pid=,ppid=,stat=,comm=,args=", "--cols", "4000"]);
         let words = text.lines().filter_map(|line| {
             let mut words = line.split_whitespace();
-            let (pid, state, name) = (words.next()?, words.next()?, words.next()?);
+            let (pid, parent, state, name) = (words.next()?, words.next()?, words.next()?, words.next()?);
             let command = words.collect::<Vec<_>>().join(" ");
-            (!state.starts_with('Z') && name != "ps").then(|| (pid.to_owned(), name.to_owned(), command))
+            let own = |text: &str| text.to_owned();
+            let found = || Process { pid: own(pid), parent: own(parent), name: own(name), command };
+            (!state.starts_with('Z') && name != "ps").then(found)
         });
         words.collect()
     }
 
     /// Who serves which engine's API, by name of the engine.
     pub(crate) fn daemons(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let mut found = BTreeMap::<_, BTreeSet<_>>::new();
-        for (pid, _, command) in self.processes() {
-            for (engine, socket) in
-                [("docker", "docker.sock"), ("podman", "podman.sock"), ("rootless", "rootless/podman.sock")]
-            {
-                if command.ends_with(&format!("unix://{}", self.home().join(socket).display()))
-                    || command.contains(&format!("--host unix://{}", self.home().join(socket).display()))
-                {
-                    found.entry(engine.to_owned()).or_default().insert(pid.clone());
-                }
+        let (mut found, all) = (BTreeMap::new(), self.processes());
+        for (engine, socket) in
+            [("docker", "docker.sock"), ("podman", "podman.sock"), ("rootless", "rootless/podman.sock")]
+        {
+            let socket = format!("unix://{}", self.home().join(socket).display());
+            let serves = |process: &&Process| {
+                process.command.ends_with(&socket) || process.command.contains(&format!("--host {socket}"))
+            };
+            let pids: BTreeSet<&str> = all.iter().filter(serves).map(|process| process.pid.as_str()).collect();
+            // A child that is not executed yet has the words of its parent.
+            let first = all.iter().filter(serves).filter(|process| !pids.contains(process.parent.as_str()));
+            let first: BTreeSet<String> = first.map(|process| process.pid.clone()).collect();
+            if !first.is_empty() {
+                found.insert(engine.to_owned(), first);
             }
         }
         found
@@ -159,10 +173,22 @@ impl World {
     pub(crate) fn kill_everything_of_engines(&self) {
         let ours = ["dockerd", "containerd", "containerd-shim", "podman", "conmon", "slirp4netns", "docker-proxy"];
         let found = self.processes();
-        let pids: Vec<&str> =
-            found.iter().filter(|(_, name, _)| ours.contains(&name.as_str())).map(|(pid, ..)| pid.as_str()).collect();
+        let ours = found.iter().filter(|process| ours.contains(&process.name.as_str()));
+        let pids: Vec<&str> = ours.map(|process| process.pid.as_str()).collect();
         // In one order: some of them start others again. The first may have taken the last with it.
         drop(self.command("kill").arg("-9").args(pids).output().unwrap());
+    }
+
+    /// Waits until nobody serves: who was killed is gone when it has had its turn.
+    pub(crate) fn until_no_daemons(&self) {
+        let end = Instant::now() + Duration::from_mins(1);
+        loop {
+            let left = self.daemons();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "{left:?}");
+        }
     }
 }
 
@@ -205,7 +231,7 @@ impl Snapshot {
             mounts,
             interfaces: links.lines().filter_map(|line| line.split(": ").nth(1).map(ToOwned::to_owned)).collect(),
             packet_filter: world.run("nft", &["list", "ruleset"]),
-            processes: world.processes().into_iter().map(|(_, name, command)| format!("{name} {command}")).collect(),
+            processes: world.processes().iter().map(|found| format!("{} {}", found.name, found.command)).collect(),
             files: world.run("find", &["/run", "/opt", "/var/cache"]).lines().map(ToOwned::to_owned).collect(),
         }
     }
@@ -274,7 +300,7 @@ impl Set<'_> {
             _ => "ENGINES_PODMAN_ROOTLESS",
         };
         let mut stream = UnixStream::connect(self.variable(socket)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(3))).unwrap();
         let length = body.len();
         // 1.0: the answer is in one piece.
         let head = format!("{method} {target} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}");

@@ -103,6 +103,7 @@ async fn whatever_keeps_a_create_from_its_intent_is_a_refusal() {
     assert_eq!(served.get("s-one").await, None);
     // What was refused may come again.
     base.become_faulty(&[]);
+    served.reaches().await;
     served.create(sandbox("s-one")).await.expect("it is made");
     served.until("s-one", "running").await;
     assert!(served.delete("s-one").await.expect("it goes"));

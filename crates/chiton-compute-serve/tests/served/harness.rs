@@ -153,6 +153,16 @@ impl Served {
         ExternalDriver::new(ExternalOptions::new(id, gateway, state, run, self.socket.clone()))
     }
 
+    /// Waits until the base driver is reached, after one that was not: a dial that failed counts for a moment.
+    pub(crate) async fn reaches(&self) {
+        let reached = async {
+            while self.client().await.get_capabilities(v1::GetCapabilitiesRequest {}).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reached).await.expect("it is reached in time");
+    }
+
     pub(crate) async fn get(&self, id: &str) -> Option<v1::DriverSandbox> {
         let asked = v1::GetSandboxRequest { sandbox_id: id.to_owned(), ..v1::GetSandboxRequest::default() };
         match within(self.client().await.get_sandbox(asked)).await {
@@ -217,12 +227,7 @@ impl Drop for Served {
 }
 
 async fn client(socket: &Path) -> Client {
-    let dial = Dial {
-        what: "driver".to_owned(),
-        path: socket.to_owned(),
-        peers: own_and_root(),
-        limit: Duration::from_secs(10),
-    };
+    let dial = Dial { what: "driver".to_owned(), path: socket.to_owned(), peers: own_and_root(), limit: DEADLINE };
     let (channel, _) = dial.channel(Endpoint::from_static("http://localhost")).await.expect("a connection");
     Client::new(channel)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::{Inner, Listener, Progress};
@@ -19,6 +20,9 @@ use crate::{Cancel, Digest, Layer};
 const ATTEMPTS: u32 = 5;
 /// The longest time that one download may take; whoever waits for it has a shorter deadline.
 const DOWNLOAD: Duration = Duration::from_hours(2);
+/// How long a download that has ended may still be locked, and the pause between two looks: a program that this process
+/// just starts has all of its locks until it is executed.
+const LETTING_GO: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(5));
 /// How many bytes come between two reports.
 const REPORT: u64 = 4 << 20;
 
@@ -78,8 +82,22 @@ impl Inner {
         let partial = self.dir.join("partial").join(layer.digest.hex());
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&partial).doing("make a blob")?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .doing("lock a download, which another process runs")?;
+        let began = Instant::now();
+        while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK || began.elapsed() >= LETTING_GO.0 {
+                return Err(error).doing("lock a download, which another process runs");
+            }
+            cancel.check()?;
+            Self::wait(at, Instant::now() + LETTING_GO.0, async {
+                tokio::time::sleep(LETTING_GO.1).await;
+                Ok(())
+            })?;
+            // It may have come to its end meanwhile.
+            if let Ok(whole) = open_plain(&path) {
+                meter.add(layer.size);
+                return Ok(whole);
+            }
+        }
         let mut hash = Sha256::new();
         let mut have = resume(&mut file, &mut hash, layer.size).doing("read the download that broke off")?;
         meter.add(have);

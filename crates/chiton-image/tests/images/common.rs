@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::build::{Layer, Packing, image};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,

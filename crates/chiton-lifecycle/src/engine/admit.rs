@@ -1,6 +1,6 @@
 //! Who may run now: at most one operation per subject, and the conflict table (design, rule 9).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use async_lock::Mutex as AsyncMutex;
@@ -100,8 +100,9 @@ impl Default for Table {
 
 #[derive(Default)]
 struct Tables {
-    subjects: HashMap<Subject, Busy>,
-    operations: HashMap<OperationId, CancelToken>,
+    // These two in an order of their own: a shutdown goes through them, and is to be the same in every run of a seed.
+    subjects: BTreeMap<Subject, Busy>,
+    operations: BTreeMap<OperationId, CancelToken>,
     /// Who waits for a subject, in the order in which they came.
     lines: HashMap<Subject, Line>,
 }

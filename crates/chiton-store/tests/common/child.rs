@@ -1,10 +1,16 @@
 //! Tests that change their whole process, or the mounts that it sees: they run in a process of their own.
 
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use parking_lot::RwLock;
+
+/// Held shared while a test asks who has a lock: a child that is being started has all locks of this process until it
+/// executes its program, also those that have been let go meanwhile.
+pub static LOCKS: RwLock<()> = RwLock::new(());
 
 /// Set for the process that is a test's own.
 const OWN: &str = "CHITON_STORE_TEST_OWN";
@@ -15,11 +21,17 @@ pub fn alone(test: &str, body: impl FnOnce()) {
         return body();
     }
     let program = std::env::current_exe().expect("this program");
-    let output = Command::new(program)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(OWN, test)
-        .output()
-        .expect("this program again");
+    let mut command = Command::new(program);
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(OWN, test);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = {
+        let _nobody_looks = LOCKS.write();
+        let mut child = command.spawn().expect("this program again");
+        // Its first word, an empty line or none: it runs.
+        drop(child.stdout.as_mut().expect("a pipe").read(&mut [0]));
+        child
+    };
+    let output = child.wait_with_output().expect("its end");
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}\n{}", said(&output.stdout), said(&output.stderr));
     assert!(said(&output.stdout).contains("1 passed"), "no test is called {test}");

@@ -209,8 +209,9 @@ impl<T> Drop for Kept<'_, T> {
     }
 }
 
-/// How long the world stands still for another process. What is not done by then waits for the world itself.
-const STANDSTILL: Duration = Duration::from_secs(5);
+/// How long the world stands still for another process, which may have to wait for its turn on a busy machine. What is
+/// not done by then waits for the world itself.
+const STANDSTILL: Duration = Duration::from_secs(20);
 
 /// Wakes both the thread that stands still and the task that it runs.
 struct Both {
@@ -253,6 +254,9 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
+/// How long a thread that is done may take to be gone: on a busy machine it waits for its turn.
+const MOMENTS: Duration = Duration::from_secs(2);
+
 /// How many threads were begun by this one, or by such a thread, and still run. A thread bears the name of the one that
 /// began it unless it is given another, so the kit's threads have names of their own. What ends within moments counts as
 /// ended: the threads of a scope are done a little before they are gone.
@@ -263,14 +267,13 @@ pub(super) fn threads_of_this_one() -> usize {
         let same = tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == own));
         same.count().saturating_sub(1)
     };
-    let mut alive = count();
-    for _ in 0..20 {
-        if alive == 0 {
-            break;
+    let until = Instant::now() + MOMENTS;
+    loop {
+        let alive = count();
+        if alive == 0 || Instant::now() >= until {
+            return alive;
         }
         // The system tells nobody when another's thread ends.
         std::thread::park_timeout(Duration::from_millis(1));
-        alive = count();
     }
-    alive
 }

@@ -215,8 +215,8 @@ impl Tickets {
                 Ok(())
             }
             Flaw::LeavesThread => {
-                // Unless it is waited for, nobody knows when it ends.
-                std::thread::spawn(|| std::thread::park_timeout(Duration::from_secs(3)));
+                // Unless it is waited for, nobody knows when it ends: long after the look.
+                std::thread::spawn(|| std::thread::park_timeout(Duration::from_mins(1)));
                 self.make(cx, "create").await
             }
             _ => self.make(cx, "create").await,

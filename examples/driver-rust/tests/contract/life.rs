@@ -113,8 +113,8 @@ pub(crate) async fn a_caller_who_goes_away_changes_nothing(subject: Subject) {
     let mut news = client.watch().await;
     assert_eq!(news.snapshot().await, []);
     let pipe = subject.pipe("said");
-    // Its stop takes a second, and its caller does not wait for it.
-    client.create(&stubborn("one", &pipe)).await.unwrap();
+    // Its stop takes some seconds, and its caller does not wait for it.
+    client.create(&stubborn("one", &pipe, 5)).await.unwrap();
     heard(&pipe).await;
     let leaving = subject.client().await;
     let stop = tokio::spawn(async move { leaving.stop("one").await });

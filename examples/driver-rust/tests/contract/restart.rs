@@ -17,7 +17,7 @@ pub(crate) async fn killed_it_finds_its_sandboxes_again(mut subject: Subject) {
     client.create(&script("ended", "exit 8")).await.unwrap();
     client.ended("ended").await;
     let mut before = client.list().await;
-    let mut processes = subject.processes();
+    let mut processes = subject.until_processes(4, "two keepers and their main processes").await;
     subject.killed_and_back();
     let client = subject.client().await;
     let mut after = client.list().await;
@@ -25,7 +25,7 @@ pub(crate) async fn killed_it_finds_its_sandboxes_again(mut subject: Subject) {
         list.sort_by(|one, two| one.id.cmp(&two.id));
     }
     assert_eq!(after, before);
-    let mut still = subject.processes();
+    let mut still = subject.until_processes(4, "two keepers and their main processes").await;
     processes.sort_unstable();
     still.sort_unstable();
     assert_eq!(still, processes, "other processes than before");
@@ -117,7 +117,7 @@ pub(crate) async fn what_a_crash_left_half_done_is_removed(mut subject: Subject)
 pub(crate) async fn terminated_it_ends_its_watches_and_keeps_its_sandboxes(mut subject: Subject) {
     let client = subject.client().await;
     let pipe = subject.pipe("said");
-    client.create(&stubborn("deaf", &pipe)).await.unwrap();
+    client.create(&stubborn("deaf", &pipe, 1)).await.unwrap();
     client.create(&sleeper("one")).await.unwrap();
     heard(&pipe).await;
     let mut news = client.watch().await;

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 /// No single step takes longer, or something hangs.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A driver with a folder of its own. When it is dropped, everything it made ends.
 pub(crate) struct Subject {
@@ -101,12 +101,7 @@ impl Subject {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        let dial = Dial {
-            what: "the driver".to_owned(),
-            path: self.socket(),
-            peers: own_and_root(),
-            limit: Duration::from_secs(10),
-        };
+        let dial = Dial { what: "the driver".to_owned(), path: self.socket(), peers: own_and_root(), limit: PATIENCE };
         let endpoint = Endpoint::from_static("http://driver").timeout(PATIENCE);
         let (channel, _) = dial.channel(endpoint).await.unwrap();
         Client { calls: ComputeDriverClient::new(channel.clone()), channel }
@@ -132,13 +127,14 @@ impl Subject {
         assert_eq!(ended.await.unwrap(), None, "a process is left");
     }
 
-    /// Waits until there are so many processes: what was ended may still be ending.
-    pub(crate) async fn until_processes(&self, count: usize, why: &str) {
+    /// Waits until there are so many processes, and answers which: what was ended may still be ending, and what is just
+    /// executing its program has neither words nor variables for a moment.
+    pub(crate) async fn until_processes(&self, count: usize, why: &str) -> Vec<i32> {
         let end = Instant::now() + PATIENCE;
         loop {
             let there = self.processes();
             if there.len() == count {
-                return;
+                return there;
             }
             assert!(Instant::now() < end, "{why}: {there:?}");
             tokio::task::yield_now().await;
@@ -342,11 +338,11 @@ pub(crate) fn sleeper(id: &str) -> wire::DriverSandbox {
     sandbox(id, &["sleep", "1000"])
 }
 
-/// Says by a pipe that it runs, and that it was asked to end, which it does not within its grace of a second.
-pub(crate) fn stubborn(id: &str, pipe: &str) -> wire::DriverSandbox {
+/// Says by a pipe that it runs, and that it was asked to end, which it does not within its grace of so many seconds.
+pub(crate) fn stubborn(id: &str, pipe: &str, grace: u32) -> wire::DriverSandbox {
     let mut asked =
         script(id, &format!("trap 'echo asked > {pipe}' TERM; echo ready > {pipe}; while :; do sleep 0.05; done"));
-    template(&mut asked).driver_config = Some(to_struct(&json!({"grace_seconds": 1})));
+    template(&mut asked).driver_config = Some(to_struct(&json!({"grace_seconds": grace})));
     asked
 }
 
