@@ -249,8 +249,9 @@ fn output_that_finds_no_room_is_dropped_counted_and_told() {
     let gateway = Gateway::start(SMALL_LOGS);
     let disk = Disk::mount(gateway.path("data/drivers/oci/sandboxes"), "8m");
     // More than a pipe holds: when all of it is written, some of it was read while there was no room.
-    let script = "echo before; touch /workspace/up; until [ -e /tmp/full ]; do sleep 0.02; done; head -c 200000 /dev/zero; \
-                  touch /tmp/written; until [ -e /tmp/free ]; do sleep 0.02; done; echo after; sleep 600";
+    let script = "echo before; touch /workspace/up; until [ -e /tmp/full ]; do sleep 0.02; done; \
+                  head -c 200000 /dev/zero; touch /tmp/written; until [ -e /tmp/free ]; do sleep 0.02; done; \
+                  echo after; sleep 600";
     gateway.json(&["sandbox", "create", "box", "--", "sh", "-c", script]);
     gateway.shell("box", "until [ -e /workspace/up ]; do sleep 0.02; done").ok();
     let script = "head -c 20M /dev/zero > /workspace/fill; echo x > /workspace/y; true";
