@@ -4,16 +4,21 @@
 //! that ends with the connection: no client is needed, and what is seen is what the engine said.
 
 use std::fmt::{self, Write as _};
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 /// No answer of an engine takes longer on a machine that works.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
+/// After how long without an event it is looked again: what an event tells of may be seen a moment after it.
+const LOOKS: Duration = Duration::from_secs(1);
+/// How often a list is asked for again of an engine that fails: podman does when a container, also somebody else's, goes
+/// while it looks.
+const AGAIN: usize = 20;
 /// The label by which a gateway knows its own.
 pub const GATEWAY: &str = "chiton.dev/gateway-id";
 /// The label that says which sandbox it is.
@@ -147,7 +152,15 @@ impl Engine {
     pub fn listed(&self, path: &str, label: &str) -> Result<Vec<Value>, String> {
         let filters = escape(&json!({ "label": [label] }).to_string());
         let separator = if path.contains('?') { '&' } else { '?' };
-        let (status, text) = self.ask("GET", &format!("{path}{separator}filters={filters}"), None)?;
+        let ask = || self.ask("GET", &format!("{path}{separator}filters={filters}"), None);
+        let mut answer = ask()?;
+        for _ in 0..AGAIN {
+            if answer.0 != 500 {
+                break;
+            }
+            answer = ask()?;
+        }
+        let (status, text) = answer;
         let strange = |why: &dyn fmt::Display| format!("{} answered {status} to {path}: {why}: {text}", self.kind);
         let mut found: Value = serde_json::from_str(&text).map_err(|error| strange(&error))?;
         let list = if path.starts_with("/volumes") { found["Volumes"].take() } else { found };
@@ -219,19 +232,19 @@ impl Engine {
     /// When it does not become so in time.
     #[track_caller]
     pub fn until(&self, what: &str, mut wanted: impl FnMut() -> bool) {
-        let now = seconds();
+        let (now, end) = (seconds(), Instant::now() + PATIENCE);
         let mut events = self.send("GET", &format!("/events?since={}", now.saturating_sub(1)), None).expect("events");
+        events.get_ref().set_read_timeout(Some(LOOKS)).expect("a timeout");
         // Podman sends the head with the first event only.
-        if wanted() {
-            return;
-        }
-        let mut line = String::new();
-        loop {
+        let mut line = Vec::new();
+        while !wanted() {
+            assert!(Instant::now() < end, "waiting for {what} on {}: nothing of it in {PATIENCE:?}", self.kind);
             line.clear();
-            match events.read_line(&mut line) {
+            // What an event says does not matter here, and a part of one is as good.
+            match events.read_until(b'\n', &mut line) {
                 Ok(0) => panic!("the events of {} ended before {what}", self.kind),
-                Ok(_) if wanted() => return,
                 Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => panic!("waiting for {what} on {}: {error}", self.kind),
             }
         }

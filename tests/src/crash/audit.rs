@@ -219,7 +219,7 @@ pub(super) async fn exec(mut client: Client, id: &str, argv: &[&str]) -> Result<
 }
 
 /// How long the world gets to become right: exits are noticed and orphans swept by and by.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Looks until nothing is wrong or patience ends.
 ///

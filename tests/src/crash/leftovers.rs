@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Everything that carries the gateway's id, that its folder is mounted or used by, and what its folder holds.
 /// Empty when nothing is left.
@@ -74,6 +78,24 @@ pub fn pids(gateway: &str, folder: &Path) -> Vec<(i32, String)> {
     found
 }
 
+/// Waits until all of [`pids`] have ended, for so long at most; those that have not. Some end by themselves a moment
+/// after they have said so: a monitor's last word comes before its end.
+pub fn until_ended(gateway: &str, folder: &Path, patience: Duration) -> Vec<(i32, String)> {
+    let end = Instant::now() + patience;
+    let ended = |pid: i32| {
+        // One that cannot be opened has ended.
+        let Some(Ok(process)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return true };
+        loop {
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).unwrap_or_default();
+            match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+                Err(rustix::io::Errno::INTR) => {}
+                ready => return ready.is_ok_and(|count| count > 0),
+            }
+        }
+    };
+    pids(gateway, folder).into_iter().filter(|(pid, _)| !ended(*pid)).collect()
+}
+
 /// The gateway's processes and what each is waiting for, for whoever has to find out what happened.
 pub fn describe(gateway: &str, folder: &Path) -> String {
     let mut text = String::new();
@@ -124,7 +146,7 @@ pub fn remove_groups(gateway: &str) {
 /// After a test that failed: ends what is left, so that the next test does not stumble over it.
 pub fn sweep(gateway: &str, folder: &Path) {
     use rustix::mount::{UnmountFlags, unmount};
-    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::process::{Signal, kill_process};
     for (pid, _) in pids(gateway, folder) {
         if let Some(pid) = Pid::from_raw(pid) {
             _ = kill_process(pid, Signal::KILL);

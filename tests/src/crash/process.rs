@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 /// No start, no wait and no call takes longer on a machine that works.
-pub const DEADLINE: Duration = Duration::from_mins(1);
+pub const DEADLINE: Duration = Duration::from_mins(3);
 
 /// How often what an operation waits for is looked at.
 const LOOKS: Duration = Duration::from_millis(200);

@@ -29,6 +29,8 @@ const DEBTS: u64 = 20;
 /// How long debts may take to be paid once nothing hinders them: longer than the longest pause between attempts, which
 /// debts of as many lives come to where lives are long.
 const PAYS: Duration = Duration::from_mins(7);
+/// How long helper processes may take to be gone when everything is deleted.
+const ENDS: Duration = Duration::from_secs(20);
 /// How long an engine is left dead at most.
 const DEAD: Duration = Duration::from_secs(2);
 /// A run waits for so long in any case until nothing that was interrupted can still land on an engine.
@@ -337,6 +339,8 @@ impl Run<'_> {
         let seen = audit(self.platform, &self.process, &self.gateway_id, self.folder).await?;
         self.leaks.extend(seen.wrong.into_iter().map(|what| format!("after everything was deleted: {what}")));
         self.process.terminate().await?;
+        // Monitors end a moment after their last word. Who does not is found by the look.
+        drop(leftovers::until_ended(&self.gateway_id, self.folder, ENDS));
         let rests = |what: &String| {
             // What is held for those that may still land was looked at just now.
             let space = |row: &wire::Sandbox| what.ends_with(&format!("/{}.ensure_workspace", row.workspace));

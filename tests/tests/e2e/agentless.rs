@@ -1,13 +1,22 @@
 //! Sandboxes of drivers that put no agent into them: the command is all that runs there.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::harness::{Gateway, root};
 
 /// Says when it runs and when it leaves.
-const SERVICE: &str = "trap 'echo leaving; exit 5' TERM; echo up; while :; do sleep 0.05; done";
+const SERVICE: &str = "trap 'echo leaving; exit 5' TERM; echo up; sleep 1000 & wait";
+
+/// Waits until a sandbox has said this.
+fn until_logged(gateway: &Gateway, name: &str, words: &str) {
+    let end = Instant::now() + Duration::from_mins(1);
+    while !gateway.chiton(&["sandbox", "logs", name]).ok().contains(words) {
+        assert!(Instant::now() < end, "{name} did not say {words:?}");
+    }
+}
 
 /// A whole life without an agent, on any driver.
 pub(crate) fn lives_without_an_agent(gateway: &mut Gateway) {
@@ -38,6 +47,8 @@ pub(crate) fn lives_without_an_agent(gateway: &mut Gateway) {
     gateway.kill();
     gateway.begin();
     assert_eq!(gateway.get("box")["phase"], "Ready");
+    // From then on it hears what it is asked.
+    until_logged(gateway, "box", "up\n");
     assert_eq!(gateway.chiton(&["sandbox", "stop", "box"]).ok(), "box Stopped\n");
     assert_eq!(gateway.chiton(&["sandbox", "logs", "box"]).ok(), "up\nleaving\n");
     assert_eq!(gateway.chiton(&["sandbox", "start", "box"]).ok(), "box Ready\n");
@@ -53,7 +64,7 @@ fn a_sandbox_without_an_agent_lives_by_the_drivers_word() {
         return;
     }
     let secret = "[secrets.api]\nfile = \"{folder}/secret\"\nallow = { workspaces = [\"default\"] }\n";
-    let config = format!("[compute.driver.oci]\nagent = \"none\"\nstop_grace_seconds = 5\n{secret}");
+    let config = format!("[compute.driver.oci]\nagent = \"none\"\nstop_grace_seconds = 20\n{secret}");
     let mut gateway = Gateway::start(&config);
     lives_without_an_agent(&mut gateway);
     assert_eq!(gateway.entries("data/run/drivers/oci/agent"), [""; 0], "no folder of an agent was made");

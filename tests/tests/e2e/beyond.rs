@@ -136,7 +136,8 @@ fn others_are_as_ever(gateway: &Gateway, name: &str) {
     gateway.chiton(&["sandbox", "create", name]).ok();
     gateway.chiton(&["sandbox", "delete", name]).ok();
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(20), "another sandbox waited {took:?}");
+    // Shorter than what the others may wait.
+    assert!(took < Duration::from_secs(40), "another sandbox waited {took:?}");
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn a_process_killed_in_the_middle_of_a_hook_is_asked_again_when_it_is_back() {
         return;
     }
     let mut beside = Beside::start();
-    let gateway = Gateway::start(&beside.config(&["distant"], "50s"));
+    let gateway = Gateway::start(&beside.config(&["distant"], "2m"));
     std::thread::scope(|scope| {
         let gateway = &gateway;
         let create = ["sandbox", "create", "box", "--extension", "distant", "--label", "fault/before_create=hang"];
@@ -280,10 +281,8 @@ fn a_gateway_killed_while_a_hook_runs_elsewhere_cleans_up_only_behind_its_end() 
     gateway.kill();
     gateway.begin();
     gateway.until_idle();
-    let text = fs::read_to_string(beside.file("calls.jsonl")).expect("calls");
-    let phases: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let of = |phase: &str| phases.iter().filter(|call| call["phase"] == phase && call["name"] == "box").count();
-    assert_eq!((of("after_create"), of("on_create_failed") > 0), (1, true), "{text}");
+    let of = |phase: &str| beside.calls(phase, "box");
+    assert_eq!((of("after_create"), of("on_create_failed") > 0), (1, true));
     assert_eq!(gateway.json(&["sandbox", "list", "--all"])[0]["phase"], "Error");
     drop(gateway);
     assert_eq!(beside.effects(), Vec::<String>::new());

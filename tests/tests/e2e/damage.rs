@@ -219,6 +219,7 @@ fn after_a_restore_nothing_that_lives_is_swept_and_everything_can_be_cleaned_up(
     gateway.begin_with(&["--adopt-epoch", &old]);
     // The one that was deleted after the backup does not run: that is seen, and it can be deleted like any other.
     gateway.until(&a, |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase != "Ready"));
+    gateway.until_reached("stays");
     assert_eq!(gateway.shell("stays", "echo here").ok(), "here\n");
     assert_eq!(orphans(&gateway), [(b.clone(), "unowned".to_owned())]);
     gateway.chiton(&["orphans", "delete", "oci", &b]).ok();
@@ -263,6 +264,7 @@ fn a_copied_data_folder_holds_what_the_original_made_and_the_original_goes_on() 
     fs::rename(&original, &store).expect("moved back");
     gateway.begin();
     assert_eq!(gateway.json(&["info"])["epoch"], epoch);
+    gateway.until_reached("kept");
     assert_eq!(gateway.shell("kept", "echo here").ok(), "here\n", "nothing touched it");
 }
 
@@ -387,7 +389,7 @@ fn a_failed_fsync_ends_the_program_and_the_next_one_has_all_that_was_promised() 
         promised.push(text(&made, "id").to_owned());
     }
     gateway.until_ended();
-    assert!(gateway.said().contains("can no longer be trusted"), "{}", gateway.said());
+    gateway.until_said(1, "can no longer be trusted");
     disk.free();
     gateway.begin();
     gateway.until_idle();

@@ -99,6 +99,26 @@ fn creates(gateway: &Gateway, driver: &str, count: usize) -> Duration {
     took[count / 2]
 }
 
+/// The median create on a driver beside one that is away, which takes about as long as before in one of a few rounds:
+/// something else on this machine may be the reason of a slow one, and who waits for what is away waits in each.
+#[track_caller]
+fn undisturbed(gateway: &Gateway, driver: &str, before: Duration) -> Duration {
+    let bound = before * 3 + Duration::from_millis(300);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let median = creates(gateway, driver, 7);
+        if median < bound {
+            return median;
+        }
+        seen.push(median);
+    }
+    panic!("{driver}: a create took {before:?}, then {seen:?}");
+}
+
+/// What a gateway says of a driver that is away, and of one that comes back.
+const MISSED: &str = "the driver cannot be reached; asking again until it can";
+const FOUND: &str = "the driver can be reached again";
+
 const FAR: &str = "[compute.driver.far]\nsocket = \"{folder}/far.sock\"\n";
 
 #[test]
@@ -142,7 +162,7 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
         assert!(orphans.refused().contains("driver \"far\" could not be asked"));
     };
     away(&gateway);
-    let without = creates(&gateway, "east", 7);
+    let without = undisturbed(&gateway, "east", alone);
     gateway.terminate();
 
     // Somebody takes connections there and never says a word.
@@ -158,14 +178,11 @@ fn a_driver_behind_a_socket_that_is_not_there_or_hangs_is_missed_by_its_own_alon
     gateway.begin();
     let start = begun.elapsed();
     away(&gateway);
-    let hanging = creates(&gateway, "east", 7);
+    let hanging = undisturbed(&gateway, "east", alone);
     println!(
         "median create: {alone:?} alone, {without:?} beside one that is not there, {hanging:?} beside one that hangs"
     );
     println!("start beside one that hangs: {start:?}");
-    for disturbed in [without, hanging] {
-        assert!(disturbed < alone * 3 + Duration::from_millis(300), "{alone:?}, then {disturbed:?}");
-    }
     let begun = Instant::now();
     gateway.terminate();
     assert!(begun.elapsed() < Duration::from_secs(30), "an end does not wait for it: {:?}", begun.elapsed());
@@ -225,26 +242,27 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
         None => (r#"["east", "far"]"#, FAR.to_owned(), &["east"][..]),
     };
     let gateway = Gateway::sharing(&config(listed, "east", &more), Share::Whole);
+    // It was missed before it comes, or nothing would be said of its coming.
+    gateway.until_said(1, MISSED);
     let mut served = Served::begin(&gateway);
-    gateway.until_said(1, "the driver can be reached again");
+    gateway.until_said(1, FOUND);
     let far = driver(&gateway, "far");
     assert_eq!((&far["unavailable"], text(&far, "agent")), (&Value::Null, "none"), "{far:#}");
     let words = ["sandbox", "create", "far-box", "--driver", "far", "--", "sleep", "1000"];
     gateway.chiton(&words).ok();
     let id = text(&gateway.get("far-box"), "id").to_owned();
     assert_eq!((text(&gateway.get("far-box"), "phase"), &driver(&gateway, "far")["sandboxes"]), ("Ready", &json!(1)));
-    let on_each = || near.iter().map(|driver| creates(&gateway, driver, 7)).collect::<Vec<Duration>>();
-    let beside = on_each();
+    let beside: Vec<Duration> = near.iter().map(|driver| creates(&gateway, driver, 7)).collect();
 
+    let missed = gateway.times_said(MISSED);
     served.kill();
-    let killed = on_each();
-    for ((driver, beside), killed) in near.iter().zip(&beside).zip(&killed) {
+    for (driver, beside) in near.iter().zip(beside) {
+        let killed = undisturbed(&gateway, driver, beside);
         println!(
             "median create on {driver}: {beside:?} beside a driver in another process, {killed:?} when it was killed"
         );
-        assert!(*killed < *beside * 3 + Duration::from_millis(300), "{driver}: {beside:?}, then {killed:?}");
     }
-    gateway.until_said(2, "the driver cannot be reached; asking again until it can");
+    gateway.until_said(missed + 1, MISSED);
     let shown = gateway.get("far-box");
     let unreachable = |condition: &Value| text(condition, "type") == "DriverUnreachable";
     assert_eq!(text(&shown, "phase"), "Ready", "nobody said otherwise");
@@ -252,8 +270,9 @@ fn a_driver_in_another_process_may_die_and_come_back_under_its_sandboxes() {
     gateway.chiton(&["sandbox", "create", "other", "--driver", "far"]).refused();
 
     drop(served);
+    let found = gateway.times_said(FOUND);
     let served = Served::begin(&gateway);
-    gateway.until_said(2, "the driver can be reached again");
+    gateway.until_said(found + 1, FOUND);
     let shown = gateway.get("far-box");
     assert_eq!((text(&shown, "phase"), text(&shown, "id")), ("Ready", id.as_str()), "{shown:#}");
     gateway.chiton(&["sandbox", "stop", "far-box"]).ok();

@@ -41,10 +41,12 @@ impl Driver {
         command.args(&words[1..]).arg("--socket").arg(folder.join("run/driver.sock"));
         command.arg("--state").arg(folder.join("state")).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the driver");
-        let mut lines = BufReader::new(process.stderr.take().expect("its standard error")).lines();
-        let said = lines.next().and_then(Result::ok).unwrap_or_default();
-        assert!(said.starts_with("driver: listening"), "the driver did not begin: {said:?}");
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        let mut lines =
+            BufReader::new(process.stderr.take().expect("its standard error")).lines().map_while(Result::ok);
+        // Its libraries may say something before.
+        let said: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("driver: listening")).collect();
+        assert!(process.try_wait().expect("a child").is_none(), "the driver did not begin: {said:#?}");
+        std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
         process
     }
 

@@ -230,17 +230,18 @@ impl Shared {
             let message = format!("{} at {:?} {why}", self.dial.what, self.dial.path);
             let error = Error::unavailable(&self.dial.what, message)
                 .cure("start the process as it was, or restart the gateway to take it as it is now");
-            tracing::error!(extension = %name, %error, "its process is not called");
             let (since, link) = (Timestamp::now(), Arc::clone(&link));
-            self.state.send_replace(State::Unfit { since, error, link });
+            self.state.send_replace(State::Unfit { since, error: error.clone(), link });
+            tracing::error!(extension = %name, %error, "its process is not called");
         } else {
-            tracing::info!(extension = %name, version, "its process answers");
             let instances: Vec<Arc<Instance>> = {
                 let mut known = self.instances.lock();
                 known.retain(|instance| instance.strong_count() > 0);
                 known.iter().filter_map(Weak::upgrade).collect()
             };
             self.state.send_replace(State::Up(Arc::clone(&link)));
+            // Said when it is so: who hears it may count on it.
+            tracing::info!(extension = %name, version, "its process answers");
             for instance in instances {
                 tokio::spawn(Self::introduce(Arc::clone(&link), instance));
             }

@@ -62,6 +62,11 @@ pub fn serve_for(
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().map_err(internal)?;
     let served = runtime.block_on(async {
+        // Before anybody hears that it runs, and may end it.
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate()).map_err(internal)?,
+            signal(SignalKind::interrupt()).map_err(internal)?,
+        );
         let access = Access {
             who: "extension",
             cure: "choose another socket, or end the process that has it",
@@ -74,10 +79,6 @@ pub fn serve_for(
         };
         // One line that scripts may wait for; a closed standard error keeps nobody from serving.
         drop(writeln!(std::io::stderr(), "listening on {}", socket.display()));
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate()).map_err(internal)?,
-            signal(SignalKind::interrupt()).map_err(internal)?,
-        );
         let mut asked = async move || {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -94,7 +94,11 @@ fn mknod(arguments: &[String]) -> Tried {
     call(libc::SYS_mknodat, [Number(libc::AT_FDCWD.into()), Text(&name), Number((mode | 0o600).into()), device])?;
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
     fs::remove_file(&path)?;
-    opened.map(|_| "opened".to_owned())
+    match opened {
+        // The device's own answer, to whoever got as far: there is none of this number now, or it is being taken down.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok("answered".to_owned()),
+        other => other.map(|_| "opened".to_owned()),
+    }
 }
 
 /// PATH: a file by its handle, from a descriptor of the same file system.

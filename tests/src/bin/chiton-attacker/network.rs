@@ -21,7 +21,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
 ];
 
 /// Longer than any answer on one machine takes.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A socket of a kind for which a sandbox has no use.
 fn socket(arguments: &[String]) -> Tried {

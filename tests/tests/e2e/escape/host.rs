@@ -157,8 +157,9 @@ fn no_socket_of_the_host_or_of_a_neighbour_can_be_reached(by: By) {
     let scene = Scene::new(by);
     let gateway = &scene.gateway;
     gateway.chiton(&["sandbox", "cp", super::control::ATTACKER, "neighbour:/workspace/attacker"]).ok();
+    // The flag is of a socket that listens: it has its name a moment earlier.
     let listen = "/workspace/attacker hold-abstract=chiton-neighbour >/dev/null 2>&1 & \
-                  until grep -q chiton-neighbour /proc/net/unix; do sleep 0.01; done";
+                  until grep -q ' 00010000 .*@chiton-neighbour' /proc/net/unix; do sleep 0.01; done";
     gateway.shell("neighbour", listen).ok();
     let (port, name) = (scene.tcp.port(), scene.abstract_name());
     let by_name = format!("abstract={name}");

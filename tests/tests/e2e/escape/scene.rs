@@ -240,18 +240,23 @@ fn fingerprint() -> BTreeMap<String, String> {
         "/proc/sys/fs/suid_dumpable",
         "/proc/sys/vm/overcommit_memory",
         "/sys/kernel/uevent_helper",
-        "/proc/swaps",
     ];
     let mut found: BTreeMap<String, String> =
         settings.iter().map(|path| ((*path).to_owned(), fs::read_to_string(path).unwrap_or_default())).collect();
+    // How much of each is used changes by itself.
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    found.insert("swaps".to_owned(), swaps.lines().filter_map(|line| line.split_whitespace().next()).collect());
+    // In a hierarchy of one root the groups of other tests come and go here.
+    found.insert("attack".to_owned(), fs::exists("/sys/fs/cgroup/attack").is_ok_and(|there| there).to_string());
     for group in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         let path = group.path().join("release_agent");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        found.insert(path.display().to_string(), text);
-        found.insert(
-            group.path().join("attack").display().to_string(),
-            group.path().join("attack").exists().to_string(),
-        );
+        if let Ok(text) = fs::read_to_string(&path) {
+            found.insert(path.display().to_string(), text);
+        }
+        let made = group.path().join("attack");
+        if made.exists() {
+            found.insert(made.display().to_string(), "made".to_owned());
+        }
     }
     // Nothing that the attacker mounts may appear here, and none of its keys.
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

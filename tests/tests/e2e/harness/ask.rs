@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use chiton_client::Client;
 use chiton_proto::v1 as wire;
@@ -76,6 +77,19 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn shell(&self, name: &str, script: &str) -> Output {
         self.chiton(&["sandbox", "exec", name, "--", "sh", "-c", script])
+    }
+
+    /// Waits until the agent of a sandbox can be called: it dials again by itself when its gateway or it was away.
+    #[track_caller]
+    pub(crate) fn until_reached(&self, name: &str) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let tried = self.shell(name, "true");
+            if tried.code == 0 {
+                return;
+            }
+            assert!(Instant::now() < end, "the agent of {name} cannot be reached: {tried:?}");
+        }
     }
 
     /// A sandbox as JSON.

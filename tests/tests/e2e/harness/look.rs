@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chiton_tests::crash::leftovers;
-use rustix::process::Pid;
 
 use super::{Call, DEADLINE, Gateway};
 
@@ -52,7 +51,9 @@ impl Gateway {
     /// What the fault extension was called for, oldest first.
     pub(crate) fn calls(&self) -> Vec<Call> {
         let text = fs::read_to_string(self.path("calls.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect()
+        // What follows the last end of a line is being written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect()
     }
 
     /// The phases for which the fault extension was called about one sandbox, with what it was told about the action:
@@ -70,17 +71,8 @@ impl Gateway {
 
     /// Waits until every process of the gateway's sandboxes has ended. Needs no gateway.
     pub(crate) fn until_sandboxes_ended(&self) {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        use rustix::process::{PidfdFlags, pidfd_open};
-        let limit = Timespec::try_from(DEADLINE).expect("a time");
-        for (pid, what) in leftovers::pids(&self.id, self.folder.path()) {
-            // One that cannot be opened has ended.
-            let Ok(process) = pidfd_open(Pid::from_raw(pid).expect("a process id"), PidfdFlags::empty()) else {
-                continue;
-            };
-            let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).expect("a wait");
-            assert_eq!(ended, 1, "process {pid} did not end: {what}");
-        }
+        let left = leftovers::until_ended(&self.id, self.folder.path(), DEADLINE);
+        assert!(left.is_empty(), "these processes did not end: {left:#?}");
     }
 
     /// What is in one of the test's folders, sorted.

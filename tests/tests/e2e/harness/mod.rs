@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 use alone::Holder;
 
 /// No command and no wait of these tests takes longer on a machine that works.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(3);
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_chiton-test");
 

@@ -25,7 +25,9 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Runs a program on a terminal of this many rows and columns.
     pub(crate) fn run(mut command: Command, rows: u16, columns: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        // No program of another test's is to hold it open.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("a terminal");
         grantpt(&master).expect("a terminal");
         unlockpt(&master).expect("a terminal");
         let name = ptsname(&master, Vec::new()).expect("its name").into_string().expect("plain text");
@@ -57,7 +59,12 @@ impl Terminal {
         let count = poll(&mut ready, Some(&limit)).expect("a wait");
         assert_ne!(count, 0, "nothing was shown for {DEADLINE:?} after {:?}", last(&self.shown));
         if !ready[0].revents().contains(PollFlags::IN) {
-            return false;
+            // The terminal was looked at first: the program may have written its last words and ended since.
+            let mut rest = [PollFd::new(&self.master, PollFlags::IN)];
+            poll(&mut rest, Some(&Timespec::default())).expect("a look");
+            if !rest[0].revents().contains(PollFlags::IN) {
+                return false;
+            }
         }
         let mut buffer = [0; 4096];
         let length = self.master.read(&mut buffer).unwrap_or(0);

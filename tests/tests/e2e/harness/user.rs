@@ -5,8 +5,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use super::PROGRAM;
+
+/// One after the other: who finds the machine's list of users locked gives up after a while.
+static USERS: Mutex<()> = Mutex::new(());
 
 /// Who runs a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +33,9 @@ impl User {
     pub(super) fn new(folder: &Path) -> Self {
         let tail: String = folder.to_string_lossy().chars().filter(char::is_ascii_alphanumeric).collect();
         let name = format!("chg{}", tail[tail.len() - 6..].to_lowercase());
+        let one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         let made = Command::new("useradd").args(["--no-create-home", "--home-dir"]).arg(folder).arg(&name).output();
+        drop(one);
         assert!(made.as_ref().is_ok_and(|output| output.status.success()), "{made:?}");
         let number = |option: &str| {
             let output = Command::new("id").args([option, &name]).output().expect("coreutils are installed");
@@ -57,6 +63,7 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
+        let _one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         drop(Command::new("userdel").args(["--force", &self.name]).output());
     }
 }
