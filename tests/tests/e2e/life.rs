@@ -248,6 +248,7 @@ fn a_sandbox_outlives_its_gateway() {
         }
         gateway.begin();
         gateway.until(id(&gateway.get("box")), |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase == "Ready"));
+        gateway.until_reached("box");
         let same = gateway.shell("box", "kill -0 $(cat /workspace/pid) && echo alive");
         assert_eq!(same.ok(), "alive\n", "its processes are the same ones");
     }

@@ -307,7 +307,7 @@ fn an_extension_that_is_given_up_leaves_its_debts_listed_audited_and_holding_not
     gateway.configure(&format!("{WITHOUT}[compute.policy.\"fault\"]\nabandon = true\n"));
     gateway.begin();
     gateway.until(&tombstone, |sandbox| sandbox.is_none());
-    gateway.shell("box", "true").ok();
+    gateway.until_reached("box");
     gateway.chiton(&["sandbox", "delete", "box"]).ok();
     assert_eq!(gateway.json(&["sandbox", "list", "--all"]), json!([]), "no row waits for it");
     let list = owed(&gateway);

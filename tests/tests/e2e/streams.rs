@@ -78,6 +78,7 @@ fn an_upload_that_breaks_off_anywhere_leaves_nothing_under_its_name() {
     let output = copying.wait_with_output().expect("an output");
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     gateway.begin();
+    gateway.until_reached("box");
     until_listed(&gateway, "[ -z \"$(ls -A /workspace)\" ]");
 
     let copying = begin(&gateway, &copy);
@@ -122,6 +123,7 @@ fn a_download_that_breaks_off_anywhere_leaves_nothing_under_its_name() {
         assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(gateway.entries("here"), Vec::<String>::new(), "a failed copy of {source} leaves nothing");
         gateway.begin();
+        gateway.until_reached("box");
 
         let mut copying = begin(&gateway, &["sandbox", "cp", source, target]);
         begun(&gateway);

@@ -5,10 +5,12 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::PoisonError;
 
 use serde_json::Value;
 
 use crate::harness::terminal::Terminal;
+use crate::harness::user::USERS;
 use crate::harness::{Output, PROGRAM, Share, root, share};
 use crate::images::made;
 
@@ -26,7 +28,9 @@ impl User {
         let name = format!("che{}", tail[tail.len() - 6..].to_lowercase());
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let home = folder.path().join("home");
+        let one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         let made = Command::new("useradd").args(["--create-home", "--home-dir"]).arg(&home).arg(&name).output();
+        drop(one);
         assert!(made.as_ref().is_ok_and(|output| output.status.success()), "{made:?}");
         let stripped =
             Command::new("strip").arg("-g").arg("-o").arg(folder.path().join("chiton")).arg(PROGRAM).status();
@@ -41,6 +45,7 @@ impl User {
 
     /// Takes the range of ids away that the system may have granted with the user.
     fn take_range(&self) {
+        let _one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         for (file, remove) in [("/etc/subuid", "--del-subuids"), ("/etc/subgid", "--del-subgids")] {
             let text = fs::read_to_string(file).unwrap_or_default();
             let Some(range) = text.lines().find_map(|line| line.strip_prefix(&format!("{}:", self.name))) else {
@@ -144,7 +149,9 @@ impl Drop for User {
             let end = "for pid in $(pgrep -u \"$0\"); do kill -9 $pid; done";
             drop(Command::new("sh").args(["-c", end, &self.name]).status());
         }
+        let one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = Command::new("userdel").arg(&self.name).output();
+        drop(one);
         if !std::thread::panicking() {
             assert!(removed.as_ref().is_ok_and(|output| output.status.success()), "{removed:?}");
         }
@@ -190,6 +197,11 @@ fn an_ordinary_user_does_everything_without_any_setting_and_leaves_nothing() {
     // Sandboxes outlive the gateway, and the next one goes on with them.
     user.end("KILL");
     user.begin();
+    // Its agent dials again by itself.
+    let begin = std::time::Instant::now();
+    while user.chiton(&["sandbox", "exec", "box", "--", "true"]).code != 0 {
+        assert!(begin.elapsed() < std::time::Duration::from_mins(1), "the sandbox's agent does not come back");
+    }
     assert_eq!(user.chiton(&["sandbox", "exec", "box", "--", "cat", "/workspace/kept"]).ok(), "kept\n");
     user.chiton(&["sandbox", "stop", "box"]).ok();
     user.chiton(&["sandbox", "start", "box"]).ok();
