@@ -69,7 +69,9 @@ fn story(gateway: &Gateway, phase: &str, kind: &str, steps: &[&str]) -> String {
             gateway.entries("effects").iter().filter(of).map(|name| name.replace(id, "")).collect();
         writeln!(told, "held: {}, {} leases", effects.join(" "), gateway.leases(id)).expect("a string");
     } else {
-        let calls: Vec<Value> = gateway.calls().into_iter().filter(|call| call["name"] == name).collect();
+        // A reconcile comes when it comes.
+        let own = |call: &Value| call["name"] == name && call["phase"] != "reconcile";
+        let calls: Vec<Value> = gateway.calls().into_iter().filter(own).collect();
         let phases: Vec<&str> = calls.iter().filter_map(|call| call["phase"].as_str()).collect();
         let ids: Vec<&str> = calls.iter().filter_map(|call| call["sandbox"].as_str()).collect();
         let held =

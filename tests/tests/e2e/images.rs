@@ -64,6 +64,7 @@ fn an_image_is_run_as_its_user_and_stays_as_long_as_its_sandbox() {
     gateway.chiton(&["image", "prune", "--older-than", "1ms"]).ok();
     gateway.kill();
     gateway.begin();
+    gateway.until_reached("box");
     assert_eq!(gateway.shell("box", "cat /note").ok(), "app", "a sandbox outlives its gateway with its layers");
     gateway.chiton(&["sandbox", "stop", "box"]).ok();
     gateway.chiton(&["image", "prune", "--older-than", "1ms"]).ok();

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
 use chiton_tests::crash::leftovers;
 use serde_json::{Value, json};
 
 use crate::harness::terminal::Terminal;
-use crate::harness::{Gateway, root};
+use crate::harness::{Gateway, Output, root};
 
 /// Extensions that ship, and the one that notes what it was called for.
 pub(crate) const CHAIN: &str = r#"
@@ -31,6 +32,19 @@ const BEGUN: &str = "until [ -e /workspace/begun ]; do sleep 0.01; done";
 #[track_caller]
 fn id(sandbox: &Value) -> &str {
     sandbox["id"].as_str().expect("an id")
+}
+
+/// The log of the box once it has so many lines: what a process has written is on its way to it for a while.
+#[track_caller]
+fn logged(gateway: &Gateway, lines: usize) -> Output {
+    let end = Instant::now() + Duration::from_mins(1);
+    loop {
+        let logs = gateway.chiton(&["sandbox", "logs", "box"]);
+        if logs.stdout.lines().count() + logs.stderr.lines().count() >= lines {
+            return logs;
+        }
+        assert!(Instant::now() < end, "there are not {lines} lines: {logs:#?}");
+    }
 }
 
 #[test]
@@ -78,7 +92,9 @@ fn a_terminal_feels_like_one() {
     }
     let gateway = Gateway::start("");
     gateway.chiton(&["sandbox", "create", "box"]).ok();
-    let script = "stty size; tty | grep -c pts; read line; stty size; echo got $line; exit 5";
+    // A resize and what is typed are two streams: which of them is first is no matter.
+    let script = "stty size; tty | grep -c pts; read line; until [ \"$(stty size)\" = '50 120' ]; do sleep 0.05; done; \
+                  stty size; echo got $line; exit 5";
     let command = gateway.plain_command(&["sandbox", "exec", "-t", "box", "--", "sh", "-c", script]);
     let mut terminal = Terminal::run(command, 40, 100);
     terminal.until("40 100\r\n1\r\n");
@@ -147,7 +163,7 @@ fn a_whole_life_keeps_files_and_owes_nothing() {
     assert_eq!(gateway.entries("leases").len(), 1);
 
     gateway.shell("box", BEGUN).ok();
-    let logs = gateway.chiton(&["sandbox", "logs", "box"]);
+    let logs = logged(&gateway, 2);
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("begun\n", "oops\n"));
     gateway.shell("box", "rm /workspace/begun; echo kept > /workspace/note; echo also > /tmp/note").ok();
 
@@ -160,12 +176,11 @@ fn a_whole_life_keeps_files_and_owes_nothing() {
     assert_eq!(gateway.json(&["sandbox", "list", "--label", "team=blue"]), json!([]));
     assert_eq!(gateway.chiton(&["sandbox", "start", "box"]).ok(), "box Ready\n");
     assert_eq!(gateway.shell("box", "cat /workspace/note /tmp/note").ok(), "kept\nalso\n", "files are kept");
-    let lines = |arguments: &[&str]| {
-        let logs = gateway.chiton(&[&["sandbox", "logs", "box"], arguments].concat());
-        (logs.stdout + &logs.stderr).lines().count()
-    };
+    let lines = |logs: Output| (logs.stdout + &logs.stderr).lines().count();
     gateway.shell("box", BEGUN).ok();
-    assert_eq!((lines(&[]), lines(&["--tail", "1"])), (4, 1), "of both runs");
+    let all = logged(&gateway, 4);
+    let last = gateway.chiton(&["sandbox", "logs", "box", "--tail", "1"]);
+    assert_eq!((lines(all), lines(last)), (4, 1), "of both runs");
 
     assert_eq!(gateway.chiton(&["sandbox", "delete", "box"]).ok(), "box Deleted\n");
     assert_eq!(gateway.json(&["sandbox", "list", "--all"]), json!([]));
@@ -208,7 +223,9 @@ fn a_main_process_that_ends_completes_its_sandbox_and_starts_again() {
     completed(&gateway);
     gateway.chiton(&["sandbox", "start", "job"]).ok();
     assert_eq!(gateway.get("job")["exit"], Value::Null, "a new run has not ended");
-    assert_eq!(gateway.shell("job", "cat /workspace/runs").ok(), "x\nx\n");
+    // Ready is before the main process's first word.
+    let runs = "until [ \"$(wc -l < /workspace/runs)\" -ge 2 ]; do sleep 0.01; done; cat /workspace/runs";
+    assert_eq!(gateway.shell("job", runs).ok(), "x\nx\n");
     completed(&gateway);
     let phases = gateway.phases(id(&sandbox));
     assert_eq!(phases.iter().filter(|phase| *phase == "after_stop/completed").count(), 2, "{phases:?}");
@@ -231,6 +248,7 @@ fn a_sandbox_outlives_its_gateway() {
         }
         gateway.begin();
         gateway.until(id(&gateway.get("box")), |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase == "Ready"));
+        gateway.until_reached("box");
         let same = gateway.shell("box", "kill -0 $(cat /workspace/pid) && echo alive");
         assert_eq!(same.ok(), "alive\n", "its processes are the same ones");
     }

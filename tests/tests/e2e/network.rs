@@ -60,8 +60,8 @@ fn a_leased_address_is_the_interfaces_address_and_is_free_after_delete() {
     assert_eq!(seen(&gateway, "two"), [leased(&two)]);
     assert_eq!(gateway.entries("leases"), ["10.88.7.2", "10.88.7.3"]);
     // The kernel finds it there, so that it is more than a number in the sandbox; and no answer goes out of the sandbox,
-    // to nobody who asks.
-    let knock = format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{}/9' 2>&1 || echo $?", leased(&one));
+    // to nobody who asks. Five seconds are for the shell to come to its question.
+    let knock = format!("timeout 5 bash -c 'exec 3<>/dev/tcp/{}/9' 2>&1 || echo $?", leased(&one));
     assert_eq!(beside(&gateway, &["sh", "-c", &knock]), "124\n", "a sandbox answers");
     let neighbours = beside(&gateway, &["ip", "-json", "neigh", "show", &leased(&one)]);
     let neighbours: Value = serde_json::from_str(&neighbours).expect("a list of neighbours");

@@ -56,7 +56,10 @@ fn a_program_that_dies_at_a_crash_point_leaves_nothing_that_nobody_owns() {
     let log = gateway.path("points");
     again(&mut gateway, &[("TEST_CRASH_LOG", &log.to_string_lossy())]);
     assert!(!live(&mut gateway), "nothing kills it yet");
-    let reached: BTreeSet<String> = fs::read_to_string(&log).expect("points").lines().map(str::to_owned).collect();
+    let text = fs::read_to_string(&log).expect("points");
+    // What comes when it comes may not come to the same sandbox again.
+    let reached = text.lines().filter(|point| !point.starts_with("reconcile"));
+    let reached: BTreeSet<String> = reached.map(str::to_owned).collect();
     assert!(reached.len() > 60, "a whole life reaches more points, where debug assertions are on: {reached:#?}");
     let mut points: Vec<String> = if std::env::var("CHITON_E2E_POINTS").is_ok_and(|wanted| wanted == "all") {
         reached.into_iter().collect()

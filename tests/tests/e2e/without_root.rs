@@ -5,10 +5,12 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::PoisonError;
 
 use serde_json::Value;
 
 use crate::harness::terminal::Terminal;
+use crate::harness::user::USERS;
 use crate::harness::{Output, PROGRAM, Share, root, share};
 use crate::images::made;
 
@@ -26,18 +28,24 @@ impl User {
         let name = format!("che{}", tail[tail.len() - 6..].to_lowercase());
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let home = folder.path().join("home");
+        let one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         let made = Command::new("useradd").args(["--create-home", "--home-dir"]).arg(&home).arg(&name).output();
+        drop(one);
         assert!(made.as_ref().is_ok_and(|output| output.status.success()), "{made:?}");
         let stripped =
             Command::new("strip").arg("-g").arg("-o").arg(folder.path().join("chiton")).arg(PROGRAM).status();
         if !stripped.is_ok_and(|status| status.success()) {
-            fs::copy(PROGRAM, folder.path().join("chiton")).expect("a copy");
+            // By another process: a copy that this one writes cannot be executed while any child of another test's has
+            // inherited the open file.
+            let copied = Command::new("cp").arg(PROGRAM).arg(folder.path().join("chiton")).status();
+            assert!(copied.is_ok_and(|status| status.success()), "the user has no program to run");
         }
         Self { name, folder, gateway: None }
     }
 
     /// Takes the range of ids away that the system may have granted with the user.
     fn take_range(&self) {
+        let _one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         for (file, remove) in [("/etc/subuid", "--del-subuids"), ("/etc/subgid", "--del-subgids")] {
             let text = fs::read_to_string(file).unwrap_or_default();
             let Some(range) = text.lines().find_map(|line| line.strip_prefix(&format!("{}:", self.name))) else {
@@ -103,7 +111,8 @@ impl User {
     fn chiton(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("timeout");
         let inner = self.command(arguments);
-        command.arg("60").arg(inner.get_program()).args(inner.get_args()).env_clear();
+        // Longer than anything takes: a demo is much at once.
+        command.arg("180").arg(inner.get_program()).args(inner.get_args()).env_clear();
         command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.home()).current_dir(self.home());
         let output = command.stdin(Stdio::null()).output().expect("an output");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -140,7 +149,9 @@ impl Drop for User {
             let end = "for pid in $(pgrep -u \"$0\"); do kill -9 $pid; done";
             drop(Command::new("sh").args(["-c", end, &self.name]).status());
         }
+        let one = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = Command::new("userdel").arg(&self.name).output();
+        drop(one);
         if !std::thread::panicking() {
             assert!(removed.as_ref().is_ok_and(|output| output.status.success()), "{removed:?}");
         }
@@ -180,12 +191,17 @@ fn an_ordinary_user_does_everything_without_any_setting_and_leaves_nothing() {
     // Ready is before the main process's first word.
     let begin = std::time::Instant::now();
     while !user.chiton(&["sandbox", "logs", "talker"]).ok().contains("said") {
-        assert!(begin.elapsed() < std::time::Duration::from_secs(30), "the log stays empty");
+        assert!(begin.elapsed() < std::time::Duration::from_mins(1), "the log stays empty");
     }
 
     // Sandboxes outlive the gateway, and the next one goes on with them.
     user.end("KILL");
     user.begin();
+    // Its agent dials again by itself.
+    let begin = std::time::Instant::now();
+    while user.chiton(&["sandbox", "exec", "box", "--", "true"]).code != 0 {
+        assert!(begin.elapsed() < std::time::Duration::from_mins(1), "the sandbox's agent does not come back");
+    }
     assert_eq!(user.chiton(&["sandbox", "exec", "box", "--", "cat", "/workspace/kept"]).ok(), "kept\n");
     user.chiton(&["sandbox", "stop", "box"]).ok();
     user.chiton(&["sandbox", "start", "box"]).ok();

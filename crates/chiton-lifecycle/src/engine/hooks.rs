@@ -24,8 +24,8 @@ use crate::runtime::{CancelToken, Clock, LifecycleEvent};
 
 /// How long a cancelled hook may go on before it is dropped.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long dropping it may take before it counts as still running.
-const DROP_GRACE: Duration = Duration::from_millis(100);
+/// How long dropping it may take before it counts as still running: on a busy machine its thread waits for its turn.
+const DROP_GRACE: Duration = Duration::from_secs(2);
 /// How long a fence outside of this process may take before the hook counts as still running.
 const FENCE_GRACE: Duration = Duration::from_secs(1);
 /// Counts hook calls. One count for all engines of this process: two calls with one number could not be told apart outside.

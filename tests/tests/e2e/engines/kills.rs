@@ -116,11 +116,13 @@ fn running_sandboxes_are_there_after_their_gateway_died(engine: &Engine) {
             gateway.terminate();
         }
         gateway.begin();
+        gateway.until_reached("box");
         let ready = gateway.shell("box", "kill -0 $(cat /tmp/pid) && echo alive");
         assert_eq!(ready.ok(), "alive\n", "its agent dials again, and its processes are the same ones");
         assert_eq!(engine.pid(id(&sandbox)), pid);
     }
     // An exit that no gateway saw is known afterwards.
+    gateway.until_reached("job");
     gateway.shell("job", "touch /tmp/going").ok();
     gateway.kill();
     let exec = json!({ "Cmd": ["touch", "/tmp/go"], "AttachStdout": true });

@@ -136,6 +136,8 @@ fn a_main_process_that_ends_completes_its_sandbox(engine: &Engine) {
     assert_eq!(gateway.chiton(&["sandbox", "logs", "job"]).ok(), "ended\n");
     gateway.chiton(&["sandbox", "start", "job"]).ok();
     assert_eq!(gateway.get("job")["exit"], json!(null), "a new run has not ended");
-    assert_eq!(gateway.shell("job", "cat /tmp/runs").ok(), "x\nx\n");
+    // Ready is before the main process's first word.
+    let runs = "until [ \"$(wc -l < /tmp/runs)\" -ge 2 ]; do sleep 0.01; done; cat /tmp/runs";
+    assert_eq!(gateway.shell("job", runs).ok(), "x\nx\n");
     completed();
 }

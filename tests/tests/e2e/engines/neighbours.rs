@@ -69,6 +69,7 @@ fn two_gateways_on_one_engine_leave_each_other_alone(engine: &Engine) {
     one.begin();
     engine.until("the first's sweep of its own orphan", || engine.container(&stray_of_one).is_none());
     one.until(&of_one, |sandbox| sandbox.is_some_and(|sandbox| sandbox.phase == "Ready"));
+    one.until_reached("box");
     assert_eq!(one.shell("box", "cat /data/note").ok(), "one\n");
     one.chiton(&["sandbox", "delete", "box"]).ok();
     one.chiton(&["volume", "delete", "work"]).ok();

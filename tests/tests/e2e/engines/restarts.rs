@@ -71,9 +71,9 @@ impl Set {
                 found.push(pid);
             }
         }
-        // A child of it has its words until it executes its own program.
-        let child = |pid: &i32| parent(*pid).is_some_and(|parent| found.contains(&parent));
-        let own: Vec<i32> = found.iter().copied().filter(|pid| !child(pid)).collect();
+        // A child of it has its words until it executes its own program, and may have ended since.
+        let first = |pid: &i32| parent(*pid).is_some_and(|parent| !found.contains(&parent));
+        let own: Vec<i32> = found.iter().copied().filter(first).collect();
         let [own] = own[..] else { panic!("{kind} is not one process that serves {socket}: {own:?}") };
         kill_process(Pid::from_raw(own).expect("a process id"), Signal::KILL).expect("a signal");
     }

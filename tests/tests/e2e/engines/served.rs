@@ -35,14 +35,18 @@ pub(super) fn asked(served: &Served) -> SocketAddr {
     }
 }
 
-/// What the first caller says.
+/// What the first caller says who says anything: one that found no time to speak gives up and calls again.
 #[track_caller]
 pub(super) fn heard(listener: &TcpListener) -> String {
-    let (mut caller, _) = listener.accept().expect("a caller");
-    caller.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
-    let mut said = String::new();
-    caller.read_to_string(&mut said).expect("what it says");
-    said
+    loop {
+        let (mut caller, _) = listener.accept().expect("a caller");
+        caller.set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
+        let mut said = String::new();
+        caller.read_to_string(&mut said).expect("what it says");
+        if !said.is_empty() {
+            return said;
+        }
+    }
 }
 
 fn supervisors_find_their_gateway_also_after_a_reboot(engine: &Engine) {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use super::PROGRAM;
 
 /// One after the other: who finds the machine's list of users locked gives up after a while.
-static USERS: Mutex<()> = Mutex::new(());
+pub(crate) static USERS: Mutex<()> = Mutex::new(());
 
 /// Who runs a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

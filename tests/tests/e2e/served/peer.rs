@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chiton_compute_wire::v1;
@@ -44,6 +45,8 @@ const ON_THE_WAY: [&str; 8] = [
 
 pub(super) struct Peer {
     rows: Rows,
+    /// How often its watch has been told all that there is.
+    snapshots: Arc<AtomicUsize>,
     watch: Option<JoinHandle<()>>,
     manages: bool,
 }
@@ -70,7 +73,7 @@ fn apply(rows: &Rows, sandbox: &v1::DriverSandbox) {
     }
 }
 
-async fn watch(dial: Dial, rows: Rows) {
+async fn watch(dial: Dial, rows: Rows, snapshots: Arc<AtomicUsize>) {
     loop {
         if let Ok((channel, _)) = dial.channel(Endpoint::from_static("http://localhost")).await
             && let Ok(news) = Client::new(channel).watch_sandboxes(v1::WatchSandboxesRequest {}).await
@@ -80,6 +83,7 @@ async fn watch(dial: Dial, rows: Rows) {
                 match event.payload {
                     Some(Payload::Sandbox(event)) => drop(event.sandbox.map(|sandbox| apply(&rows, &sandbox))),
                     Some(Payload::Deleted(gone)) => drop(rows.lock().remove(&gone.sandbox_id)),
+                    Some(Payload::SnapshotEnd(_)) => drop(snapshots.fetch_add(1, Ordering::Relaxed)),
                     _ => {}
                 }
             }
@@ -90,7 +94,7 @@ async fn watch(dial: Dial, rows: Rows) {
 
 impl Peer {
     pub(super) fn new() -> Self {
-        Self { rows: Rows::default(), watch: None, manages: false }
+        Self { rows: Rows::default(), snapshots: Arc::default(), watch: None, manages: false }
     }
 
     /// It starts: with a driver that leaves lives to it, what it has is started again, one after another.
@@ -110,7 +114,7 @@ impl Peer {
             peers: own_and_root().into_iter().chain([4242]).collect(),
             limit: Duration::from_secs(10),
         };
-        self.watch = Some(served.spawn(watch(dial, Arc::clone(&self.rows))));
+        self.watch = Some(served.spawn(watch(dial, Arc::clone(&self.rows), Arc::clone(&self.snapshots))));
     }
 
     /// It ends: with such a driver, everything is stopped first.
@@ -182,6 +186,20 @@ impl Peer {
 
     pub(super) fn rows(&self) -> BTreeMap<String, Phase> {
         self.rows.lock().clone()
+    }
+
+    pub(super) fn snapshots(&self) -> usize {
+        self.snapshots.load(Ordering::Relaxed)
+    }
+
+    /// Waits until its watch has been told all that there is more often than so many times.
+    #[track_caller]
+    pub(super) fn until_told_anew(&self, before: usize) {
+        let begun = Instant::now();
+        while self.snapshots() <= before {
+            assert!(begun.elapsed() < Duration::from_mins(1), "its watch does not begin anew");
+            pass(Duration::from_millis(10));
+        }
     }
 
     #[track_caller]
