@@ -48,7 +48,8 @@ pub(crate) async fn tail_and_since_choose(stage: Arc<Stage>) -> Verdict {
     for at in times {
         let since = LogOptions { since: Some(at), ..whole.clone() };
         // Where the machine was busy, lines that were written one after another were taken at one time.
-        let wanted: Vec<u8> = pieces.iter().filter(|chunk| chunk.at >= at).flat_map(|chunk| chunk.data.to_vec()).collect();
+        let wanted: Vec<u8> =
+            pieces.iter().filter(|chunk| chunk.at >= at).flat_map(|chunk| chunk.data.to_vec()).collect();
         let wanted = String::from_utf8_lossy(&wanted).into_owned();
         equal("what was written since a piece", &next.read(&id, since).await?.text(), &wanted)?;
     }

@@ -61,11 +61,7 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     let value = format!("begin {} 'ü\" $x end", word("hidden-"));
     let heard = life.has(Feature::Logs);
     // Where nobody hears that the trap is set, a stop might come before it: there the process ends by itself.
-    let rest = if heard {
-        "trap 'exit 7' TERM; echo got it; while :; do sleep 0.05; done"
-    } else {
-        "sleep 1; exit 7"
-    };
+    let rest = if heard { "trap 'exit 7' TERM; echo got it; while :; do sleep 0.05; done" } else { "sleep 1; exit 7" };
     // Told by the exit code: what it wrote to its output would be kept, rightly.
     let script = format!(
         "case \"$PASSWORD\" in 'begin hidden-'*' end') ;; *) exit 8 ;; esac; \
