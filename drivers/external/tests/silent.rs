@@ -42,8 +42,8 @@ async fn ten_callers_share_one_dial_and_learn_that_nothing_was_asked() {
     assert!(took < Duration::from_secs(30), "one dial's time is five seconds, not {took:?}");
     assert_eq!(visitors(&listener), 1);
 
-    // Whoever comes right after hears the same, and later ones dial anew. On a machine that is busy the moment for which it
-    // is kept may be over; then this one has dialled, and the next comes right after.
+    // Whoever comes right after hears the same, and later ones dial anew. On a machine that is busy the moment for
+    // which it is kept may be over; then this one has dialled, and the next comes right after.
     let mut kept = false;
     for _ in 0..5 {
         let CallError::NotRun(error) = driver.get(&id).await.unwrap_err() else { panic!("nothing was asked") };

@@ -364,7 +364,7 @@ impl ComputeDriver for Service {
         if self.has(Fault::TellsDeletedEarly) {
             let looked = self.memory.listed.notified();
             self.platform.announce_delete(&id);
-            // Over once somebody saw it, or nobody looks. Where nobody watches, nobody is told; nor of what is not there.
+            // Over once somebody saw it, or nobody looks. Where nobody watches, nobody is told; nor of nothing.
             if self.memory.rumours.receiver_count() > 0 && self.phase(&id).is_some() {
                 drop(tokio::time::timeout(EARLY, looked).await);
             }

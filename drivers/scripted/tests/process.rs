@@ -54,6 +54,9 @@ async fn a_driver_that_is_killed_under_load_has_everything_when_it_is_back() {
     let mut options = Options::new(folder.path().join("driver.sock"));
     options.groups = [Group::Wire].into();
     options.restart = Some(restart);
+    // All comes; a machine that is busy is waited for.
+    let minute = std::time::Duration::from_mins(1);
+    (options.limits.dial, options.limits.call, options.limits.event) = (minute, minute, minute);
     // It may not listen yet.
     let report = loop {
         match run(options.clone(), |_| {}).await {

@@ -341,8 +341,8 @@ async fn asked(scene: &Scene) -> Verdict<SocketAddr> {
 pub async fn a_supervisor_reaches_where_its_gateway_was_told_to_listen(target: Target) -> Verdict {
     let folder = tempfile::Builder::new().prefix("chiton-supervisor-").tempdir();
     let folder = folder.map_err(|error| Failure::bench("make a folder", error))?;
-    // A port that nobody has at any address, nor gets until it is listened on: who has bound it without listening is not in
-    // the way of a listener who shares it.
+    // A port that nobody has at any address, nor gets until it is listened on: who has bound it without listening is not
+    // in the way of a listener who shares it.
     let free = || {
         let free = TcpSocket::new_v4()?;
         free.set_reuseaddr(true)?;

@@ -37,8 +37,8 @@ async fn look(life: &Life, mut request: PlanRequest, mode: NetworkMode) -> Verdi
     })
 }
 
-/// A service of the host's loopback interface, and its address as /proc/net/tcp writes it: a service of the sandbox's own,
-/// an engine's names for example, may have the same port at another address.
+/// A service of the host's loopback interface, and its address as /proc/net/tcp writes it: a service of the sandbox's
+/// own, an engine's names for example, may have the same port at another address.
 fn service() -> Verdict<(TcpListener, String)> {
     let bind = || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
