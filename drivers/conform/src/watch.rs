@@ -123,6 +123,13 @@ impl Watcher {
         Self { events, count, limits, task }
     }
 
+    /// Ends the watch: what is asked on its connection from now on comes after its end.
+    pub(crate) async fn close(mut self) {
+        self.task.abort();
+        // With the task goes the stream.
+        drop((&mut self.task).await);
+    }
+
     /// All events so far.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().clone()

@@ -69,7 +69,7 @@ async fn a_declared_failure_is_shown_as_declared_and_one_that_passes_as_such() {
 async fn where_nobody_listens_the_error_names_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = chiton_driver_conform::Options::new(folder.path().join("nobody.sock"));
-    options.limits = common::limits();
+    options.limits = common::hasty();
     let error = run(options, |_| {}).await.unwrap_err();
     assert!(error.message.contains("nobody.sock"), "{error}");
     assert!(error.cure.is_some(), "{error}");

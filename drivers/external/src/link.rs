@@ -28,7 +28,7 @@ use crate::options::ExternalOptions;
 /// How long a connection and its greeting may take together; less where a look has to be shorter.
 const GREET: Duration = Duration::from_secs(5);
 /// How long a question may take without whose answer the greeting goes on.
-const ASIDE: Duration = Duration::from_secs(1);
+const ASIDE: Duration = Duration::from_secs(3);
 /// How long the failure of a dial is kept at most.
 const CLOSED: Duration = Duration::from_secs(1);
 /// How much earlier than the engine a call is ended here at most.

@@ -19,7 +19,7 @@ async fn a_watch_without_an_end_mark_lists_what_there_is_and_marks_it() {
     driver.create(&call("s-1", &SLEEP, None)).await.expect("made");
     driver.create(&call("s-2", &SLEEP, None)).await.expect("made");
     let mut news = driver.watch();
-    let mut next = async || tokio::time::timeout(Duration::from_secs(20), news.next()).await.expect("in time");
+    let mut next = async || tokio::time::timeout(Duration::from_mins(1), news.next()).await.expect("in time");
     let mut told = Vec::new();
     while let Some(event) = next().await {
         match event {

@@ -24,7 +24,7 @@ use crate::watch::feed;
 /// How long a deletion takes while others of the same sandbox come.
 const BUSY: Duration = Duration::from_millis(200);
 /// How long a deletion that was told early waits for somebody to look.
-const EARLY: Duration = Duration::from_secs(2);
+const EARLY: Duration = Duration::from_secs(4);
 
 /// One life of the server.
 #[derive(Clone)]
@@ -364,8 +364,8 @@ impl ComputeDriver for Service {
         if self.has(Fault::TellsDeletedEarly) {
             let looked = self.memory.listed.notified();
             self.platform.announce_delete(&id);
-            // Over once somebody saw it, or nobody looks. Where nobody watches, nobody is told.
-            if self.memory.rumours.receiver_count() > 0 {
+            // Over once somebody saw it, or nobody looks. Where nobody watches, nobody is told; nor of nothing.
+            if self.memory.rumours.receiver_count() > 0 && self.phase(&id).is_some() {
                 drop(tokio::time::timeout(EARLY, looked).await);
             }
         }

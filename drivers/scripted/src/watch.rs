@@ -10,6 +10,7 @@ use chiton_compute_wire::v1::{
     DriverSandbox, WatchSandboxesDeletedEvent, WatchSandboxesEvent, WatchSandboxesSandboxEvent,
     WatchSandboxesSnapshotEnd,
 };
+use tokio::sync::broadcast;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
@@ -30,6 +31,8 @@ struct Watcher {
     known: BTreeMap<String, u64>,
     /// What it was told is deleted, and is not.
     early: BTreeSet<String>,
+    /// News of what is not.
+    rumours: broadcast::Receiver<DriverSandbox>,
     ended: bool,
 }
 
@@ -40,7 +43,8 @@ pub(crate) async fn feed(service: Service, news: News) {
         return;
     }
     let gone = news.clone();
-    let mut watcher = Watcher { service, news, known: BTreeMap::new(), early: BTreeSet::new(), ended: false };
+    let rumours = service.memory.rumours.subscribe();
+    let mut watcher = Watcher { service, news, known: BTreeMap::new(), early: BTreeSet::new(), rumours, ended: false };
     tokio::select! {
         () = gone.closed() => {}
         _ = watcher.tell() => {}
@@ -56,7 +60,6 @@ impl Watcher {
     async fn tell(&mut self) -> Result<(), Gone> {
         let mut changes = self.service.platform.changes();
         changes.borrow_and_update();
-        let mut rumours = self.service.memory.rumours.subscribe();
         if self.has(Fault::EarlySnapshotEnd) {
             self.end().await?;
         }
@@ -67,7 +70,7 @@ impl Watcher {
         loop {
             tokio::select! {
                 moved = changes.changed() => moved.map_err(|_| Gone)?,
-                Ok(rumour) = rumours.recv() => self.send(sandbox(rumour)).await?,
+                Ok(rumour) = self.rumours.recv() => self.send(sandbox(rumour)).await?,
             }
             self.round().await?;
             if self.has(Fault::TellsOfForeign) {
@@ -99,6 +102,10 @@ impl Watcher {
             })
             .collect()
         });
+        // What was rumoured before the newest of these came is told before it.
+        while let Ok(rumour) = self.rumours.try_recv() {
+            self.send(sandbox(rumour)).await?;
+        }
         for (id, revision, phase, told) in now {
             let first = self.known.insert(id.clone(), revision).is_none();
             if phase == Phase::Deleting && self.has(Fault::TellsDeletedEarly) && self.early.insert(id.clone()) {

@@ -54,6 +54,9 @@ async fn a_driver_that_is_killed_under_load_has_everything_when_it_is_back() {
     let mut options = Options::new(folder.path().join("driver.sock"));
     options.groups = [Group::Wire].into();
     options.restart = Some(restart);
+    // All comes; a machine that is busy is waited for.
+    let minute = std::time::Duration::from_mins(1);
+    (options.limits.dial, options.limits.call, options.limits.event) = (minute, minute, minute);
     // It may not listen yet.
     let report = loop {
         match run(options.clone(), |_| {}).await {
@@ -69,7 +72,9 @@ async fn a_driver_that_is_killed_under_load_has_everything_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_driver_ran_is_ended_by_the_next_and_run_again() {
     use chiton_compute_wire::v1::compute_driver_client::ComputeDriverClient;
-    use chiton_compute_wire::v1::{CreateSandboxRequest, DeleteSandboxRequest, DriverSandbox, DriverSandboxSpec};
+    use chiton_compute_wire::v1::{
+        CreateSandboxRequest, DeleteSandboxRequest, DriverSandbox, DriverSandboxSpec, GetSandboxRequest,
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let mark = format!("SCRIPTED_MARK={}", folder.path().display());
     let (name, value) = mark.split_once('=').expect("a variable");
@@ -103,6 +108,14 @@ async fn what_a_killed_driver_ran_is_ended_by_the_next_and_run_again() {
     let mut client = connected().await;
     client.create_sandbox(CreateSandboxRequest { sandbox: Some(sandbox) }).await.expect("it is made");
     until(1).await;
+    // What is told to run is written down: before that a driver that is killed leaves its process to nobody.
+    let look = GetSandboxRequest { sandbox_id: "one".to_owned(), sandbox_name: "one".to_owned() };
+    loop {
+        let found = client.get_sandbox(look.clone()).await.expect("it is there").into_inner().sandbox;
+        if found.and_then(|found| found.status).is_some_and(|status| status.state == "running") {
+            break;
+        }
+    }
     let first = with_variable(&mark);
     killed(&mut child);
     assert_eq!(with_variable(&mark), first, "a kill of the driver ends nothing else");

@@ -13,7 +13,7 @@ use crate::verdict::{Failure, Outcome, Report, Stop, Verdict};
 use crate::{__driver_cases, cases};
 
 /// No case takes longer, its cleaning up aside.
-const LONGEST: Duration = Duration::from_mins(5);
+const LONGEST: Duration = Duration::from_mins(15);
 
 /// One thing that every driver promises.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use chiton_driver::{ComputeDriver, CreateCall, DriverEvent, LogOptions, Observed, ObservedStatus, PlanRequest};
+use chiton_driver::{
+    ComputeDriver, CreateCall, DriverEvent, LogOptions, LogStream, Observed, ObservedStatus, PlanRequest,
+};
 use chiton_model::{ExitStatus, SandboxId};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -13,7 +15,7 @@ use crate::stage::sandbox_id;
 use crate::verdict::{Failure, Verdict, wrong};
 
 /// No single step of a case takes longer, or something hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What a main process wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -157,7 +159,24 @@ impl Life {
     /// Output as the options choose it, to its end.
     pub(crate) async fn read(&self, id: &SandboxId, options: LogOptions) -> Verdict<Output> {
         let failed = |error| Failure::Call { call: "logs".to_owned(), error };
+        let stream = self.look("logs", self.driver.logs(id, options)).await?.map_err(failed)?;
+        self.drained(stream).await
+    }
+
+    /// A follower that is there for certain: it has got something already.
+    pub(crate) async fn followed(&self, id: &SandboxId, options: LogOptions) -> Verdict<LogStream> {
+        let failed = |error| Failure::Call { call: "logs".to_owned(), error };
         let mut stream = self.look("logs", self.driver.logs(id, options)).await?.map_err(failed)?;
+        let late = |_| Failure::Late { what: "a follower's first".to_owned(), limit: PATIENCE, seen: String::new() };
+        match timeout(PATIENCE, stream.next()).await.map_err(late)? {
+            Some(first) => Ok(futures::stream::iter([first]).chain(stream).boxed()),
+            None => Err(wrong("what is followed", "something", "its end")),
+        }
+    }
+
+    /// All that comes until a log ends.
+    pub(crate) async fn drained(&self, mut stream: LogStream) -> Verdict<Output> {
+        let failed = |error| Failure::Call { call: "logs".to_owned(), error };
         let mut output = Output::default();
         let reading = async {
             while let Some(chunk) = stream.next().await {

@@ -53,9 +53,11 @@ pub(crate) async fn begins_again_on_reconnect(stage: &Stage) -> Verdict {
     let all = several(stage).await?;
     let first = stage.watch();
     tells_all(&first, &all).await?;
-    drop(first);
+    first.close().await;
     // On the same connection, and on another one: both happen.
-    tells_all(&stage.watch(), &all).await?;
+    let second = stage.watch();
+    tells_all(&second, &all).await?;
+    second.close().await;
     let other = stage.connect().await?;
     tells_all(&stage.watch_on(&other), &all).await
 }

@@ -18,20 +18,35 @@ pub(crate) struct Driver {
     server: Arc<Mutex<Option<Server>>>,
 }
 
-/// How late the scripted driver's late answers are: later than [`limits`] allow.
-const LATE: Duration = Duration::from_secs(4);
+/// How late the scripted driver's late answers are: later than [`hasty`] allows by far.
+const LATE: Duration = Duration::from_mins(2);
+
+/// Of a driver from which all comes: a machine that is busy with other tests is waited for.
+pub(crate) fn patient() -> Limits {
+    let minute = Duration::from_mins(1);
+    Limits {
+        dial: minute,
+        call: minute,
+        create: minute,
+        act: minute,
+        delete: minute,
+        ready: minute,
+        event: minute,
+        quiet: Duration::from_millis(150),
+    }
+}
 
 /// Short, so that what never comes is missed soon; long enough for a machine that is busy with other tests.
-pub(crate) fn limits() -> Limits {
+pub(crate) fn hasty() -> Limits {
     let seconds = Duration::from_secs;
     Limits {
-        dial: seconds(5),
-        call: seconds(3),
-        create: seconds(3),
-        act: seconds(6),
-        delete: seconds(6),
-        ready: seconds(6),
-        event: seconds(3),
+        dial: seconds(20),
+        call: seconds(6),
+        create: seconds(6),
+        act: seconds(8),
+        delete: seconds(8),
+        ready: seconds(8),
+        event: seconds(6),
         quiet: Duration::from_millis(150),
     }
 }
@@ -76,7 +91,7 @@ impl Driver {
 
     pub(crate) fn options(&self) -> Options {
         Options {
-            limits: limits(),
+            limits: patient(),
             restart: Some(self.restart()),
             groups: [Group::Wire].into(),
             ..Options::new(self.socket())
@@ -84,6 +99,10 @@ impl Driver {
     }
 
     pub(crate) async fn report(&self) -> Report {
-        run(self.options(), |_| {}).await.unwrap()
+        self.report_within(patient()).await
+    }
+
+    pub(crate) async fn report_within(&self, limits: Limits) -> Report {
+        run(Options { limits, ..self.options() }, |_| {}).await.unwrap()
     }
 }

@@ -14,7 +14,7 @@ use crate::life::{Gateway, done, holds};
 use crate::trials::{SLEEP, nothing_left};
 
 /// The longest wait for one thing.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Whether an engine's containers live on without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,11 @@ pub async fn survives_the_engines_restart(bench: EngineBench, engine: &str, with
             Some(DriverEvent::Changed(observed)) => snapshot.push(observed),
             Some(DriverEvent::SnapshotEnd) => break,
             Some(_) => {}
-            None => watch = gateway.driver.watch(),
+            // What it told may not hold any more.
+            None => {
+                snapshot.clear();
+                watch = gateway.driver.watch();
+            }
         }
     }
     let of = |id: &SandboxId| snapshot.iter().find(|observed| observed.id == *id).map(|it| it.status.clone());
@@ -107,7 +111,7 @@ async fn next(watch: &mut BoxStream<'static, DriverEvent>, what: &str) -> Verdic
     Ok(tokio::time::timeout(PATIENCE, watch.next()).await.map_err(late)?)
 }
 
-async fn until_exit(watch: &mut BoxStream<'static, DriverEvent>, id: &SandboxId) -> Verdict {
+pub(crate) async fn until_exit(watch: &mut BoxStream<'static, DriverEvent>, id: &SandboxId) -> Verdict {
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         match next(watch, "an exit").await? {

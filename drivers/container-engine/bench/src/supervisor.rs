@@ -18,7 +18,7 @@ use http::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::api::query;
 use crate::bench::{EngineBench, Target, finally};
@@ -341,9 +341,15 @@ async fn asked(scene: &Scene) -> Verdict<SocketAddr> {
 pub async fn a_supervisor_reaches_where_its_gateway_was_told_to_listen(target: Target) -> Verdict {
     let folder = tempfile::Builder::new().prefix("chiton-supervisor-").tempdir();
     let folder = folder.map_err(|error| Failure::bench("make a folder", error))?;
-    // A port that nobody has at any address.
-    let free = TcpListener::bind("0.0.0.0:0").await.and_then(|free| free.local_addr());
-    let port = free.map_err(|error| Failure::bench("look for a port", error))?.port();
+    // A port that nobody has at any address, nor gets until it is listened on: who has bound it without listening is not
+    // in the way of a listener who shares it.
+    let free = || {
+        let free = TcpSocket::new_v4()?;
+        free.set_reuseaddr(true)?;
+        free.bind(SocketAddr::from(([0, 0, 0, 0], 0)))?;
+        Ok((free.local_addr()?.port(), free))
+    };
+    let (port, free) = free().map_err(|error: std::io::Error| Failure::bench("look for a port", error))?;
     let program = folder.path().join("supervisor");
     write(&program, CALLER, 0o755)?;
     let endpoint = format!("http://host.openshell.internal:{port}");
@@ -356,6 +362,7 @@ pub async fn a_supervisor_reaches_where_its_gateway_was_told_to_listen(target: T
     let listener = TcpListener::bind(asked_first)
         .await
         .map_err(|error| Failure::bench(format!("listen on {asked_first}, before there is any sandbox"), error))?;
+    drop(free);
     // On the gateway's bridge, and on the host's own network.
     for mode in [NetworkMode::None, NetworkMode::Host] {
         let id = Gateway::sandbox()?;
@@ -369,8 +376,10 @@ pub async fn a_supervisor_reaches_where_its_gateway_was_told_to_listen(target: T
             loop {
                 let (caller, _) = listener.accept().await?;
                 let mut line = String::new();
-                // What the one before said may be waiting still.
-                if BufReader::new(caller).read_line(&mut line).await? > 0 && line.trim_end() == token {
+                // What the one before said may be waiting still, or was broken off with it; the next call is another.
+                let mut caller = BufReader::new(caller);
+                let read = tokio::time::timeout(std::time::Duration::from_secs(5), caller.read_line(&mut line)).await;
+                if matches!(read, Ok(Ok(_))) && line.trim_end() == token {
                     return Ok::<_, std::io::Error>(());
                 }
             }
@@ -653,6 +662,8 @@ pub async fn nothing_is_put_in_without_an_agent(target: Target) -> Verdict {
     holds(command == (&json!("sh"), &json!("-c")), "what runs", "the command alone", command)?;
     let run = bench.folder(&gateway.id)?.join("run/agent");
     holds(!run.exists(), "the folder of agents' sockets", "not made", &run)?;
+    // The log's end is not yet the news of the process's.
+    crate::restart::until_exit(&mut gateway.driver.watch(), &id).await?;
     let exit = done("get", gateway.driver.get(&id).await)?;
     let text = format!("{exit:?}");
     holds(text.contains("code: Some(4)"), "its end", "code 4", text)?;

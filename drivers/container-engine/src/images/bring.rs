@@ -130,12 +130,13 @@ async fn wait(work: &Work, tell: &(dyn Fn(String) + Sync)) -> CallResult<()> {
     let mut last = None;
     loop {
         let stage = news.borrow_and_update().clone();
-        if let Some(ended) = stage.ended {
-            return ended;
-        }
+        // Also of work that was over before anybody looked.
         if stage.said != last {
             last.clone_from(&stage.said);
             stage.said.into_iter().for_each(tell);
+        }
+        if let Some(ended) = stage.ended {
+            return ended;
         }
         match tokio::time::timeout(QUIET, news.changed()).await {
             Ok(Ok(())) => {}

@@ -136,6 +136,8 @@ impl Brought {
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         serde_json::to_writer(&mut file, record)?;
         file.flush()?;
+        // The kernel's own times are coarser: which was used last would be left open.
+        file.as_file().set_modified(SystemTime::now())?;
         file.as_file().sync_all()?;
         file.persist(self.path(&record.pin)).map_err(|error| error.error)?;
         File::open(&self.folder)?.sync_all()

@@ -20,6 +20,11 @@ pub(super) struct Progress {
 impl Progress {
     /// What this line changes, in words; nothing when it was said just now.
     pub(super) fn told(&mut self, piece: &CreateImageInfo) -> Option<String> {
+        self.told_at(piece, Instant::now())
+    }
+
+    /// The same at a moment.
+    pub(super) fn told_at(&mut self, piece: &CreateImageInfo, now: Instant) -> Option<String> {
         let layer = piece.id.as_ref()?;
         let detail = piece.progress_detail.as_ref();
         match piece.status.as_deref()? {
@@ -38,10 +43,10 @@ impl Progress {
             }
             _ => return None,
         }
-        if self.told.is_some_and(|told| told.elapsed() < TELL) && !self.whole() {
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL) && !self.whole() {
             return None;
         }
-        self.told = Some(Instant::now());
+        self.told = Some(now);
         let (bytes, of) = self.layers.values().fold((0, 0), |(bytes, of), layer| (bytes + layer.0, of + layer.1));
         Some(transfer_in_words("pulling", bytes.unsigned_abs(), of.unsigned_abs()))
     }

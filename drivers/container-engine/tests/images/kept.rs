@@ -50,7 +50,9 @@ pub(crate) async fn images_are_listed_pulled_and_removed(engine: There) {
     registry.put("app", "1", &first);
     let name = format!("{}/app:1", registry.address);
     let (said, info) = world.pull(&name).await;
-    assert!(said.iter().any(|text| text.starts_with("pulling the image")), "{said:?}");
+    // Of words that follow each other at once the last may be told alone.
+    let word = |text: &String| text.starts_with("pulling the image") || text == "unpacking the image";
+    assert!(said.iter().any(word), "{said:?}");
     assert_eq!((info.digest.clone(), info.layers), (id(&first), 3));
     assert!(info.references.contains(&name), "{info:?}");
     assert_eq!(info.used_by, []);
@@ -126,6 +128,18 @@ pub(crate) async fn a_prune_removes_only_what_the_driver_brought(engine: There) 
     let _alone = LOADING.write().await;
     let (registry, world) = (Registry::start(), World::new(engine));
     world.mark(&registry.address);
+    // What tests that were broken off left under the name of files' images is anybody's, and goes too.
+    let all = world.images().list().await.unwrap().into_iter();
+    let left: Vec<String> = all
+        .filter(|image| image.references.iter().any(|name| name.starts_with("chiton.local/image:")))
+        .map(|image| image.digest)
+        .collect();
+    let gone = |removed: &[ImageInfo]| {
+        let own = removed.iter().map(|image| image.digest.clone()).filter(|digest| !left.contains(digest));
+        let mut own: Vec<String> = own.collect();
+        own.sort();
+        own
+    };
     let theirs = world.small("theirs").saved_into(&world).await;
     let other = world.another();
     let put = |made: &Image, tag: &str| {
@@ -153,19 +167,18 @@ pub(crate) async fn a_prune_removes_only_what_the_driver_brought(engine: There) 
     // The operator's limits keep what is young and little.
     assert_eq!(world.images().prune(None).await.unwrap().images, []);
     let removed = world.images().prune(Some(Duration::ZERO)).await.unwrap();
-    let mut gone: Vec<String> = removed.images.into_iter().map(|image| image.digest).collect();
-    gone.sort();
     let mut wanted = [id(&idle), id(&of_file)];
     wanted.sort();
-    assert_eq!(gone, wanted);
+    assert_eq!(gone(&removed.images), wanted);
     assert!(removed.bytes > 0);
     for name in [&theirs, &world.engine.image, &format!("{}/kept:1", registry.address), &id(&used), &id(&others)] {
         assert!(world.id_of(name).await.is_some(), "{name} is gone");
     }
     world.driver.delete(&planned.id).await.unwrap();
     let removed = world.images().prune(Some(Duration::ZERO)).await.unwrap();
-    assert_eq!(removed.images.iter().map(|image| &image.digest).collect::<Vec<_>>(), [&id(&used)]);
-    assert_eq!(other.images().prune(Some(Duration::ZERO)).await.unwrap().images[0].digest, id(&others));
+    assert_eq!(gone(&removed.images), [id(&used)]);
+    let removed = other.images().prune(Some(Duration::ZERO)).await.unwrap();
+    assert_eq!(gone(&removed.images), [id(&others)]);
 }
 
 pub(crate) async fn names_that_no_engine_should_see_are_refused(engine: There) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chiton_container_engine::{EngineOptions, PullPolicy};
 use chiton_driver::ComputeDriver;
@@ -67,14 +67,16 @@ pub(crate) async fn a_slow_pull_tells_of_itself(engine: There) {
     let mut told = world.progress(&planned.id).await;
     world.create(&planned).await.unwrap();
     let mut said = std::collections::BTreeSet::new();
-    while let Ok(text) = told.try_recv() {
+    // What was told may still be on its way.
+    while said.len() < 2 {
+        let text = tokio::time::timeout(PATIENCE, told.recv()).await;
+        let text = text.unwrap_or_else(|_| panic!("only this was told: {said:?}")).expect("the watch goes on");
         let part = text.strip_prefix("pulling the image: ").and_then(|rest| rest.split_once(" of "));
         if let Some((bytes, of)) = part {
             assert!(of.starts_with("25."), "{text}");
             said.insert(bytes.to_owned());
         }
     }
-    assert!(said.len() >= 2, "only this was told: {said:?}");
 }
 
 pub(crate) async fn many_who_want_one_image_pull_it_once(engine: There) {
@@ -202,10 +204,8 @@ pub(crate) async fn what_is_not_there_is_said_so(engine: There) {
     let told = error(world.prepare(&down).await);
     assert!(matches!(told.kind, ErrorKind::Unavailable { .. }), "{told:?}");
     assert!(told.message.contains("refused") && told.cure.is_some(), "{told:?}");
-    let begun = Instant::now();
     let told = world.plan(&name.replace("app", "other"), &["x"]).await.map(|_| ()).unwrap_err();
     assert!(matches!(told.kind, ErrorKind::Unavailable { .. }), "{told:?}");
-    assert!(begun.elapsed() < Duration::from_secs(10));
     // One that takes connections and says nothing does not hold a plan up for ever.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let told = world.plan(&format!("{}/app:1", silent.local_addr().unwrap()), &["x"]).await.map(|_| ()).unwrap_err();

@@ -128,5 +128,5 @@ pub(crate) async fn until(driver: &ExternalDriver, id: &SandboxId, met: impl Fn(
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), looking).await.expect("in time");
+    tokio::time::timeout(Duration::from_mins(1), looking).await.expect("in time");
 }

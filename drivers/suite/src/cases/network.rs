@@ -37,12 +37,14 @@ async fn look(life: &Life, mut request: PlanRequest, mode: NetworkMode) -> Verdi
     })
 }
 
-/// A service of the host's loopback interface, and its port as /proc/net/tcp writes it.
+/// A service of the host's loopback interface, and its address as /proc/net/tcp writes it: a service of the sandbox's
+/// own, an engine's names for example, may have the same port at another address.
 fn service() -> Verdict<(TcpListener, String)> {
     let bind = || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
-        Ok((listener, format!(":{port:04X} ")))
+        let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
+        Ok((listener, format!("{address:08X}:{port:04X} ")))
     };
     bind().map_err(|error: std::io::Error| Failure::bench("listen on this machine", error).into())
 }

@@ -59,11 +59,13 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     let life = stage.life().await?;
     let id = sandbox_id()?;
     let value = format!("begin {} 'ü\" $x end", word("hidden-"));
+    let heard = life.has(Feature::Logs);
+    // Where nobody hears that the trap is set, a stop might come before it: there the process ends by itself.
+    let rest = if heard { "trap 'exit 7' TERM; echo got it; while :; do sleep 0.05; done" } else { "sleep 1; exit 7" };
     // Told by the exit code: what it wrote to its output would be kept, rightly.
     let script = format!(
         "case \"$PASSWORD\" in 'begin hidden-'*' end') ;; *) exit 8 ;; esac; \
-         [ $(printf %s \"$PASSWORD\" | wc -c) -eq {} ] || exit 9; \
-         trap 'exit 7' TERM; echo got it; while :; do sleep 0.05; done",
+         [ $(printf %s \"$PASSWORD\" | wc -c) -eq {} ] || exit 9; {rest}",
         value.len()
     );
     let mut request = life.script(&script);
@@ -86,15 +88,16 @@ pub(crate) async fn reaches_the_process_only(stage: Arc<Stage>) -> Verdict {
     let hidden = value.split_whitespace().nth(1).unwrap_or_default();
     life.create(&call).await?;
     nowhere(&stage, &life, &id, "it is created", &[hidden]).await?;
-    let mut watch = life.watch();
-    watch.snapshot().await?;
     life.start(&call).await?;
-    if life.has(Feature::Logs) {
+    if heard {
         life.said(&id, "got it").await?;
     }
     nowhere(&stage, &life, &id, "it runs", &[hidden]).await?;
-    life.stop(&id).await?;
-    equal("the exit code of who looked at the secret", &watch.exit_of(&life, &call).await?.code, &Some(7))?;
+    if heard {
+        life.stop(&id).await?;
+    }
+    // Of its only start; it may have ended before anybody watched.
+    equal("the exit code of who looked at the secret", &life.exit(&id).await?.code, &Some(7))?;
     nowhere(&stage, &life, &id, "it is stopped", &[hidden]).await?;
     life.delete(&id).await?;
     stage.nothing_left().await

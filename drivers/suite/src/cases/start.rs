@@ -53,6 +53,8 @@ pub(crate) async fn ten_at_once_run_once(stage: Arc<Stage>) -> Verdict {
         started?;
     }
     equal("the status", &life.status(&id).await?, &Some(ObservedStatus::Running))?;
+    // Where a start begins a new log, it must not be stopped before it has said so.
+    life.said(&id, "started").await?;
     life.stop(&id).await?;
     let output = life.read(&id, LogOptions::default()).await?;
     let times = output.text().matches("started").count();

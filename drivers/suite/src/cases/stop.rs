@@ -14,7 +14,7 @@ pub(crate) async fn is_graceful(stage: Arc<Stage>) -> Verdict {
     let id = sandbox_id()?;
     let script = "trap 'echo leaving; sleep 0.3; echo left; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
     let mut request = life.script(script);
-    request.driver_config = stage.bench().grace(20);
+    request.driver_config = stage.bench().grace(45);
     life.launched(&request, &id).await?;
     life.said(&id, "ready").await?;
     let begin = Instant::now();
@@ -24,7 +24,7 @@ pub(crate) async fn is_graceful(stage: Arc<Stage>) -> Verdict {
         Some(ObservedStatus::Exited(exit)) => equal("the exit code", &exit.code, &Some(5))?,
         other => return Err(wrong("the status when stop has returned", "exited", format!("{other:?}"))),
     }
-    ensure(took < Duration::from_secs(15), "the stop", "over when the process is", format!("{took:?}"))?;
+    ensure(took < Duration::from_secs(40), "the stop", "over when the process is", format!("{took:?}"))?;
     let output = life.read(&id, LogOptions::default()).await?;
     equal("the output", &output.text(), &"ready\nleaving\nleft\n".to_owned())?;
     life.delete(&id).await?;
@@ -48,7 +48,7 @@ pub(crate) async fn kills_after_grace(stage: Arc<Stage>) -> Verdict {
         other => return Err(wrong("the status when stop has returned", "exited", format!("{other:?}"))),
     }
     ensure(
-        took < Duration::from_secs(20),
+        took < Duration::from_secs(40),
         "the stop of a stubborn one",
         "about its grace of 1 s",
         format!("{took:?}"),

@@ -42,6 +42,10 @@ pub(super) async fn forward(
         let answer = pass(&inner, number, life, request, Cutting::Never).await;
         return answer;
     };
+    // What is carried out on a task of its own is told when it has one: a client that goes away before takes it along.
+    if !matches!(fault, Fault::Late | Fault::LateBy(_) | Fault::DropAnswer | Fault::LateAnswer) {
+        meeting.met();
+    }
     match fault {
         Fault::DropRequest => {
             told(Fate::Dropped);
@@ -87,6 +91,7 @@ async fn detached(
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let request = Request::from_parts(parts, Full::new(body));
+    meeting.met();
     let (answered, answer) = tokio::sync::oneshot::channel();
     let of = fault.clone();
     tokio::spawn(async move {

@@ -89,7 +89,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Whether a request meets the fault; counts it.
+    /// Whether a request meets the fault, whose turn it takes.
     pub(super) fn meets(&mut self, method: &Method, path: &str) -> Option<(Fault, Meeting)> {
         let Rule { skip, times, .. } = self.rule;
         if self.rule.method != *method || !fits(&self.rule.path, path) {
@@ -99,7 +99,6 @@ impl Standing {
         if self.met <= skip || self.met - skip > times {
             return None;
         }
-        self.states.send_modify(|state| state.met += 1);
         Some((self.rule.fault.clone(), Meeting(std::sync::Arc::clone(&self.states))))
     }
 }
@@ -109,6 +108,11 @@ impl Standing {
 pub(super) struct Meeting(std::sync::Arc<watch::Sender<State>>);
 
 impl Meeting {
+    /// Says that the request is the proxy's from now on, whatever its client does.
+    pub(super) fn met(&self) {
+        self.0.send_modify(|state| state.met += 1);
+    }
+
     pub(super) async fn released(&self) {
         let mut state = self.0.subscribe();
         // The sender is this value's own.

@@ -24,7 +24,7 @@ use super::rule::fits;
 use super::{Fate, Fault, Proxy, Rule};
 
 /// No step takes longer, or something hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what} hangs"))
