@@ -24,7 +24,7 @@ use tonic::{Status, Streaming};
 pub(crate) const TOKEN: &str = "the-token-of-this-sandbox";
 pub(crate) const ATTEMPT: &str = "a-1";
 /// No test waits longer for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Fails a test that waits too long instead of hanging it.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {

@@ -23,7 +23,7 @@ use tonic::{Status, Streaming};
 use crate::supervisor::{Answer, Script, Supervisor};
 
 /// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const TOKEN: &str = "the-token-of-the-first-start";
 
 /// Fails a test that waits too long instead of hanging it.

@@ -51,8 +51,8 @@ pub(crate) async fn images_are_listed_pulled_and_removed(engine: There) {
     let name = format!("{}/app:1", registry.address);
     let (said, info) = world.pull(&name).await;
     // Of words that follow each other at once the last may be told alone.
-    let word = |text: &String| text.starts_with("pulling the image") || text == "unpacking the image";
-    assert!(said.iter().any(word), "{said:?}");
+    let is_told = |text: &String| text.starts_with("pulling the image") || text == "unpacking the image";
+    assert!(said.iter().any(is_told), "{said:?}");
     assert_eq!((info.digest.clone(), info.layers), (id(&first), 3));
     assert!(info.references.contains(&name), "{info:?}");
     assert_eq!(info.used_by, []);
