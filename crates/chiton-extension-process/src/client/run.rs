@@ -9,7 +9,7 @@ use chiton_lifecycle::journal::{ExtensionState, Subject};
 use futures::future::{Either, select};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::extension::{RemoteExtension, Unanswered, status_error};
 use super::link::{Link, told};
@@ -137,7 +137,16 @@ async fn converse(core: &HookCore, link: &Link, start: RunStart) -> Ended {
     // There is room for the first.
     drop(say.try_send(RunHookInput { input: Some(Input::Start(start)) }));
     let mut client = link.client.clone();
-    let mut answers = match client.run(ReceiverStream::new(said)).await {
+    let mut cancelled = false;
+    // A process may answer with its first word only: until then it is to hear of a cancellation, too.
+    let mut asked = pin!(client.run(ReceiverStream::new(said)));
+    let answered = loop {
+        match unless_cancelled(core, cancelled, asked.as_mut()).await {
+            Some(answered) => break answered,
+            None => cancelled = cancel(&say),
+        }
+    };
+    let mut answers = match answered {
         Ok(answers) => answers.into_inner(),
         Err(status) => {
             return match status.code() {
@@ -149,11 +158,9 @@ async fn converse(core: &HookCore, link: &Link, start: RunStart) -> Ended {
             };
         }
     };
-    let mut cancelled = false;
     loop {
-        let Some(said) = hear(core, &mut answers, cancelled).await else {
-            cancelled = true;
-            drop(say.try_send(RunHookInput { input: Some(Input::Cancel(RunCancel {})) }));
+        let Some(said) = unless_cancelled(core, cancelled, answers.message()).await else {
+            cancelled = cancel(&say);
             continue;
         };
         let output = match said {
@@ -186,20 +193,21 @@ async fn converse(core: &HookCore, link: &Link, start: RunStart) -> Ended {
     }
 }
 
-/// What the process says next; none when the hook is cancelled first.
-async fn hear(
-    core: &HookCore,
-    answers: &mut Streaming<RunHookOutput>,
-    cancelled: bool,
-) -> Option<Result<Option<RunHookOutput>, Status>> {
+/// What comes; none when the hook is cancelled first.
+async fn unless_cancelled<T>(core: &HookCore, cancelled: bool, coming: impl Future<Output = T>) -> Option<T> {
     if cancelled {
-        return Some(answers.message().await);
+        return Some(coming.await);
     }
-    let (message, cancel) = (pin!(answers.message()), pin!(core.cancel().cancelled()));
-    match select(message, cancel).await {
-        Either::Left((message, _)) => Some(message),
+    match select(pin!(coming), pin!(core.cancel().cancelled())).await {
+        Either::Left((came, _)) => Some(came),
         Either::Right(_) => None,
     }
+}
+
+/// Tells the process to end the step; once.
+fn cancel(say: &Sender<RunHookInput>) -> bool {
+    drop(say.try_send(RunHookInput { input: Some(Input::Cancel(RunCancel {})) }));
+    true
 }
 
 async fn tell(say: &Sender<RunHookInput>, input: Input) {

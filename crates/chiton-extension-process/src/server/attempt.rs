@@ -195,6 +195,8 @@ pub(super) struct Conversation {
     pub(super) output: UnboundedReceiver<Result<RunHookOutput, Status>>,
     pub(super) asks: Arc<Asks>,
     pub(super) cancel: CancelToken,
+    /// What was waited for before the answer began.
+    pub(super) first: Option<Result<RunHookOutput, Status>>,
 }
 
 impl Conversation {
@@ -224,6 +226,9 @@ impl Stream for Conversation {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(first));
+        }
         this.listen(cx);
         this.output.poll_recv(cx)
     }

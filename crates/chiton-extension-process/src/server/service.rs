@@ -12,6 +12,7 @@ use chiton_lifecycle::journal::Subject;
 use chiton_lifecycle::plan::{PlanView, digest_json};
 use chiton_lifecycle::runtime::CancelToken;
 use chiton_model::{ExtensionName, OperationId, Phase, SandboxId};
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
@@ -163,7 +164,7 @@ impl Service {
         let attempt =
             Attempt { begun, extension, cancel: cancel.clone(), over, time_left, asks: Arc::clone(&asks), output };
         tokio::spawn(attempt.run(call));
-        let conversation = Conversation { input, listening: true, output: answers, asks, cancel };
+        let conversation = Conversation { input, listening: true, output: answers, asks, cancel, first: None };
         // A hook that ends at once has its answer in the same packet as the answer's head.
         tokio::task::yield_now().await;
         Ok(conversation)
@@ -269,7 +270,10 @@ impl extension_server::Extension for Service {
     type RunStream = Conversation;
 
     async fn run(&self, asked: Request<Streaming<RunHookInput>>) -> Stop<Response<Conversation>> {
-        self.begin(asked.into_inner()).await.map(Response::new)
+        let mut conversation = self.begin(asked.into_inner()).await?;
+        // The answer's head goes with the first word, so that a short step is one packet each way.
+        conversation.first = conversation.next().await;
+        Ok(Response::new(conversation))
     }
 
     async fn fence(&self, asked: Request<FenceRequest>) -> Stop<Response<FenceResponse>> {
