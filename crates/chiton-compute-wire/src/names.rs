@@ -49,12 +49,8 @@ pub const PASSING: [&str; 8] = [
 
 /// Keys of a platform event's metadata, by which slow work tells of itself.
 pub mod progress {
-    /// The step that is going on: `pulling_image`.
-    pub const ACTIVE_STEP: &str = "openshell.progress.active_step";
     /// What of it is being done, for people.
     pub const ACTIVE_DETAIL: &str = "openshell.progress.active_detail";
-    /// The step that has ended.
-    pub const COMPLETE_STEP: &str = "openshell.progress.complete_step";
     /// What was done, for people.
     pub const COMPLETE_LABEL: &str = "openshell.progress.complete_label";
 }

@@ -143,9 +143,6 @@ identifier!(
     ExtensionName, "extension name"
 );
 
-/// Any compiled-in part that has a name of its own.
-pub type PluginName = ExtensionName;
-
 /// Which installation of a platform a driver talks to. Free text from the platform, compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

@@ -19,7 +19,7 @@ pub mod volume;
 
 pub use condition::{Condition, ConditionStatus};
 pub use error::{Error, ErrorKind, Result};
-pub use id::{BackendId, DriverId, ExtensionName, GatewayId, OperationId, PluginName, SandboxId, StoreEpoch};
+pub use id::{BackendId, DriverId, ExtensionName, GatewayId, OperationId, SandboxId, StoreEpoch};
 pub use name::{SandboxName, VolumeName, WorkspaceName};
 pub use network::{NetworkMode, NetworkRule, NetworkSpec, Protocol};
 pub use phase::{CreateFailure, ExitStatus, OperationKind, Phase, Ran, SandboxPhase, StartReason, StopReason};

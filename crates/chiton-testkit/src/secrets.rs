@@ -9,28 +9,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-#[derive(Debug)]
-struct Secret {
-    value: String,
-    /// Who alone may use it.
-    only: Option<String>,
-}
-
-/// Secrets by reference, with whom may use them. Clones share them.
+/// Secrets by reference, which everybody may use. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct ScriptedSecrets(Arc<Mutex<BTreeMap<String, Secret>>>);
+pub struct ScriptedSecrets(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl ScriptedSecrets {
-    /// Adds or replaces a secret that everybody may use.
+    /// Adds or replaces a secret.
     pub fn set(&self, reference: &str, value: &str) {
-        self.0.lock().insert(reference.to_owned(), Secret { value: value.to_owned(), only: None });
-    }
-
-    /// Adds or replaces a secret that only this principal may use.
-    pub fn set_for(&self, reference: &str, value: &str, principal: &str) {
-        self.0
-            .lock()
-            .insert(reference.to_owned(), Secret { value: value.to_owned(), only: Some(principal.to_owned()) });
+        self.0.lock().insert(reference.to_owned(), value.to_owned());
     }
 
     /// Takes a secret away.
@@ -40,19 +26,13 @@ impl ScriptedSecrets {
 }
 
 impl Secrets for ScriptedSecrets {
-    fn check(&self, reference: &str, principal: &Principal, workspace: &WorkspaceName) -> Result<(), Error> {
-        match self.0.lock().get(reference) {
-            None => Err(Error::refused("policy", format!("there is no secret {reference:?}"))),
-            Some(Secret { only: Some(only), .. }) if *only != principal.subject => Err(Error::refused(
-                "policy",
-                format!("{} may not use secret {reference:?} in workspace {:?}", principal.subject, workspace.as_str()),
-            )),
-            Some(_) => Ok(()),
-        }
+    fn check(&self, reference: &str, _: &Principal, _: &WorkspaceName) -> Result<(), Error> {
+        let known = self.0.lock().contains_key(reference);
+        if known { Ok(()) } else { Err(Error::refused("policy", format!("there is no secret {reference:?}"))) }
     }
 
     fn read<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<String, Error>> {
-        let value = self.0.lock().get(reference).map(|secret| secret.value.clone());
+        let value = self.0.lock().get(reference).cloned();
         async move { value.ok_or_else(|| Error::not_found(format!("there is no secret {reference:?}"))) }.boxed()
     }
 }

@@ -172,11 +172,6 @@ impl Engine {
         self.inner.look(&driver, driver.logs(id, options)).await
     }
 
-    /// The hash of a sandbox's agent token, if its row exists.
-    pub async fn token_hash(&self, id: &SandboxId) -> Option<String> {
-        self.agent_start(id).await.map(|(token, _)| token)
-    }
-
     /// The hash of a sandbox's agent token and the start it counts for, if its row exists. They change together; where a driver
     /// brings no new token with a start, the start alone.
     pub async fn agent_start(&self, id: &SandboxId) -> Option<(String, String)> {

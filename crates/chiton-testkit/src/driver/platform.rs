@@ -33,7 +33,6 @@ pub(super) struct State {
     pub(super) in_flight: BTreeMap<u64, SandboxId>,
     pub(super) script: Script,
     pub(super) exits: std::collections::VecDeque<(Duration, i32)>,
-    pub(super) refusal: Option<String>,
     pub(super) workspaces: BTreeSet<WorkspaceName>,
     pub(super) backend: String,
     /// News with the time from which they can be seen.
@@ -125,7 +124,6 @@ impl ScriptedPlatform {
         let mut state = self.0.state.lock();
         state.script.clear();
         state.exits.clear();
-        state.refusal = None;
     }
 
     /// Nobody answers any more: calls are refused at once and watches end. Objects stay as they are.
@@ -162,11 +160,6 @@ impl ScriptedPlatform {
     /// The object of the next start ends by itself so long after it, with this code; calls queue up.
     pub fn next_exits(&self, after: Duration, code: i32) {
         self.0.state.lock().exits.push_back((after, code));
-    }
-
-    /// `validate` refuses every plan, or none.
-    pub fn refuse_plans(&self, why: Option<&str>) {
-        self.0.state.lock().refusal = why.map(str::to_owned);
     }
 
     /// The driver talks to another installation from now on.

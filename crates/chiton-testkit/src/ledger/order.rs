@@ -22,14 +22,6 @@ fn undone_by(cleanup: Phase) -> &'static [Phase] {
 type Outcome = Result<(), String>;
 
 impl Ledger {
-    /// No extension's phase was called.
-    pub fn never_called(&self, extension: &ExtensionName, phase: Phase) -> Outcome {
-        match self.hooks().iter().find(|hook| hook.extension == *extension && hook.phase == phase) {
-            Some(hook) => Err(format!("{extension} {phase} was called as #{}", hook.call)),
-            None => Ok(()),
-        }
-    }
-
     /// Every hook with effects, and every driver call that changes something, comes after its operation's first commit
     /// and after its own `started` mark. A cleanup may instead rest on a debt that was committed earlier.
     pub fn intent_before_effect(&self) -> Outcome {
