@@ -290,3 +290,6 @@ async fn limited(at: Repository<'_>, mut response: Response, limit: u64) -> Resu
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;
