@@ -20,6 +20,8 @@ use crate::supervisor::{self, Injected, SupervisorPlan};
 pub(crate) const AGENT_FOLDER: &str = "/run/chiton";
 /// Where the agent's program is in the sandbox; beside the folder, which belongs to the gateway.
 pub(crate) const AGENT_PROGRAM: &str = "/run/chiton-agent";
+/// The mode of a file system in memory that has none of its own, as engines choose it.
+const TMPFS_MODE: u32 = 0o1777;
 /// The label that carries a leased address.
 const ADDRESS: &str = "chiton.dev/address";
 
@@ -282,9 +284,10 @@ fn mounts(plan: &EnginePlan, identity: &Identity, put: &Put, relabel: bool) -> V
             MountPlan::Tmpfs { target, size_bytes, mode } => Mount {
                 typ: Some(MountType::TMPFS),
                 target: Some(target.clone()),
-                tmpfs_options: Some(MountTmpfsOptions {
+                // Podman takes options that are left out for zeros: all of them, or none.
+                tmpfs_options: (size_bytes.is_some() || mode.is_some()).then(|| MountTmpfsOptions {
                     size_bytes: size_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-                    mode: mode.map(i64::from),
+                    mode: Some(mode.unwrap_or(TMPFS_MODE).into()),
                     ..MountTmpfsOptions::default()
                 }),
                 ..Mount::default()

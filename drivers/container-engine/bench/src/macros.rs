@@ -8,6 +8,7 @@ macro_rules! engine_trials {
     ($target:expr $(,)?) => {
         $crate::engine_trials! { $target;
             volumes_of_an_image_go_with_the_sandbox
+            file_systems_in_memory_are_as_they_were_asked_for
             lists_survive_passing_states
             networks_are_removed_and_swept
         }

@@ -47,6 +47,7 @@ while read -r name value; do
 done < /proc/self/status
 while read -r address names; do echo "host $address $names"; done < /etc/hosts
 while read -r _ target kind options _; do echo "mount $target $kind $options"; done < /proc/mounts
+(: > /run/netns/try) 2> /dev/null && echo "netns can be made"
 [ -e /run/chiton ] || [ -e /run/chiton-agent ] && echo "chiton is here"
 echo said
 trap 'exit 7' TERM

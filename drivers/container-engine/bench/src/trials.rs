@@ -1,6 +1,6 @@
 //! What the suite's cases do not reach, because it is about engines alone. Each trial is tried with every engine.
 
-use chiton_driver::DriverEvent;
+use chiton_driver::{DriverEvent, LogOptions};
 use chiton_driver_suite::{Bench as _, Failure, Verdict};
 use chiton_model::label::managed;
 use chiton_model::{NetworkMode, SandboxId};
@@ -62,6 +62,35 @@ impl Drop for WithVolume<'_> {
         let (api, path) = (self.bench.api().clone(), format!("/images/{}?force=true", self.reference));
         crate::bench::finally(async move { api.remove(&path).await });
     }
+}
+
+/// A file system in memory has the size and mode that were asked for; where one is left out it is what engines choose.
+pub async fn file_systems_in_memory_are_as_they_were_asked_for(bench: EngineBench) -> Verdict {
+    let gateway = Gateway::new(&bench).await?;
+    let script = "for at in plain small closed; do echo $at $(stat -c %a /$at) $(stat -f -c %b /$at); done; \
+                  echo text > /plain/file && cat /plain/file";
+    let mut request = Gateway::request(&bench.image(), script, NetworkMode::None);
+    request.driver_config["mounts"] = json!([
+        { "type": "tmpfs", "target": "/plain" },
+        { "type": "tmpfs", "target": "/small", "size_bytes": 1 << 20 },
+        { "type": "tmpfs", "target": "/closed", "mode": 0o700 },
+    ]);
+    let id = gateway.launched(&request).await?;
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let mut stream = done("logs", gateway.driver.logs(&id, options).await)?;
+    let mut text = String::new();
+    while let Some(chunk) = stream.next().await {
+        text.push_str(&String::from_utf8_lossy(&done("logs", chunk)?.data));
+    }
+    let said: Vec<&str> = text.split_whitespace().collect();
+    // The size of the others is the machine's.
+    let modes: Vec<&str> =
+        said.iter().copied().enumerate().filter(|(at, _)| at % 3 != 2).map(|(_, word)| word).collect();
+    let wanted = ["plain", "1777", "small", "1777", "closed", "700", "text"];
+    holds(modes == wanted, "names, modes and a file", &wanted.join(" "), &text)?;
+    holds(said.get(5) == Some(&"256"), "the blocks of one of 1 MiB", "256", &text)?;
+    gateway.delete(&id).await?;
+    nothing_left(&bench, &gateway).await
 }
 
 /// A look at all sandboxes succeeds at any moment, however many are being made, started and removed.

@@ -44,10 +44,11 @@ pub enum MountPlan {
     Tmpfs {
         /// Absolute path in the sandbox.
         target: String,
-        /// The most bytes that it holds; half of the machine's memory without.
+        /// The most bytes that it holds; half of the machine's memory without. On Podman with a mode and without a size as
+        /// many as the sandbox's memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size_bytes: Option<u64>,
-        /// Permissions of its root, as a number: 511 is octal 777.
+        /// Permissions of its root, as a number: 511 is octal 777. Without, 1023: everybody may write there.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<u32>,
     },

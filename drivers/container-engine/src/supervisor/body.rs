@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bollard::models::{Mount, MountTmpfsOptions, MountType};
+use bollard::models::{Mount, MountType};
 use serde_json::json;
 
 use super::{SupervisorPlan, names};
@@ -52,7 +52,7 @@ impl SupervisorPlan {
         let memory = self.memory.iter().map(|target| Mount {
             typ: Some(MountType::TMPFS),
             target: Some(target.clone()),
-            tmpfs_options: Some(MountTmpfsOptions::default()),
+            // No options: Podman takes those that are left out of them for zeros, and nobody may write there then.
             ..Mount::default()
         });
         let workspace = self.workspace.iter().map(|target| Mount {

@@ -72,6 +72,8 @@ pub async fn a_supervisor_gets_what_its_own_drivers_give_it(target: Target) -> V
         holds(there, "the mounts", &format!("{kind} at {target}"), report.all("mount"))?;
     }
     if podman {
+        let written = report.0.contains("netns can be made");
+        holds(written, "/run/netns", "a place where the supervisor may write", report.all("mount"))?;
         holds(report.about("mount", "/sandbox").is_some(), "the workspace", "a volume", report.all("mount"))?;
     }
     let found = scene.bench.inspect(&id).await?;
