@@ -142,6 +142,9 @@ pub enum Locality {
     Local,
     /// By a process that is not our child: a create may land late.
     Remote,
+    /// By such a process that also answers a create before it is done, and whose delete does not end what is still at work
+    /// for it: until the sandbox was ready once, the create may land after a delete.
+    Deferred,
 }
 
 /// What a driver declares about itself.

@@ -89,7 +89,9 @@ impl Handshake {
             version: if self.version.is_empty() { "0".to_owned() } else { self.version.clone() },
             default_image: self.default_image.clone(),
             gateway_manages_lifecycle: self.manages,
-            locality: Locality::Remote,
+            // What knows only the public contract may be at work for a create after its delete. A deletion by the additions'
+            // contract is final.
+            locality: if self.contract == 0 { Locality::Deferred } else { Locality::Remote },
             points: self.points.clone(),
             limits,
             networks: BTreeSet::new(),

@@ -202,6 +202,7 @@ impl Run {
             .driver(DriverCall::Create, deadlines.act, driver.create(&call))
             .await
             .map_err(|error| driver_failure(DriverCall::Create, error.error()))?;
+        self.making = true;
         self.effects(|| Call::AfterCreate).await?;
         if two_phase {
             self.effects(|| Call::BeforeStart(StartReason::Create)).await?;
@@ -320,12 +321,14 @@ impl Run {
             pin_mut!(ended, cancelled);
             match select(ended, cancelled).await {
                 Either::Left((ended, _)) => ended,
-                Either::Right(_) => Err(CallError::Failed(Error::conflict("cancelled"))),
+                // Whether it becomes ready after all is not known.
+                Either::Right(_) => Err(CallError::Unknown(Error::conflict("cancelled"))),
             }
         };
         let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
+        self.making &= matches!(answer, Err(CallError::Unknown(_)));
         let ended = answer.map_err(|error| match error {
-            CallError::Unknown(_) => {
+            CallError::Unknown(error) if error.kind == ErrorKind::Deadline => {
                 let what = if agent { "the agent did not connect" } else { "the driver did not call it ready" };
                 driver_failure(DriverCall::Ready, &Error::deadline(format!("{what} within {limit:?}")))
             }

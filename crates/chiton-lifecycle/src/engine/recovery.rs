@@ -305,7 +305,7 @@ impl Run {
     /// now will not; on a remote one it may still be on its way.
     async fn may_run_now(&self) -> bool {
         let driver = Arc::clone(&self.driver);
-        if driver.capabilities().locality == chiton_driver::Locality::Remote {
+        if driver.capabilities().locality != chiton_driver::Locality::Local {
             return true;
         }
         match self.inner.look(&driver, driver.get(&self.sandbox.id)).await {

@@ -27,6 +27,10 @@ impl Run {
         let failure = Arc::new(failure);
         // From here on the name is free: a create that wants it takes it over in its own commit.
         self.inner.released.lock().insert(self.sandbox.id.clone());
+        if self.is_making() {
+            // Whatever is at work for it now has as long as a call has: it may have been at it for longer already.
+            self.making_began = self.inner.world.clock.since_boot();
+        }
         let stops = self.owing(&[Phase::BeforeStart, Phase::AfterReady], Phase::AfterStop);
         let creates = self.owing(&[Phase::BeforeCreate, Phase::AfterCreate], Phase::OnCreateFailed);
         let why = Why::Stopped(StopReason::CreateFailed);
@@ -125,14 +129,12 @@ impl Run {
         }
     }
 
-    /// How long one of these calls may still take hold although its answer never came. Only a remote platform works on
-    /// by itself; a local one ends what is at work first (rule 5a).
+    /// How long one of these calls may still take hold although its answer never came, or came too early. Only a remote
+    /// platform works on by itself; a local one ends what is at work first (rule 5a).
     fn may_land(&self, calls: &[DriverCall]) -> Option<Duration> {
-        let unknown = |call: &DriverCall| {
-            let status = self.steps.status.get(&StepKey::Driver(*call));
-            matches!(status, Some(StepStatus::Started | StepStatus::Maybe))
-        };
-        if self.driver.capabilities().locality != Locality::Remote || !calls.iter().any(unknown) {
+        let unknown = |call: &DriverCall| matches!(self.status(*call), Some(StepStatus::Started | StepStatus::Maybe));
+        let lands = calls.iter().any(unknown) || calls.contains(&DriverCall::Create) && self.is_making();
+        if self.driver.capabilities().locality == Locality::Local || !lands {
             return None;
         }
         let late = self.inner.config.late_effects;
@@ -140,6 +142,18 @@ impl Run {
         let window = if late < EngineConfig::LATE_EFFECTS { late } else { self.driver.deadlines().act.max(late) };
         let age = self.inner.world.clock.since_boot().saturating_sub(self.making_began);
         window.checked_sub(age).filter(|left| !left.is_zero())
+    }
+
+    fn status(&self, call: DriverCall) -> Option<StepStatus> {
+        self.steps.status.get(&StepKey::Driver(call)).copied()
+    }
+
+    /// Whether a create that was answered may still be carried out: until the sandbox was ready, or was not by the driver's
+    /// own word. A wait that was broken off says neither, and after a crash nobody knows how a call ended.
+    fn is_making(&self) -> bool {
+        let ended = |call| self.status(call) == Some(StepStatus::Completed);
+        let making = self.making || self.steps.recovered && ended(DriverCall::Create) && !ended(DriverCall::Ready);
+        making && self.driver.capabilities().locality == Locality::Deferred
     }
 
     /// Deletes the object until the driver confirms that it is absent, however long that takes.

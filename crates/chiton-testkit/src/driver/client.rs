@@ -136,6 +136,11 @@ impl ScriptedDriver {
                 world.sleep(answer).await;
                 Err(unknown())
             }
+            Behaviour::Accept(answer, lands) => {
+                drop(self.launch(call, lands, about, change));
+                world.sleep(answer).await;
+                Ok(())
+            }
             Behaviour::Lie(after) => {
                 world.sleep(after).await;
                 Ok(())

@@ -240,7 +240,7 @@ impl ScriptedPlatform {
 
     /// The machine lost its power: what a local driver ran is no more; files stay.
     pub fn power_loss(&self) {
-        if self.0.spec.capabilities.locality == Locality::Remote {
+        if self.0.spec.is_remote() {
             return;
         }
         let ended: Vec<SandboxId> = {

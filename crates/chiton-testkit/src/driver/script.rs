@@ -75,6 +75,8 @@ pub enum Behaviour {
     HangDone(Duration),
     /// Answers `Unknown` after the first duration. Does it after the second, if there is one.
     Unknown(Duration, Option<Duration>),
+    /// Says that it did after the first duration, and does it after the second.
+    Accept(Duration, Duration),
     /// Does nothing and says that it did.
     Lie(Duration),
 }
@@ -134,6 +136,13 @@ impl DriverSpec {
         self
     }
 
+    /// Besides, it answers a create before it is done ([`Behaviour::Accept`]), and a delete does not end that.
+    #[must_use]
+    pub fn deferred(mut self) -> Self {
+        self.capabilities.locality = Locality::Deferred;
+        self
+    }
+
     /// Create starts, too.
     #[must_use]
     pub fn one_phase(mut self) -> Self {
@@ -185,7 +194,7 @@ impl DriverSpec {
 
     /// Whether effects are made by a process that is no child of the gateway.
     pub fn is_remote(&self) -> bool {
-        self.capabilities.locality == Locality::Remote
+        self.capabilities.locality != Locality::Local
     }
 
     /// Its id.

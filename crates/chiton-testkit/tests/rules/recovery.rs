@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use chiton_driver::Deadlines;
 use chiton_lifecycle::journal::SandboxQuery;
 use chiton_lifecycle::{CreateRequest, Selector};
 use chiton_model::{Phase, SandboxId, SandboxPhase};
-use chiton_testkit::{Act, AgentBehaviour, Behaviour, Call, DriverSpec, ExtensionScript, Lab};
+use chiton_testkit::{Act, AgentBehaviour, Behaviour, Call, DriverSpec, Effect, Entry, ExtensionScript, Lab, What};
 
 use crate::{one, settle};
 
@@ -77,6 +78,44 @@ fn a_create_that_lands_late_is_deleted_before_anything_is_released() {
         lab.create("x");
         settle(&lab);
         assert!(lab.platform().objects().is_empty());
+    }
+}
+
+#[test]
+fn what_a_driver_is_still_making_when_it_is_deleted_is_deleted_when_it_lands() {
+    // Whoever waits for ready is broken off: by a delete, by the deadline, by a crash.
+    for broken_off in ["delete", "deadline", "crash"] {
+        let deadlines = Deadlines { ready: Duration::from_mins(12), ..Deadlines::default() };
+        let mut lab = Lab::new(85)
+            .driver(DriverSpec::new("far").deferred().one_phase().deadlines(deadlines.clone()))
+            .extension(ExtensionScript::everywhere("ext"));
+        lab.start();
+        let lands = Duration::from_mins(if broken_off == "deadline" { 15 } else { 4 });
+        lab.platform().next(Call::Create, Behaviour::Accept(Duration::from_millis(5), lands));
+        // Its create has started it, as far as it says.
+        lab.platform().next(Call::Start, Behaviour::Lie(Duration::from_millis(5)));
+        lab.agents().next(AgentBehaviour::Never);
+        let id = lab.ask_create("x").expect("an answer").expect("accepted").sandbox.id;
+        lab.advance(Duration::from_secs(1));
+        match broken_off {
+            "delete" => {
+                let (engine, request, asked) = (lab.engine(), lab.request(), id.clone());
+                lab.block_on(async move { engine.delete(request, asked, false).await }).expect("accepted");
+            }
+            "crash" => {
+                lab.crash();
+                lab.start();
+            }
+            _ => assert!(lab.advance(deadlines.ready)),
+        }
+        lab.advance(Duration::from_secs(30));
+        assert!(lab.platform().objects().is_empty(), "{broken_off}: it has not landed yet");
+        let landing = ("DeletePending".to_owned(), "CreateMayLand".to_owned());
+        assert_eq!(waits_for(&lab, &id), [landing], "{broken_off}");
+        settle(&lab);
+        assert!(lab.platform().objects().is_empty(), "{broken_off}: it landed after its delete");
+        let landed = |entry: &Entry| matches!(&entry.what, What::Effect { effect: Effect::Created, .. });
+        assert!(lab.ledger().entries().iter().any(landed), "{broken_off}: it never landed, which tests nothing");
     }
 }
 
