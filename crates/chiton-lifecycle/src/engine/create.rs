@@ -272,12 +272,16 @@ impl Run {
                         return Ok(Some(Reported { exit, sure: attempt.is_some() }));
                     }
                     Ok(Some(Observed { status: ObservedStatus::Exited(exit), .. })) => {
-                        return Err(Error::internal(format!("it ended before it was ready: {}", exit.reason)));
+                        let text = format!("it ended before it was ready: {}", exit.reason);
+                        return Err(CallError::Failed(Error::internal(text)));
                     }
                     Ok(Some(Observed { status: ObservedStatus::Created, .. })) => clock.sleep(pause).await,
-                    Ok(Some(Observed { status: ObservedStatus::Broken(why), .. })) => return Err(Error::internal(why)),
-                    Ok(None) => return Err(Error::internal("the driver does not know it")),
-                    Err(error) => return Err(error.into_error()),
+                    Ok(Some(Observed { status: ObservedStatus::Broken(why), .. })) => {
+                        return Err(CallError::Failed(Error::internal(why)));
+                    }
+                    // Nothing was seen of it: whether it becomes ready after all is not known.
+                    Ok(None) => return Err(CallError::Unknown(Error::internal("the driver does not know it"))),
+                    Err(error) => return Err(CallError::Unknown(error.into_error())),
                 }
                 pause = (pause * 2).min(LONGEST_LOOK);
             }
@@ -302,7 +306,7 @@ impl Run {
             pin_mut!(ready, exited);
             let ended = async {
                 match select(ready, exited).await {
-                    Either::Left((ready, _)) => ready.map_err(CallError::Failed),
+                    Either::Left((ready, _)) => ready,
                     Either::Right((reported, _)) if !agent && reported.exit.code.is_some() => Ok(Some(reported)),
                     Either::Right((Reported { exit, .. }, _)) => {
                         let code =

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chiton_driver::{DriverEvent, Locality, Observed, ObservedStatus};
+use chiton_driver::{DriverEvent, Observed, ObservedStatus};
 use chiton_lifecycle::journal::StoreInfo;
 use chiton_model::{BackendId, ExitStatus, SandboxId, WorkspaceName};
 use parking_lot::Mutex;

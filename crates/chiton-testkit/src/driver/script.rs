@@ -197,6 +197,11 @@ impl DriverSpec {
         self.capabilities.locality != Locality::Local
     }
 
+    /// Whether it answers a create before it is done.
+    pub fn is_deferred(&self) -> bool {
+        self.capabilities.locality == Locality::Deferred
+    }
+
     /// Its id.
     pub fn id(&self) -> &DriverId {
         &self.capabilities.id

@@ -32,6 +32,9 @@ pub(crate) fn spec(rng: &mut Rng) -> DriverSpec {
     }
     if rng.one_in(3) {
         spec = spec.one_phase();
+        if spec.is_remote() && rng.one_in(2) {
+            spec = spec.deferred();
+        }
     }
     if rng.one_in(4) {
         spec = spec.without_agent();
@@ -164,8 +167,7 @@ pub(crate) fn misbehave(rng: &mut Rng, lab: &Lab, names: &[String]) {
             Call::List,
             Call::EnsureWorkspace,
         ]);
-        let remote = lab.platform().spec().is_remote();
-        let behaviour = behaviour(rng, call, remote);
+        let behaviour = behaviour(rng, call, lab.platform().spec());
         lab.platform().next(call, behaviour);
     }
     if rng.one_in(5) {
@@ -179,7 +181,7 @@ pub(crate) fn misbehave(rng: &mut Rng, lab: &Lab, names: &[String]) {
     }
 }
 
-fn behaviour(rng: &mut Rng, call: Call, remote: bool) -> Behaviour {
+fn behaviour(rng: &mut Rng, call: Call, spec: &DriverSpec) -> Behaviour {
     let why = "scripted".to_owned();
     match rng.below(9) {
         0 => Behaviour::Succeed(rng.millis(50_000)),
@@ -194,7 +196,8 @@ fn behaviour(rng: &mut Rng, call: Call, remote: bool) -> Behaviour {
             Behaviour::Unknown(rng.millis(5000), lands)
         }
         // An object that survives one delete. A local delete that lies would also let a call live on that it should end.
-        8 if call == Call::Delete && remote => Behaviour::Lie(rng.millis(2000)),
+        8 if call == Call::Delete && spec.is_remote() => Behaviour::Lie(rng.millis(2000)),
+        8 if call == Call::Create && spec.is_deferred() => Behaviour::Accept(rng.millis(2000), rng.millis(300_000)),
         _ => Behaviour::Succeed(rng.millis(2000)),
     }
 }
