@@ -202,7 +202,7 @@ impl Run {
             .driver(DriverCall::Create, deadlines.act, driver.create(&call))
             .await
             .map_err(|error| driver_failure(DriverCall::Create, error.error()))?;
-        self.making = true;
+        self.answered = true;
         self.effects(|| Call::AfterCreate).await?;
         if two_phase {
             self.effects(|| Call::BeforeStart(StartReason::Create)).await?;
@@ -330,7 +330,6 @@ impl Run {
             }
         };
         let answer = self.steps.driver(DriverCall::Ready, limit, waiting).await;
-        self.making &= matches!(answer, Err(CallError::Unknown(_)));
         let ended = answer.map_err(|error| match error {
             CallError::Unknown(error) if error.kind == ErrorKind::Deadline => {
                 let what = if agent { "the agent did not connect" } else { "the driver did not call it ready" };

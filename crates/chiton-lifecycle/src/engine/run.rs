@@ -102,8 +102,8 @@ pub(super) struct Run {
     /// When the driver's last create or start began, since boot. After a crash that is not known, nor on which boot's clock
     /// it would be: what depends on it then counts from recovery.
     pub(super) making_began: Duration,
-    /// The create was answered, and nobody has said yet that it is over.
-    pub(super) making: bool,
+    /// The create was answered with success, in this life of the gateway.
+    pub(super) answered: bool,
     /// Obligations that came up, and ids of those that were paid.
     pub(super) owed: Vec<Obligation>,
     pub(super) paid: Vec<String>,
@@ -428,7 +428,7 @@ impl Inner {
             plan,
             token,
             making_began: self.world.clock.since_boot(),
-            making: false,
+            answered: false,
             owed: Vec::new(),
             paid: Vec::new(),
             exited: None,

@@ -152,8 +152,8 @@ impl Run {
     /// own word. A wait that was broken off says neither, and after a crash nobody knows how a call ended.
     fn is_making(&self) -> bool {
         let ended = |call| self.status(call) == Some(StepStatus::Completed);
-        let making = self.making || self.steps.recovered && ended(DriverCall::Create) && !ended(DriverCall::Ready);
-        making && self.driver.capabilities().locality == Locality::Deferred
+        let answered = self.answered || self.steps.recovered && ended(DriverCall::Create);
+        answered && !ended(DriverCall::Ready) && self.driver.capabilities().locality == Locality::Deferred
     }
 
     /// Deletes the object until the driver confirms that it is absent, however long that takes.
