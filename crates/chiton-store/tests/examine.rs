@@ -10,7 +10,7 @@ use chiton_lifecycle::journal::Journal as _;
 use chiton_store::{Level, SqliteStore, StoreFinding, StoreOptions, examine};
 use common::child::{LOCKS, alone, may_mount, own_mounts, read_only, small_disk};
 use common::dump::{files, lay};
-use common::{begun, block_on, put, put_operation, sandbox, store_all};
+use common::{begun, block_on, copy_store, put, put_operation, sandbox, store_all};
 use rusqlite::Connection;
 
 fn here(folder: &Path) -> SqliteStore {
@@ -169,17 +169,8 @@ fn held_rows_are_counted_by_epoch_and_a_copy_is_known() {
     drop(store);
     let held = look(&at, "held");
     assert!(held.detail.starts_with("2 sandboxes") && held.cure.contains(&format!("--adopt-epoch {old}")), "{held:?}");
-    // Not by a program, for whose child this test itself would have to wait.
     let copy = folder.path().join("copy");
-    fs::create_dir_all(copy.join("marks")).unwrap();
-    for part in ["", "marks"] {
-        for entry in fs::read_dir(at.join(part)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                fs::copy(&path, copy.join(part).join(path.file_name().unwrap())).unwrap();
-            }
-        }
-    }
+    copy_store(&at, &copy);
     let life = look(&copy, "life");
     assert_eq!((life.state, life.level), ("copied", Level::Note));
 }

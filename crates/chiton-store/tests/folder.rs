@@ -9,7 +9,7 @@ use std::path::Path;
 use chiton_lifecycle::journal::{DriverCall, Journal as _, Mark, MarkEvent, StepKey, StepStatus};
 use chiton_model::Error;
 use chiton_store::{MachineFacts, SCHEMA_VERSION, SqliteStore, StoreError};
-use common::{begun, block_on, ended, machine, open, operation_id, options, put_operation, store_all};
+use common::{begun, block_on, copy_store, ended, machine, open, operation_id, options, put_operation, store_all};
 use rusqlite::Connection;
 
 fn refusal(folder: &Path) -> StoreError {
@@ -110,15 +110,7 @@ fn copied_folder_begins_a_new_epoch_and_distrusts_its_marks() {
     store.mark(&mark("op-one")).unwrap();
     let before = store.info();
     drop(store);
-    fs::create_dir_all(copy.join("marks")).unwrap();
-    for part in ["", "marks"] {
-        for entry in fs::read_dir(original.join(part)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                fs::copy(&path, copy.join(part).join(path.file_name().unwrap())).unwrap();
-            }
-        }
-    }
+    copy_store(&original, &copy);
     let copied = open(&copy);
     assert_eq!(copied.info().gateway, before.gateway);
     assert_ne!(copied.info().epoch, before.epoch);

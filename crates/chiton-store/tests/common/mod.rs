@@ -5,6 +5,7 @@ pub mod child;
 pub mod dump;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +35,19 @@ pub fn options(folder: &Path, machine: MachineFacts) -> StoreOptions {
 /// A store in this folder.
 pub fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(options(folder, machine())).expect("the store opens")
+}
+
+/// What an operator's copy of a store's folder has. Not made by a program, whose child would have the locks of this one.
+pub fn copy_store(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("marks")).unwrap();
+    for part in ["", "marks"] {
+        for entry in fs::read_dir(from.join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, to.join(part).join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
 }
 
 pub fn at(second: i64) -> Timestamp {
