@@ -141,10 +141,11 @@ async fn converse(core: &HookCore, link: &Link, start: RunStart) -> Ended {
     // A process may answer with its first word only: until then it is to hear of a cancellation, too.
     let mut asked = pin!(client.run(ReceiverStream::new(said)));
     let answered = loop {
-        match unless_cancelled(core, cancelled, asked.as_mut()).await {
-            Some(answered) => break answered,
-            None => cancelled = cancel(&say),
+        if let Some(answered) = unless_cancelled(core, cancelled, asked.as_mut()).await {
+            break answered;
         }
+        cancelled = true;
+        cancel(&say);
     };
     let mut answers = match answered {
         Ok(answers) => answers.into_inner(),
@@ -160,7 +161,8 @@ async fn converse(core: &HookCore, link: &Link, start: RunStart) -> Ended {
     };
     loop {
         let Some(said) = unless_cancelled(core, cancelled, answers.message()).await else {
-            cancelled = cancel(&say);
+            cancelled = true;
+            cancel(&say);
             continue;
         };
         let output = match said {
@@ -204,10 +206,9 @@ async fn unless_cancelled<T>(core: &HookCore, cancelled: bool, coming: impl Futu
     }
 }
 
-/// Tells the process to end the step; once.
-fn cancel(say: &Sender<RunHookInput>) -> bool {
+/// Tells the process to end the step. There is room: it is told once.
+fn cancel(say: &Sender<RunHookInput>) {
     drop(say.try_send(RunHookInput { input: Some(Input::Cancel(RunCancel {})) }));
-    true
 }
 
 async fn tell(say: &Sender<RunHookInput>, input: Input) {
